@@ -1,0 +1,1 @@
+//! ringway.v1: the gRPC control protocol.

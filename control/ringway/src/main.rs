@@ -1,0 +1,3 @@
+//! The ringway command line.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The ringway daemon: datapath, desired state and gRPC services.
+
+fn main() {}

@@ -1,0 +1,87 @@
+//! Every way a packet can end other than on a port's wire.
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
+        /// Why a packet was dropped. Each reason has a counter per PMD, port
+        /// and queue; in = out + drops holds over all of them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[$doc])* $variant,)* }
+
+        impl DropReason {
+            /// All reasons, in counter order.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)*];
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name shown to users and used as a metric label.
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)* }
+            }
+
+            /// One sentence for people: what happened.
+            pub const fn explain(self) -> &'static str {
+                match self { $(DropReason::$variant => drop_reasons!(@doc $(#[$doc])*),)* }
+            }
+        }
+    };
+    (@doc #[doc = $first:literal] $(#[doc = $rest:literal])*) => { concat!($first $(, $rest)*) };
+}
+
+drop_reasons! {
+    // dequeue: the guest handed over something that is no packet.
+    /// the guest's chain ends before the virtio-net header and an Ethernet header are complete
+    FrameTooShort => "frame_too_short",
+    /// the frame is longer than any port may carry
+    FrameTooLong => "frame_too_long",
+    /// the chain has more descriptors than one packet may use
+    ChainTooLong => "chain_too_long",
+    /// the virtio-net header asks for an offload that was not negotiated or makes no sense
+    BadOffload => "bad_offload",
+    /// the guest broke the ring's rules; its port is quarantined
+    GuestFault => "guest_fault",
+
+    // lookup: the bridge decided so.
+    /// the destination was learned on the port that the frame came from
+    SameIngress => "same_ingress",
+    /// a link-local group address (01:80:C2:00:00:0x) that bridges must not forward (IEEE 802.1Q 8.6.3)
+    ReservedMulticast => "reserved_multicast",
+    /// no other port on the bridge could take the frame
+    NoDestination => "no_destination",
+    /// the bridge's fail mode is secure and no flow matched
+    NoFlow => "no_flow",
+
+    // tx: the destination could not take it.
+    /// the guest gave no receive buffers in time
+    RingFull => "ring_full",
+    /// the guest's receive buffer is smaller than the frame and buffers are not mergeable
+    BufferTooSmall => "buffer_too_small",
+    /// the destination's receive ring is not running
+    RingStopped => "ring_stopped",
+    /// another core kept the destination's ring for too long
+    RingContended => "ring_contended",
+    /// the destination ring was broken by its guest; its port is quarantined
+    DestinationFault => "destination_fault",
+    /// the NIC's transmit queue was full
+    NicQueueFull => "nic_queue_full",
+    /// no mbuf was free for the copy towards a NIC
+    NoMbuf => "no_mbuf",
+    /// the frame is longer than the destination's MTU allows
+    ExceedsMtu => "exceeds_mtu",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_every_reason_is_explained() {
+        let names: HashSet<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), DropReason::COUNT);
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            assert!(!reason.explain().trim().is_empty());
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Safe RAII wrappers over DPDK: EAL, memory, mbufs, ports.

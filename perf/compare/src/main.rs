@@ -1,0 +1,3 @@
+//! ringway, Open vSwitch-DPDK and testpmd on the same core, alternating.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! A traffic generator that is two vhost-user guests.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A scripted vhost-user frontend and virtio driver for tests and pktgen.

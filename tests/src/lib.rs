@@ -1,0 +1,1 @@
+//! End-to-end tests with real guests, hostile guests, and the demo.

@@ -1,0 +1,1 @@
+//! A guest's port: vhost-user session, guest memory and virtio rings.
