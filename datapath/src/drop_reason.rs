@@ -1,12 +1,12 @@
 //! Every way a packet can end other than on a port's wire.
 
 macro_rules! drop_reasons {
-    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
+    ($(#[doc = $doc:literal] $variant:ident => $name:literal,)*) => {
         /// Why a packet was dropped. Each reason has a counter per PMD, port
         /// and queue; in = out + drops holds over all of them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
-        pub enum DropReason { $($(#[$doc])* $variant,)* }
+        pub enum DropReason { $(#[doc = $doc] $variant,)* }
 
         impl DropReason {
             /// All reasons, in counter order.
@@ -21,11 +21,10 @@ macro_rules! drop_reasons {
 
             /// One sentence for people: what happened.
             pub const fn explain(self) -> &'static str {
-                match self { $(DropReason::$variant => drop_reasons!(@doc $(#[$doc])*),)* }
+                match self { $(DropReason::$variant => $doc,)* }
             }
         }
     };
-    (@doc #[doc = $first:literal] $(#[doc = $rest:literal])*) => { concat!($first $(, $rest)*) };
 }
 
 drop_reasons! {
