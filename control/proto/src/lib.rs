@@ -1,1 +1,19 @@
-//! ringway.v1: the gRPC control protocol.
+//! ringway.v1: the gRPC control protocol, generated from
+//! `proto/ringway/v1/ringway.proto`, and the spelling of its enums.
+
+pub mod spelling;
+
+/// Package `ringway.v1`: messages, client and server.
+pub mod v1 {
+    #![allow(missing_docs, reason = "generated; the .proto documents each item")]
+    tonic::include_proto!("ringway.v1");
+}
+
+/// The protocol's file descriptor set, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("ringway");
+
+/// The package's name, as `Version` answers it.
+pub const PROTOCOL: &str = "ringway.v1";
+
+/// Trailer of a refused change whose wish was stored nevertheless.
+pub const KEPT_TRAILER: &str = "ringway-kept";
