@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Makes the test guest: Debian's cloud kernel and an initramfs of busybox and
+# the virtio modules. No disk, nothing installed on the host.
+#
+#   make-image.sh DIRECTORY     writes DIRECTORY/vmlinuz and DIRECTORY/initramfs.gz
+#
+# Does nothing when both are there and newer than this script and `init`.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+out=${1:?usage: make-image.sh DIRECTORY}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+exec 9>"$out/.lock"
+flock 9
+
+if [ "$out/initramfs.gz" -nt "$here/init" ] && [ "$out/initramfs.gz" -nt "$here/make-image.sh" ] \
+        && [ -s "$out/vmlinuz" ]; then
+    exit 0
+fi
+
+say() { echo "make-image: $*"; }
+fail() { echo "make-image: $*" >&2; exit 1; }
+
+for tool in apt-get apt-cache dpkg-deb cpio gzip depmod; do
+    command -v "$tool" >/dev/null || PATH=$PATH:/sbin:/usr/sbin command -v "$tool" >/dev/null \
+        || fail "$tool is missing; run \`make setup\`"
+done
+export PATH=$PATH:/sbin:/usr/sbin
+busybox=$(command -v busybox) || fail "busybox is missing; run \`make setup\`"
+if ldd "$busybox" >/dev/null 2>&1; then
+    fail "$busybox is linked dynamically and cannot run in an initramfs; run \`make setup\` (package busybox-static)"
+fi
+
+package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1)
+[ -n "$package" ] || fail "apt knows no linux-image-cloud-amd64; run \`apt-get update\` and try again"
+
+work=$(mktemp -d "$out/work.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+say "downloading $package"
+(cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$package") \
+    || fail "could not download $package; run \`apt-get update\` and try again"
+dpkg-deb -x "$work"/linux-image-*.deb "$work/kernel"
+release=$(basename "$work"/kernel/lib/modules/*)
+
+# virtio_net and all that it needs, plus VLAN interfaces.
+root=$work/root
+mkdir -p "$root/bin" "$root/lib/modules/$release"
+cp "$busybox" "$root/bin/busybox"
+cp "$here/init" "$root/init"
+chmod 755 "$root/init" "$root/bin/busybox"
+depmod -b "$work/kernel" "$release"
+for wanted in virtio_pci virtio_net 8021q; do
+    modprobe -d "$work/kernel" -S "$release" --show-depends "$wanted" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
+done | sort -u | while read -r module; do
+    relative=${module#*"/lib/modules/$release/"}
+    install -D -m 644 "$module" "$root/lib/modules/$release/$relative"
+done
+cp "$work/kernel/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
+depmod -b "$root" "$release"
+
+(cd "$root" && find . -print0 | cpio --quiet --null -o -H newc | gzip -1) >"$work/initramfs.gz"
+cp "$work/kernel/boot/vmlinuz-$release" "$work/vmlinuz"
+mv "$work/vmlinuz" "$out/vmlinuz"
+mv "$work/initramfs.gz" "$out/initramfs.gz"
+# The KVM probe's answer belongs to the kernel that was probed.
+rm -f "$out/accelerator"
+say "made $out/vmlinuz and initramfs.gz (kernel $release)"
