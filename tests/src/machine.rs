@@ -117,9 +117,9 @@ pub fn free_hugepages_mib() -> Result<u64> {
 
 fn read_number(path: &Path) -> Result<u64> {
     let text = fs::read_to_string(path).map_err(Error::io(format!("read {}", path.display())))?;
-    text.trim().parse().map_err(|_| {
-        Error::Unexpected(format!("{} holds no number: {text:?}", path.display()))
-    })
+    text.trim()
+        .parse()
+        .map_err(|_| Error::Unexpected(format!("{} holds no number: {text:?}", path.display())))
 }
 
 /// The CPUs this process may use, in order.
@@ -175,9 +175,7 @@ pub fn exclusive() -> Result<Exclusive> {
         .map_err(Error::io(format!("open {}", path.display())))?;
     Flock::lock(file, FlockArg::LockExclusive)
         .map(Exclusive)
-        .map_err(|(_, errno)| {
-            Error::Unexpected(format!("cannot lock {}: {errno}", path.display()))
-        })
+        .map_err(|(_, errno)| Error::Unexpected(format!("cannot lock {}: {errno}", path.display())))
 }
 
 /// Runs a command to its end; its output when it exits with 0.

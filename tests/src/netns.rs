@@ -32,7 +32,16 @@ impl VethPair {
         ip(&["netns", "add", &pair.neighbour])?;
         let (near, far) = (Self::SWITCH_DEVICE, Self::NEIGHBOUR_DEVICE);
         pair.in_switch(&[
-            "link", "add", near, "type", "veth", "peer", "name", far, "netns", &pair.neighbour,
+            "link",
+            "add",
+            near,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            far,
+            "netns",
+            &pair.neighbour,
         ])?;
         // Frames of the test only: no IPv6 chatter from either kernel.
         for (namespace, device) in [(&pair.switch, near), (&pair.neighbour, far)] {

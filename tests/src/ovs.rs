@@ -83,10 +83,7 @@ impl OpenVswitch {
         let vswitchd = Process::spawn(
             "ovs-vswitchd",
             Path::new(VSWITCHD),
-            [
-                format!("--unixctl={}", path("vswitchd.ctl")),
-                db.clone(),
-            ],
+            [format!("--unixctl={}", path("vswitchd.ctl")), db.clone()],
             &cpus,
             &dir.path().join("vswitchd.log"),
         )?;

@@ -74,7 +74,7 @@ impl Nic {
             Listener::Qemu => ",server=on,wait=off",
         };
         let mut device = format!(
-            "virtio-net-pci,netdev=net0,mac={},mrg_rxbuf={},event_idx={},indirect_desc={},packed={}",
+            "virtio-net-pci,netdev=net0,romfile=,mac={},mrg_rxbuf={},event_idx={},indirect_desc={},packed={}",
             self.mac,
             on(self.mergeable),
             on(self.event_idx),
@@ -259,7 +259,10 @@ impl Guest {
     /// gives its SHA-256.
     pub fn fetch_file(&mut self, address: &str) -> Result<String> {
         let limit = Duration::from_secs(120);
-        self.ok_within(&format!("wget -q -O /tmp/blob http://{address}/blob"), limit)?;
+        self.ok_within(
+            &format!("wget -q -O /tmp/blob http://{address}/blob"),
+            limit,
+        )?;
         let sum = self.ok_within("sha256sum /tmp/blob", limit)?;
         first_word(&sum)
     }
@@ -339,10 +342,7 @@ fn probe_kvm(image: &Path) -> Result<Accelerator> {
 fn image() -> Result<PathBuf> {
     let dir = machine::build_dir().join("guest");
     let script = machine::workspace().join("tests/guest/make-image.sh");
-    machine::sh(
-        "bash",
-        &[&script.to_string_lossy(), &dir.to_string_lossy()],
-    )?;
+    machine::sh("bash", &[&script.to_string_lossy(), &dir.to_string_lossy()])?;
     Ok(dir)
 }
 
@@ -378,7 +378,10 @@ fn launch(
         "-serial".into(),
         "stdio".into(),
         "-chardev".into(),
-        format!("socket,id=console,path={},server=on,wait=off", console.display()),
+        format!(
+            "socket,id=console,path={},server=on,wait=off",
+            console.display()
+        ),
         "-serial".into(),
         "chardev:console".into(),
     ];

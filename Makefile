@@ -1,0 +1,81 @@
+# Each target does its own set-up; `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+RELEASE := $(CURDIR)/target/release
+# Hugepages, pinned cores and namespaces are root's; building is not.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
+
+.NOTPARALLEL:
+.PHONY: help setup build demo test fmt-check clippy lint unit e2e bench install
+
+help: ## this list
+	@echo "ringway: a virtual switch for virtual machines"
+	@echo
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
+
+ifeq ($(SETUP),done)
+setup:
+else
+setup: ## packages, hugepages (ordinary memory if there are none to be had); idempotent
+	$(call heading,set-up)
+	@$(SUDO) dpdk-build/setup.sh
+	@$(SUDO) tests/setup.sh
+endif
+
+build: setup ## ringwayd, ringway and the tools, in release mode
+	$(call heading,build (release))
+	cargo build --release --workspace --bins
+
+demo: build ## two Linux guests talk through ringway; every step is shown and checked
+	$(call heading,demo)
+	$(SUDO) env "RINGWAY_BIN_DIR=$(RELEASE)" "$(RELEASE)/demo"
+
+test: ## everything that CI runs: format, clippy, unit, property and end-to-end tests
+	@begin=$$SECONDS; \
+	$(MAKE) --no-print-directory setup; \
+	for step in fmt-check clippy unit build e2e; do \
+	    $(MAKE) --no-print-directory $$step SETUP=done; \
+	done; \
+	printf '\nall tests passed in %d s\n' $$((SECONDS - begin))
+
+lint: setup fmt-check clippy ## format and clippy only
+
+fmt-check:
+	$(call heading,format)
+	cargo fmt --all --check
+
+clippy:
+	$(call heading,clippy)
+	cargo clippy --workspace --all-targets -- -D warnings
+
+unit: ## unit and property tests
+	$(call heading,unit and property tests)
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	    set -x; cargo nextest run --workspace --exclude ringway-tests; \
+	else \
+	    set -x; cargo test --workspace --exclude ringway-tests --lib --bins --tests; \
+	fi
+	cargo test --workspace --exclude ringway-tests --doc
+
+# The runner gives root to the test executables alone; cargo stays the user's.
+e2e: ## end-to-end tests alone; needs `make build`, takes TEST=name and FILE=guests
+	$(call heading,end-to-end tests)
+	RINGWAY_BIN_DIR="$(RELEASE)" \
+	$(if $(SUDO),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo --preserve-env=RINGWAY_BIN_DIR") \
+	cargo test -p ringway-tests $(if $(FILE),--test $(FILE),--lib --tests) --no-fail-fast -- --test-threads=1 $(TEST)
+
+bench: build ## ringway, Open vSwitch-DPDK and testpmd side by side, as a table
+	$(call heading,bench)
+	$(SUDO) "$(RELEASE)/compare" run $(BENCH)
+
+install: ## binaries, completions and the systemd unit, under PREFIX (after `make build`)
+	install -D -m 755 "$(RELEASE)/ringwayd" "$(DESTDIR)$(PREFIX)/sbin/ringwayd"
+	install -D -m 755 "$(RELEASE)/ringway" "$(DESTDIR)$(PREFIX)/bin/ringway"
