@@ -1,1 +1,38 @@
 //! A guest's port: vhost-user session, guest memory and virtio rings.
+//!
+//! ```text
+//! socket ─ one thread per port ─▶ session ─▶ memory, rings ─▶ RingPublisher (the datapath)
+//!                                                              │
+//! PMD: ring.dequeue(burst, |packets| … other_ring.enqueue(packets, list)) ◀┘
+//! ```
+//!
+//! This crate knows no DPDK and no bridge. Everything a guest or frontend says
+//! is hostile until checked; `unsafe` is confined to the modules that say so
+//! at their top.
+
+mod checksum;
+mod claim;
+mod dequeue;
+mod enqueue;
+pub mod features;
+mod memory;
+mod packet;
+pub mod ring;
+mod session;
+mod socket;
+mod status;
+
+pub use claim::{Claim, Claimed};
+pub use dequeue::Dequeued;
+pub use enqueue::Enqueued;
+pub use memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
+pub use packet::{
+    BURST, Burst, HEAD_BYTES, MAX_FRAME_BYTES, MAX_SEGMENTS, Packets, VNET_F_DATA_VALID,
+    VNET_F_NEEDS_CSUM, VNET_HEADER_BYTES, VnetHeader,
+};
+pub use ring::split::{DeviceFault, RingFault, SplitRing};
+pub use session::{DeviceRings, QueuePair, RingPublisher};
+pub use socket::{
+    GuestPort, GuestPortConfig, GuestPortError, MAX_PATH_BYTES, MAX_QUEUE_PAIRS, Mode,
+};
+pub use status::{SessionState, SessionStatus};

@@ -1,0 +1,319 @@
+//! Guest → switch: takes a burst of packets out of a guest's transmit ring.
+//!
+//! 1. read the heads and prefetch their descriptors,
+//! 2. read each descriptor once, resolve it, prefetch the buffer,
+//! 3. copy virtio-net header and head into our slot; the body stays,
+//! 4. lend the packets to the caller,
+//! 5. give all descriptors back, in order, with one update of the used index.
+
+#![allow(unsafe_code)]
+// UNSAFETY: copies out of guest memory through pointers resolved here.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{Ordering, compiler_fence};
+
+use crate::packet::{
+    BURST, BURST_SEGMENTS, Burst, HEAD_BYTES, MAX_FRAME_BYTES, MAX_SEGMENTS, Packet, Packets,
+    Segment, VNET_F_NEEDS_CSUM, VNET_HEADER_BYTES, VnetHeader, copy_short,
+};
+use crate::ring::split::{Progress, RingFault, SplitRing, prefetch_read};
+
+/// Bytes that are copied at once from the start of a buffer.
+const COPY_BYTES: usize = VNET_HEADER_BYTES + HEAD_BYTES;
+
+/// Shortest frame: an Ethernet header.
+const MIN_FRAME_BYTES: usize = 14;
+
+/// What came of a dequeue. `packets` were lent to the caller; the others were
+/// returned to the guest without being looked at further.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dequeued {
+    /// Packets lent.
+    pub packets: u32,
+    /// Chains that end before an Ethernet header does.
+    pub too_short: u32,
+    /// Frames longer than [`MAX_FRAME_BYTES`].
+    pub too_long: u32,
+    /// Chains of more than [`MAX_SEGMENTS`] parts.
+    pub too_many_parts: u32,
+    /// virtio-net headers that ask for what was not negotiated.
+    pub bad_offload: u32,
+    /// The guest broke the ring; no more is taken from it.
+    pub fault: Option<RingFault>,
+}
+
+enum Refusal {
+    TooShort,
+    TooLong,
+    TooManyParts,
+    BadOffload,
+}
+
+impl SplitRing {
+    /// Takes up to [`BURST`] packets and lends them to `use_packets`, if there
+    /// are any. Returns all their descriptors to the guest before it returns.
+    /// Does nothing while another PMD has the ring or after a fault.
+    #[inline]
+    pub fn dequeue(
+        &self,
+        burst: &mut Burst,
+        use_packets: impl FnOnce(&mut Packets<'_>),
+    ) -> Dequeued {
+        let mut outcome = Dequeued::default();
+        let Some(mut progress) = self.state.progress.try_claim() else {
+            return outcome;
+        };
+        if self.state.fault().is_some() {
+            return outcome;
+        }
+        burst.clear();
+        let taken = match self.take(&mut progress, burst, &mut outcome) {
+            Ok(taken) => taken,
+            Err((taken, fault)) => {
+                self.state.set_fault(fault);
+                outcome.fault = Some(fault);
+                taken
+            }
+        };
+        if burst.len > 0 {
+            outcome.packets = burst.len as u32;
+            let mut packets = Packets {
+                burst,
+                memory: PhantomData,
+            };
+            use_packets(&mut packets);
+        }
+        if taken > 0 {
+            self.give_back(&mut progress, taken);
+        }
+        outcome
+    }
+
+    /// Copies heads and resolves bodies; returns how many chains were taken.
+    #[inline(always)]
+    fn take(
+        &self,
+        progress: &mut Progress,
+        burst: &mut Burst,
+        outcome: &mut Dequeued,
+    ) -> Result<usize, (usize, RingFault)> {
+        let available = self
+            .available(progress, BURST as u16)
+            .map_err(|fault| (0, fault))?;
+        let mut count = usize::from(available).min(BURST);
+        let mut fault = None;
+
+        for i in 0..count {
+            match self.head(progress.next_avail.wrapping_add(i as u16)) {
+                Ok(head) => {
+                    progress.heads[i] = head;
+                    self.prefetch_descriptor(head);
+                }
+                Err(bad_head) => {
+                    fault = Some(bad_head);
+                    count = i;
+                    break;
+                }
+            }
+        }
+
+        // The common case is one buffer, in one region, read by us only.
+        let mut buffers = [(std::ptr::null_mut::<u8>(), 0u32); BURST];
+        for (head, buffer) in progress.heads[..count].iter().zip(&mut buffers) {
+            let descriptor = self.descriptor(*head);
+            if descriptor.is_single(false)
+                && self.features.long_header
+                && let Some(ptr) = self
+                    .memory
+                    .translate(descriptor.addr, u64::from(descriptor.len))
+            {
+                prefetch_read(ptr);
+                prefetch_read(ptr.wrapping_add(64));
+                *buffer = (ptr, descriptor.len);
+            }
+        }
+
+        for (i, (ptr, len)) in buffers.into_iter().enumerate().take(count) {
+            let copied = if ptr.is_null() {
+                if burst.segments_used + MAX_SEGMENTS > BURST_SEGMENTS {
+                    // The rest of the ring comes with the next burst.
+                    return Ok(i);
+                }
+                match self.copy_chain(burst, progress.heads[i]) {
+                    Ok(copied) => copied,
+                    Err(fault) => return Err((i, fault)),
+                }
+            } else {
+                copy_buffer(burst, ptr, len as usize)
+            };
+            match copied.and_then(|()| self.accept_header(burst)) {
+                Ok(()) => burst.len += 1,
+                Err(Refusal::TooShort) => outcome.too_short += 1,
+                Err(Refusal::TooLong) => outcome.too_long += 1,
+                Err(Refusal::TooManyParts) => outcome.too_many_parts += 1,
+                Err(Refusal::BadOffload) => outcome.bad_offload += 1,
+            }
+        }
+        match fault {
+            Some(fault) => Err((count, fault)),
+            None => Ok(count),
+        }
+    }
+
+    /// Any chain: several descriptors, an indirect table, a header split over
+    /// buffers, a legacy header. Copies what belongs to the slot and notes
+    /// the rest as segments.
+    #[inline(never)]
+    fn copy_chain(&self, burst: &mut Burst, head: u16) -> Result<Result<(), Refusal>, RingFault> {
+        let header_bytes = self.features.header_bytes();
+        let slot = burst.vnet_ptr(burst.len);
+        let first_segment = burst.segments_used;
+        let mut segments_used = first_segment;
+        let segments = &mut burst.segments;
+        let (mut header_len, mut head_len, mut len) = (0usize, 0usize, 0usize);
+        let mut refusal = None;
+        self.walk(head, false, |ptr, part_len| {
+            let (mut ptr, mut left) = (ptr.cast_const(), part_len as usize);
+            // SAFETY: `walk` gives `part_len` readable bytes; the slot has
+            // VNET_HEADER_BYTES and HEAD_BYTES behind `slot`, and the lengths
+            // below never exceed what is left of either.
+            unsafe {
+                let to_header = left.min(header_bytes - header_len);
+                std::ptr::copy_nonoverlapping(ptr, slot.add(header_len), to_header);
+                header_len += to_header;
+                ptr = ptr.add(to_header);
+                left -= to_header;
+                len += left;
+                let to_head = left.min(HEAD_BYTES - head_len);
+                std::ptr::copy_nonoverlapping(ptr, slot.add(VNET_HEADER_BYTES + head_len), to_head);
+                head_len += to_head;
+                ptr = ptr.add(to_head);
+                left -= to_head;
+            }
+            if left == 0 {
+                return true;
+            }
+            if len > MAX_FRAME_BYTES {
+                refusal = Some(Refusal::TooLong);
+                return false;
+            }
+            // Buffers that lie side by side are one segment.
+            if segments_used > first_segment {
+                let last = &mut segments[segments_used - 1];
+                if last.ptr.wrapping_add(last.len as usize) == ptr {
+                    last.len += left as u32;
+                    return true;
+                }
+            }
+            if segments_used - first_segment == MAX_SEGMENTS {
+                refusal = Some(Refusal::TooManyParts);
+                return false;
+            }
+            segments[segments_used] = Segment {
+                ptr,
+                len: left as u32,
+            };
+            segments_used += 1;
+            true
+        })?;
+        if let Some(refusal) = refusal {
+            return Ok(Err(refusal));
+        }
+        if len < MIN_FRAME_BYTES {
+            return Ok(Err(Refusal::TooShort));
+        }
+        burst.segments_used = segments_used;
+        burst.packets[burst.len] = Packet {
+            len: len as u32,
+            head_len: head_len as u16,
+            first_segment: first_segment as u16,
+            segment_count: (segments_used - first_segment) as u16,
+        };
+        Ok(Ok(()))
+    }
+
+    /// Checks our copy of the virtio-net header and clears what it does not use.
+    #[inline(always)]
+    fn accept_header(&self, burst: &mut Burst) -> Result<(), Refusal> {
+        // What follows must look at the slot, not at the guest's memory again.
+        compiler_fence(Ordering::SeqCst);
+        let index = burst.len;
+        let packet = burst.packets[index];
+        let mut packets = Packets {
+            burst,
+            memory: PhantomData,
+        };
+        let header = packets.vnet_header(index);
+        if header.gso_type != 0 {
+            return Err(Refusal::BadOffload);
+        }
+        if header.flags & VNET_F_NEEDS_CSUM == 0 {
+            packets.set_vnet_header(index, VnetHeader::default());
+            return Ok(());
+        }
+        let checksum_end = usize::from(header.csum_start) + usize::from(header.csum_offset) + 2;
+        if !self.features.csum
+            || checksum_end > usize::from(packet.head_len)
+            || usize::from(header.csum_start) < MIN_FRAME_BYTES
+        {
+            return Err(Refusal::BadOffload);
+        }
+        packets.set_vnet_header(
+            index,
+            VnetHeader {
+                flags: VNET_F_NEEDS_CSUM,
+                csum_start: header.csum_start,
+                csum_offset: header.csum_offset,
+                ..VnetHeader::default()
+            },
+        );
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn give_back(&self, progress: &mut Progress, taken: usize) {
+        for i in 0..taken {
+            let index = progress.next_used.wrapping_add(i as u16);
+            self.write_used(index, progress.heads[i], 0);
+        }
+        progress.next_used = progress.next_used.wrapping_add(taken as u16);
+        progress.next_avail = progress.next_avail.wrapping_add(taken as u16);
+        self.publish_used(progress.next_used);
+        if self.wants_notification(progress) {
+            self.notify();
+        }
+    }
+}
+
+/// One buffer with a whole packet: header and head are copied in one go.
+#[inline(always)]
+fn copy_buffer(burst: &mut Burst, ptr: *const u8, len: usize) -> Result<(), Refusal> {
+    if len < VNET_HEADER_BYTES + MIN_FRAME_BYTES {
+        return Err(Refusal::TooShort);
+    }
+    if len > VNET_HEADER_BYTES + MAX_FRAME_BYTES {
+        return Err(Refusal::TooLong);
+    }
+    let index = burst.len;
+    let copied = len.min(COPY_BYTES);
+    let slot = burst.vnet_ptr(index);
+    // SAFETY: `ptr` has `len` readable bytes, the slot has COPY_BYTES behind
+    // `slot`; guest memory and the slot never overlap.
+    unsafe { copy_short(ptr, slot, copied) };
+    let first_segment = burst.segments_used;
+    if len > COPY_BYTES {
+        burst.segments[first_segment] = Segment {
+            // SAFETY: COPY_BYTES < len, so this is still inside the buffer.
+            ptr: unsafe { ptr.add(COPY_BYTES) },
+            len: (len - COPY_BYTES) as u32,
+        };
+        burst.segments_used += 1;
+    }
+    burst.packets[index] = Packet {
+        len: (len - VNET_HEADER_BYTES) as u32,
+        head_len: (copied - VNET_HEADER_BYTES) as u16,
+        first_segment: first_segment as u16,
+        segment_count: (len > COPY_BYTES) as u16,
+    };
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! Switch → guest: copies packets into a guest's receive ring.
+//!
+//! 1. read the heads of as many receive chains as there are packets and
+//!    prefetch their descriptors,
+//! 2. read each descriptor once, resolve it, prefetch the buffer for writing,
+//! 3. write virtio-net header, head and body,
+//! 4. publish all with one update of the used index, notify if wanted.
+
+#![allow(unsafe_code)]
+// UNSAFETY: copies into guest memory through pointers resolved here.
+
+use arrayvec::ArrayVec;
+
+use crate::packet::{BURST, MAX_SEGMENTS, Packets, Segment, VNET_HEADER_BYTES, copy_short};
+use crate::ring::split::{Progress, RingFault, SplitRing, prefetch_write};
+
+/// Most receive chains that one frame may be spread over (mergeable buffers):
+/// a 64 KiB frame needs 43 of the usual 1,526 bytes. More would let a guest
+/// with tiny buffers keep the switch busy.
+const MAX_CHAINS: usize = 128;
+
+/// How often a ring in use by another PMD is looked at before giving up; a
+/// burst of that PMD takes a few microseconds.
+const CLAIM_ATTEMPTS: u32 = 2000;
+
+/// What came of an enqueue; every packet is in one of the counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Enqueued {
+    /// Packets the guest has now.
+    pub delivered: u32,
+    /// Their bytes, without virtio-net headers.
+    pub bytes: u64,
+    /// Dropped: no receive buffers.
+    pub ring_full: u32,
+    /// Dropped: the frame does not fit the buffers.
+    pub too_small: u32,
+    /// Dropped: another PMD kept the ring.
+    pub contended: u32,
+    /// Dropped: the guest broke the ring, now or before.
+    pub faulted: u32,
+    /// The fault, if it happened now.
+    pub fault: Option<RingFault>,
+    /// Guest notifications sent.
+    pub notified: bool,
+}
+
+/// A receive chain of one buffer, resolved; null: look at the whole chain.
+#[derive(Clone, Copy)]
+struct Target {
+    ptr: *mut u8,
+    len: u32,
+    head: u16,
+}
+
+/// Why a packet did not get in.
+enum Miss {
+    RingFull,
+    TooSmall,
+    Fault(RingFault),
+}
+
+impl SplitRing {
+    /// Copies the packets whose indexes are in `list`, in that order.
+    #[inline]
+    pub fn enqueue(&self, packets: &Packets<'_>, list: &[u8]) -> Enqueued {
+        let mut outcome = Enqueued::default();
+        let Some(mut progress) = self.state.progress.claim_within(CLAIM_ATTEMPTS) else {
+            outcome.contended = list.len() as u32;
+            return outcome;
+        };
+        if self.state.fault().is_some() {
+            outcome.faulted = list.len() as u32;
+            return outcome;
+        }
+        let before = progress.next_used;
+        let mut left = list;
+        while !left.is_empty() {
+            match self.deliver(&mut progress, packets, left, &mut outcome) {
+                Ok(rest) => left = rest,
+                Err((rest, Miss::TooSmall)) => {
+                    outcome.too_small += 1;
+                    left = &rest[1..];
+                }
+                Err((rest, Miss::RingFull)) => {
+                    outcome.ring_full = rest.len() as u32;
+                    break;
+                }
+                Err((rest, Miss::Fault(fault))) => {
+                    self.state.set_fault(fault);
+                    outcome.fault = Some(fault);
+                    outcome.faulted = rest.len() as u32;
+                    break;
+                }
+            }
+        }
+        if progress.next_used != before {
+            self.publish_used(progress.next_used);
+            if self.wants_notification(&mut progress) {
+                self.notify();
+                outcome.notified = true;
+            }
+        }
+        outcome
+    }
+
+    /// Delivers as much of `list` as there are one-buffer chains for, or one
+    /// packet over other chains. Returns what is left of the list.
+    #[inline(always)]
+    fn deliver<'l>(
+        &self,
+        progress: &mut Progress,
+        packets: &Packets<'_>,
+        list: &'l [u8],
+        outcome: &mut Enqueued,
+    ) -> Result<&'l [u8], (&'l [u8], Miss)> {
+        let fail = |rest, fault| (rest, Miss::Fault(fault));
+        let wanted = list.len().min(BURST);
+        let available = self
+            .available(progress, wanted as u16)
+            .map_err(|fault| fail(list, fault))?;
+        let count = usize::from(available).min(wanted);
+        if count == 0 {
+            return Err((list, Miss::RingFull));
+        }
+
+        let mut targets = [Target {
+            ptr: std::ptr::null_mut(),
+            len: 0,
+            head: 0,
+        }; BURST];
+        for (i, target) in targets.iter_mut().enumerate().take(count) {
+            target.head = self
+                .head(progress.next_avail.wrapping_add(i as u16))
+                .map_err(|fault| fail(list, fault))?;
+            self.prefetch_descriptor(target.head);
+        }
+        for target in targets.iter_mut().take(count) {
+            let descriptor = self.descriptor(target.head);
+            if descriptor.is_single(true)
+                && self.features.long_header
+                && let Some(ptr) = self
+                    .memory
+                    .translate(descriptor.addr, u64::from(descriptor.len))
+            {
+                prefetch_write(ptr);
+                prefetch_write(ptr.wrapping_add(64));
+                target.ptr = ptr;
+                target.len = descriptor.len;
+            }
+        }
+
+        for (i, target) in targets.iter().enumerate().take(count) {
+            let index = usize::from(list[i]);
+            let frame_len = packets.frame_len(index);
+            let total = VNET_HEADER_BYTES + frame_len;
+            if target.ptr.is_null() || (target.len as usize) < total {
+                // From here on chains and packets may no longer go in pairs.
+                return match self.deliver_spanning(progress, packets, index) {
+                    Ok(()) => {
+                        outcome.delivered += 1;
+                        outcome.bytes += frame_len as u64;
+                        Ok(&list[i + 1..])
+                    }
+                    Err(miss) => Err((&list[i..], miss)),
+                };
+            }
+            // SAFETY: the buffer has at least `total` bytes.
+            unsafe { write_packet(packets, index, target.ptr) };
+            self.write_used(progress.next_used, target.head, total as u32);
+            progress.next_used = progress.next_used.wrapping_add(1);
+            progress.next_avail = progress.next_avail.wrapping_add(1);
+            outcome.delivered += 1;
+            outcome.bytes += frame_len as u64;
+        }
+        Ok(&list[count..])
+    }
+
+    /// One packet over any chains: several descriptors or indirect tables,
+    /// and with mergeable buffers several chains. Takes the chains only if the
+    /// whole packet fits.
+    #[inline(never)]
+    fn deliver_spanning(
+        &self,
+        progress: &mut Progress,
+        packets: &Packets<'_>,
+        index: usize,
+    ) -> Result<(), Miss> {
+        let header_bytes = self.features.header_bytes();
+        let total = header_bytes + packets.frame_len(index);
+        let mut parts: ArrayVec<(*mut u8, u32), MAX_SEGMENTS> = ArrayVec::new();
+        // Per chain: its head and how much of the packet it gets.
+        let mut chains: ArrayVec<(u16, u32), MAX_CHAINS> = ArrayVec::new();
+        let mut room = 0usize;
+        while room < total {
+            if chains.is_full() || (!self.features.mergeable && !chains.is_empty()) {
+                return Err(Miss::TooSmall);
+            }
+            let wanted = chains.len() as u16 + 1;
+            if self.available(progress, wanted).map_err(Miss::Fault)? < wanted {
+                return Err(Miss::RingFull);
+            }
+            let head = self
+                .head(progress.next_avail.wrapping_add(wanted - 1))
+                .map_err(Miss::Fault)?;
+            let before = room;
+            let mut full = false;
+            self.walk(head, true, |ptr, len| {
+                let useful = (len as usize).min(total - room) as u32;
+                if useful > 0 && parts.try_push((ptr, useful)).is_err() {
+                    full = true;
+                    return false;
+                }
+                room += useful as usize;
+                room < total
+            })
+            .map_err(Miss::Fault)?;
+            if full {
+                return Err(Miss::TooSmall);
+            }
+            if chains.is_empty() && room < header_bytes {
+                return Err(Miss::Fault(RingFault::NoRoomForHeader));
+            }
+            chains.push((head, (room - before) as u32));
+        }
+
+        let (vnet, vnet_and_head_len) = packets.vnet_and_head(index);
+        let mut header = [0u8; VNET_HEADER_BYTES];
+        // SAFETY: the slot starts with VNET_HEADER_BYTES of header.
+        unsafe {
+            std::ptr::copy_nonoverlapping(vnet, header.as_mut_ptr(), VNET_HEADER_BYTES);
+        }
+        header[10..12].copy_from_slice(&(chains.len() as u16).to_le_bytes());
+        let head = Segment {
+            // SAFETY: the head follows the header in the slot.
+            ptr: unsafe { vnet.add(VNET_HEADER_BYTES) },
+            len: (vnet_and_head_len - VNET_HEADER_BYTES) as u32,
+        };
+        let header = Segment {
+            ptr: header.as_ptr(),
+            len: header_bytes as u32,
+        };
+        let sources = [header, head];
+        let sources = sources.iter().chain(packets.segments(index));
+        // SAFETY: `parts` are writable buffers with room for `total` bytes,
+        // which is what the sources have together.
+        unsafe { scatter(sources, &parts) };
+
+        for (head, len) in &chains {
+            self.write_used(progress.next_used, *head, *len);
+            progress.next_used = progress.next_used.wrapping_add(1);
+        }
+        progress.next_avail = progress.next_avail.wrapping_add(chains.len() as u16);
+        Ok(())
+    }
+}
+
+/// Writes header (with num_buffers = 1), head and body to one buffer.
+///
+/// # Safety
+/// `to` must be writable for the header and the whole frame.
+#[inline(always)]
+unsafe fn write_packet(packets: &Packets<'_>, index: usize, to: *mut u8) {
+    let (from, len) = packets.vnet_and_head(index);
+    // SAFETY: the slot has `len` bytes; the caller guarantees room; segments
+    // are readable for their length, and source and target buffer lie in
+    // different mappings or, for a guest that aliases its own buffers, are
+    // bytes that this guest may garble anyway.
+    unsafe {
+        copy_short(from, to, len);
+        to.add(10).cast::<[u8; 2]>().write_unaligned([1, 0]);
+        let mut at = to.add(len);
+        for segment in packets.segments(index) {
+            std::ptr::copy(segment.ptr, at, segment.len as usize);
+            at = at.add(segment.len as usize);
+        }
+    }
+}
+
+/// Copies `sources` one after the other into `targets` one after the other.
+///
+/// # Safety
+/// All must be valid for their lengths; the targets must have room for all.
+unsafe fn scatter<'s>(sources: impl Iterator<Item = &'s Segment>, targets: &[(*mut u8, u32)]) {
+    let mut targets = targets.iter().copied();
+    let (mut to, mut room) = targets.next().unwrap_or((std::ptr::null_mut(), 0));
+    for source in sources {
+        let (mut from, mut left) = (source.ptr, source.len as usize);
+        while left > 0 {
+            if room == 0 {
+                let Some(next) = targets.next() else { return };
+                (to, room) = next;
+                continue;
+            }
+            let len = left.min(room as usize);
+            // SAFETY: `len` bytes are left in both, by the caller's guarantee.
+            unsafe {
+                std::ptr::copy(from, to, len);
+                (from, to) = (from.add(len), to.add(len));
+            }
+            left -= len;
+            room -= len as u32;
+        }
+    }
+}

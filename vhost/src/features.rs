@@ -1,0 +1,96 @@
+//! What ringway offers to a guest: only what works.
+
+use vhost::vhost_user::VhostUserProtocolFeatures;
+use virtio_bindings::virtio_config::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_IN_ORDER, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
+};
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+
+use crate::ring::split::RingFeatures;
+
+/// Bit 30: the frontend and we speak of protocol features (vhost-user).
+const PROTOCOL_FEATURES: u32 = 30;
+
+/// Feature bits with the names shown to users.
+const NAMES: &[(u32, &str)] = &[
+    (VIRTIO_NET_F_CSUM, "CSUM"),
+    (VIRTIO_NET_F_GUEST_CSUM, "GUEST_CSUM"),
+    (VIRTIO_NET_F_MRG_RXBUF, "MRG_RXBUF"),
+    (VIRTIO_NET_F_MQ, "MQ"),
+    (VIRTIO_F_ANY_LAYOUT, "ANY_LAYOUT"),
+    (VIRTIO_RING_F_INDIRECT_DESC, "INDIRECT_DESC"),
+    (VIRTIO_RING_F_EVENT_IDX, "EVENT_IDX"),
+    (PROTOCOL_FEATURES, "PROTOCOL_FEATURES"),
+    (VIRTIO_F_VERSION_1, "VERSION_1"),
+    // Every chain is returned in the order it was made available, on any ring.
+    (VIRTIO_F_IN_ORDER, "IN_ORDER"),
+];
+
+/// The virtio features offered (`GET_FEATURES`).
+pub const OFFERED: u64 = {
+    let mut bits = 0;
+    let mut i = 0;
+    while i < NAMES.len() {
+        bits |= 1 << NAMES[i].0;
+        i += 1;
+    }
+    bits
+};
+
+/// The protocol features offered (`GET_PROTOCOL_FEATURES`).
+pub fn offered_protocol() -> VhostUserProtocolFeatures {
+    VhostUserProtocolFeatures::MQ
+        | VhostUserProtocolFeatures::REPLY_ACK
+        | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+        | VhostUserProtocolFeatures::RESET_DEVICE
+}
+
+/// Whether the frontend acknowledged protocol features.
+pub fn has_protocol_features(acked: u64) -> bool {
+    acked & (1 << PROTOCOL_FEATURES) != 0
+}
+
+/// What a ring needs to know of the acknowledged features.
+pub fn for_ring(acked: u64) -> RingFeatures {
+    let has = |bit: u32| acked & (1 << bit) != 0;
+    RingFeatures {
+        indirect: has(VIRTIO_RING_F_INDIRECT_DESC),
+        event_idx: has(VIRTIO_RING_F_EVENT_IDX),
+        mergeable: has(VIRTIO_NET_F_MRG_RXBUF),
+        long_header: has(VIRTIO_F_VERSION_1) || has(VIRTIO_NET_F_MRG_RXBUF),
+        csum: has(VIRTIO_NET_F_CSUM),
+        guest_csum: has(VIRTIO_NET_F_GUEST_CSUM),
+    }
+}
+
+/// Names of feature bits, for people.
+pub fn names(bits: u64) -> String {
+    NAMES
+        .iter()
+        .filter(|(bit, _)| bits & (1 << bit) != 0)
+        .map(|(_, name)| *name)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_offered_bit_has_a_name() {
+        assert_eq!(
+            names(OFFERED).split(' ').count() as u32,
+            OFFERED.count_ones()
+        );
+        assert_eq!(names(0), "");
+    }
+
+    #[test]
+    fn legacy_guests_have_the_short_header() {
+        assert_eq!(for_ring(0).header_bytes(), 10);
+        assert_eq!(for_ring(1 << VIRTIO_NET_F_MRG_RXBUF).header_bytes(), 12);
+        assert_eq!(for_ring(1 << VIRTIO_F_VERSION_1).header_bytes(), 12);
+    }
+}

@@ -1,0 +1,3 @@
+//! Virtqueue layouts.
+
+pub mod split;

@@ -1,0 +1,441 @@
+//! The unix socket of a guest's port and the thread that serves it.
+//!
+//! Server mode: we listen, the frontend connects. Client mode: the frontend
+//! listens, we connect, again after every disconnect, woken by inotify when
+//! the socket file appears. One connection at a time; each is a new
+//! [`Device`].
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
+
+use crate::ring::split::DeviceFault;
+use crate::session::{Device, RingPublisher};
+use crate::status::{SessionState, SessionStatus, StatusCell};
+
+/// Longest path of a unix socket: `sun_path` has 108 bytes with its final zero.
+pub const MAX_PATH_BYTES: usize = 107;
+
+/// Most queue pairs of a port: vhost-user names rings by one byte.
+pub const MAX_QUEUE_PAIRS: u16 = 128;
+
+/// Waits between attempts while a socket file is there but nobody answers.
+const RETRY_MIN: Duration = Duration::from_millis(2);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// Who listens on the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// We do.
+    Server,
+    /// The frontend does.
+    Client,
+}
+
+/// What a guest's port is made of.
+#[derive(Clone, Debug)]
+pub struct GuestPortConfig {
+    /// Name of the port, for the thread and messages.
+    pub name: String,
+    /// The socket.
+    pub path: PathBuf,
+    /// Who listens on it.
+    pub mode: Mode,
+    /// Queue pairs offered, 1 to [`MAX_QUEUE_PAIRS`].
+    pub queue_pairs: u16,
+    /// User and group of the socket file (server mode).
+    pub owner: Option<(u32, u32)>,
+    /// Permission bits of the socket file (server mode).
+    pub permissions: Option<u32>,
+}
+
+/// Why a port could not be started. Nothing was left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestPortError {
+    /// The path does not fit a socket address.
+    #[error(
+        "socket path {} has {length} bytes, a unix socket's path may have {MAX_PATH_BYTES}: use a shorter one",
+        path.display()
+    )]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        length: usize,
+    },
+    /// Zero or too many queue pairs.
+    #[error("queues={0} is not between 1 and {MAX_QUEUE_PAIRS}")]
+    BadQueueCount(u16),
+    /// Something other than a socket is there.
+    #[error("{} exists and is not a socket: remove it or choose another path", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Another process listens there.
+    #[error("another process is listening on {}: stop it or choose another path", path.display())]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("cannot {action} {}: {source}{}", path.display(), remedy(action, source))]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+fn remedy(action: &str, error: &io::Error) -> &'static str {
+    match (action, error.kind()) {
+        ("listen on", ErrorKind::NotFound) => "; create its directory first",
+        (_, ErrorKind::PermissionDenied) => {
+            "; check the directory's owner and mode, or run ringwayd as root"
+        }
+        _ => "",
+    }
+}
+
+/// A guest's port: its socket, its thread, its session. Dropping it ends the
+/// connection, waits until the PMDs have let go, and removes the socket.
+pub struct GuestPort {
+    config: GuestPortConfig,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    config: GuestPortConfig,
+    publisher: Arc<dyn RingPublisher>,
+    status: Arc<StatusCell>,
+    fault: Arc<DeviceFault>,
+    stop: EventFd,
+    connection: Mutex<Option<UnixStream>>,
+}
+
+impl GuestPort {
+    /// Listens (server mode) or begins to connect (client mode). `publisher`
+    /// is told of every change of the rings.
+    pub fn start(
+        config: GuestPortConfig,
+        publisher: Arc<dyn RingPublisher>,
+    ) -> Result<Self, GuestPortError> {
+        if config.queue_pairs == 0 || config.queue_pairs > MAX_QUEUE_PAIRS {
+            return Err(GuestPortError::BadQueueCount(config.queue_pairs));
+        }
+        let length = config.path.as_os_str().len();
+        if length > MAX_PATH_BYTES {
+            return Err(GuestPortError::PathTooLong {
+                path: config.path,
+                length,
+            });
+        }
+        let failed = |action, source: io::Error| GuestPortError::System {
+            action,
+            path: config.path.clone(),
+            source,
+        };
+        let listener = match config.mode {
+            Mode::Server => Some(listen(&config)?),
+            Mode::Client => None,
+        };
+        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| failed("make an eventfd for", errno.into()))?;
+        let shared = Arc::new(Shared {
+            status: Arc::new(StatusCell::new(waits_for(&config))),
+            config: config.clone(),
+            publisher,
+            fault: Arc::default(),
+            stop,
+            connection: Mutex::new(None),
+        });
+        let server = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            // The kernel keeps 15 bytes of a thread's name.
+            .name(format!("vhost-{}", config.name))
+            .spawn(move || match listener {
+                Some(listener) => server.serve(&listener),
+                None => server.connect_again_and_again(),
+            })
+            .map_err(|source| failed("start a thread for", source))?;
+        Ok(Self {
+            config,
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Where the port stands. A fault that a PMD found shows as quarantine.
+    pub fn status(&self) -> SessionStatus {
+        if let Some(fault) = self.shared.fault.get() {
+            self.shared.status.set(
+                SessionState::Quarantined,
+                format!(
+                    "{fault}; the port takes part again when the guest's driver restarts its queues"
+                ),
+            );
+        }
+        self.shared.status.lock().clone()
+    }
+
+    /// What the port was made of.
+    pub fn config(&self) -> &GuestPortConfig {
+        &self.config
+    }
+}
+
+impl Drop for GuestPort {
+    fn drop(&mut self) {
+        // The eventfd is ours and far from full: it can be written.
+        let _ = self.shared.stop.write(1);
+        self.shared.hang_up();
+        if let Some(thread) = self.thread.take() {
+            // A panic in the thread has already been reported.
+            let _ = thread.join();
+        }
+        if self.config.mode == Mode::Server {
+            // Somebody may have removed it before; either way it is gone.
+            let _ = fs::remove_file(&self.config.path);
+        }
+    }
+}
+
+fn waits_for(config: &GuestPortConfig) -> String {
+    let path = config.path.display();
+    match config.mode {
+        Mode::Server => format!("a frontend (QEMU) to connect to {path}"),
+        Mode::Client => format!("a frontend (QEMU, server=on) to listen on {path}"),
+    }
+}
+
+/// Binds the socket; a file left by a killed process is replaced.
+fn listen(config: &GuestPortConfig) -> Result<UnixListener, GuestPortError> {
+    let path = &config.path;
+    let failed = |action| {
+        let path = path.clone();
+        move |source| GuestPortError::System {
+            action,
+            path,
+            source,
+        }
+    };
+    match fs::symlink_metadata(path) {
+        Err(_) => {}
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(GuestPortError::NotASocket { path: path.clone() });
+        }
+        Ok(_) => match UnixStream::connect(path) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                tracing::info!(port = config.name, path = %path.display(), "replacing a stale socket");
+                fs::remove_file(path).map_err(failed("remove the stale socket"))?;
+            }
+            Err(source) => return Err(failed("replace")(source)),
+            Ok(_) => return Err(GuestPortError::InUse { path: path.clone() }),
+        },
+    }
+    let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
+    let set_up = || {
+        if let Some((user, group)) = config.owner {
+            std::os::unix::fs::chown(path, Some(user), Some(group))
+                .map_err(failed("change the owner of"))?;
+        }
+        if let Some(mode) = config.permissions {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))
+                .map_err(failed("change the permissions of"))?;
+        }
+        listener
+            .set_nonblocking(true)
+            .map_err(failed("listen without blocking on"))
+    };
+    set_up().inspect_err(|_| {
+        let _ = fs::remove_file(path);
+    })?;
+    Ok(listener)
+}
+
+impl Shared {
+    fn serve(&self, listener: &UnixListener) {
+        while self.wait(Some(listener.as_fd()), None) {
+            match listener.accept() {
+                Ok((stream, _)) => self.session(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    // Out of descriptors, most likely: say so and try again.
+                    self.waiting(Some(format!("accepting a connection failed: {error}")));
+                    self.wait(None, Some(RETRY_MAX));
+                }
+            }
+        }
+    }
+
+    fn connect_again_and_again(&self) {
+        let directory = self.config.path.parent().unwrap_or(Path::new("/"));
+        let mut retry = RETRY_MIN;
+        loop {
+            // The watch is set before the attempt, so no socket is missed.
+            let watch = watch(directory);
+            let error = match UnixStream::connect(&self.config.path) {
+                Ok(stream) => {
+                    self.session(stream);
+                    retry = RETRY_MIN;
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            let go_on = match (&error, &watch) {
+                (None, _) => self.wait(None, Some(RETRY_MIN)),
+                (Some(error), Ok(watch)) if error.kind() == ErrorKind::NotFound => {
+                    self.wait(Some(watch.as_fd()), None)
+                }
+                (Some(error), _) => {
+                    // Bound but not yet listening, or left by a dead process,
+                    // or in a directory that is not there yet.
+                    self.waiting(Some(format!(
+                        "connecting to {} failed: {error}",
+                        self.config.path.display()
+                    )));
+                    retry = (retry * 2).min(RETRY_MAX);
+                    let watched = watch.as_ref().ok().map(AsFd::as_fd);
+                    let appeared = watched.is_some();
+                    let go_on = self.wait(watched, Some(retry));
+                    if appeared && go_on {
+                        // Something new may be there: do not wait long for it.
+                        retry = retry.min(RETRY_MAX);
+                    }
+                    go_on
+                }
+            };
+            if !go_on {
+                return;
+            }
+        }
+    }
+
+    /// Waits for `fd` to be readable, or the time to pass; false: stop.
+    fn wait(&self, fd: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> bool {
+        let timeout = timeout
+            .and_then(|timeout| PollTimeout::try_from(timeout).ok())
+            .unwrap_or(PollTimeout::NONE);
+        let mut fds = vec![PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)];
+        fds.extend(fd.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        match poll(&mut fds, timeout) {
+            Ok(_) => !fds[0].any().unwrap_or(false),
+            Err(nix::errno::Errno::EINTR) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        !self.wait(None, Some(Duration::ZERO))
+    }
+
+    fn waiting(&self, last_disconnect: Option<String>) {
+        let mut why = waits_for(&self.config);
+        if let Some(reason) = &last_disconnect {
+            why = format!("{why}; last: {reason}");
+        }
+        {
+            let mut status = self.status.lock();
+            status.features = 0;
+            status.memory_bytes = 0;
+            status.memory_regions = 0;
+            status.last_disconnect = last_disconnect;
+        }
+        self.status.set(SessionState::WaitingForSocket, why);
+    }
+
+    /// Serves one connection until it ends.
+    fn session(&self, stream: UnixStream) {
+        self.status.lock().connections += 1;
+        self.status.set(
+            SessionState::Negotiating,
+            "the frontend is connected and has said nothing yet",
+        );
+        self.fault.clear();
+        let device = Arc::new(Mutex::new(Device::new(
+            self.config.queue_pairs,
+            Arc::clone(&self.publisher),
+            Arc::clone(&self.status),
+            Arc::clone(&self.fault),
+        )));
+        let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(&device));
+        let connection = handler.try_clone_connection();
+        *self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = connection.ok();
+        tracing::info!(port = self.config.name, "frontend connected");
+        let ended = loop {
+            // Looked at after the connection is known to `hang_up`.
+            if self.stopping() {
+                break None;
+            }
+            match handler.handle_request() {
+                Ok(()) => {}
+                Err(error) => break Some(error),
+            }
+        };
+        // PMDs let go before the frontend sees the connection end.
+        device.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        self.fault.clear();
+        self.hang_up();
+        let reason = match ended {
+            None | Some(VhostError::Disconnected | VhostError::SocketBroken(_)) => None,
+            Some(error) => Some(format!(
+                "the connection was closed because of a bad message: {}",
+                explain(&error)
+            )),
+        };
+        match &reason {
+            None => tracing::info!(port = self.config.name, "frontend disconnected"),
+            Some(reason) => tracing::warn!(port = self.config.name, "{reason}"),
+        }
+        self.waiting(reason);
+    }
+
+    fn hang_up(&self) {
+        let connection = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(connection) = connection {
+            // It may be closed already; that is what is wanted.
+            let _ = connection.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+fn explain(error: &VhostError) -> String {
+    match error {
+        VhostError::ReqHandlerError(reason) => reason.to_string(),
+        VhostError::InvalidMessage => "the message is malformed or not known (if QEMU's memory is \
+            not shareable its memory table is empty: use memory-backend-memfd with share=on)"
+            .to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn watch(directory: &Path) -> nix::Result<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    inotify.add_watch(
+        directory,
+        AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ATTRIB,
+    )?;
+    Ok(inotify)
+}

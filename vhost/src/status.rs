@@ -1,0 +1,89 @@
+//! Where a guest's port stands, for `show`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+/// The steps of a vhost-user session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SessionState {
+    /// Nobody is connected.
+    WaitingForSocket,
+    /// Connected; features are being agreed on.
+    Negotiating,
+    /// The guest's memory is mapped; its driver has no rings running yet.
+    MemoryMapped,
+    /// Some ring runs, but not one pair of both directions.
+    RingsEnabled,
+    /// At least one queue pair runs in both directions.
+    Forwarding,
+    /// The guest broke the rules of its rings; nothing is taken from it or
+    /// given to it until its driver starts anew.
+    Quarantined,
+}
+
+impl SessionState {
+    /// The name shown to users.
+    pub fn name(self) -> &'static str {
+        match self {
+            SessionState::WaitingForSocket => "waiting-for-socket",
+            SessionState::Negotiating => "negotiating",
+            SessionState::MemoryMapped => "memory-mapped",
+            SessionState::RingsEnabled => "rings-enabled",
+            SessionState::Forwarding => "forwarding",
+            SessionState::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// A session as it is now.
+#[derive(Clone, Debug)]
+pub struct SessionStatus {
+    /// The step.
+    pub state: SessionState,
+    /// What it waits for, or why it is quarantined; empty while forwarding.
+    pub why: String,
+    /// Since when it is in this step.
+    pub since: SystemTime,
+    /// Acknowledged virtio features.
+    pub features: u64,
+    /// Bytes of guest memory mapped.
+    pub memory_bytes: u64,
+    /// Regions of guest memory mapped.
+    pub memory_regions: usize,
+    /// Connections so far.
+    pub connections: u64,
+    /// How the last connection ended.
+    pub last_disconnect: Option<String>,
+}
+
+/// The status, written by the session's thread, read by the control plane.
+pub(crate) struct StatusCell(Mutex<SessionStatus>);
+
+impl StatusCell {
+    pub(crate) fn new(why: String) -> Self {
+        Self(Mutex::new(SessionStatus {
+            state: SessionState::WaitingForSocket,
+            why,
+            since: SystemTime::now(),
+            features: 0,
+            memory_bytes: 0,
+            memory_regions: 0,
+            connections: 0,
+            last_disconnect: None,
+        }))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, SessionStatus> {
+        // A status is whole after every assignment, whoever panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, state: SessionState, why: impl Into<String>) {
+        let mut status = self.lock();
+        if status.state != state {
+            status.state = state;
+            status.since = SystemTime::now();
+        }
+        status.why = why.into();
+    }
+}
