@@ -24,6 +24,8 @@ pub struct Port {
     pub tx_dropped: u64,
     /// Packets from the guest by queue.
     pub rx_packets_by_queue: Vec<u64>,
+    /// Packets to the guest by queue.
+    pub tx_packets_by_queue: Vec<u64>,
 }
 
 /// The balance of one poll-mode core or of all together.
@@ -85,11 +87,16 @@ fn port(json: &Value) -> Result<Port> {
         tx_packets: number(total, "tx_packets")?,
         tx_bytes: number(total, "tx_bytes")?,
         tx_dropped: number(total, "tx_dropped")? + number(total, "tx_errors")?,
-        rx_packets_by_queue: list(json, "queues")?
-            .iter()
-            .map(|queue| number(&queue["counters"], "rx_packets"))
-            .collect::<Result<_>>()?,
+        rx_packets_by_queue: by_queue(json, "rx_packets")?,
+        tx_packets_by_queue: by_queue(json, "tx_packets")?,
     })
+}
+
+fn by_queue(port: &Value, field: &str) -> Result<Vec<u64>> {
+    list(port, "queues")?
+        .iter()
+        .map(|queue| number(&queue["counters"], field))
+        .collect()
 }
 
 /// From `pmd stats`.

@@ -262,22 +262,25 @@ impl Daemon {
         counters::drops(&self.json(&["drops"])?)
     }
 
+    /// The balance over all poll-mode cores, while packets move.
+    pub fn balance(&self) -> Result<Balance> {
+        let mut sum = Balance::default();
+        for pmd in self.pmds()? {
+            sum.received += pmd.balance.received;
+            sum.replicated += pmd.balance.replicated;
+            sum.transmitted += pmd.balance.transmitted;
+            sum.dropped += pmd.balance.dropped;
+        }
+        Ok(sum)
+    }
+
     /// The balance over all poll-mode cores once nothing moves any more.
     pub fn settled_balance(&self) -> Result<Balance> {
         wait::settled(
             "the switch's counters",
             Duration::from_millis(200),
             Duration::from_secs(20),
-            || {
-                let mut sum = Balance::default();
-                for pmd in self.pmds()? {
-                    sum.received += pmd.balance.received;
-                    sum.replicated += pmd.balance.replicated;
-                    sum.transmitted += pmd.balance.transmitted;
-                    sum.dropped += pmd.balance.dropped;
-                }
-                Ok(sum)
-            },
+            || self.balance(),
         )
     }
 }

@@ -17,6 +17,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Hugepage memory that one testpmd takes, in MiB.
 pub const MEMORY_MIB: u64 = 256;
 
+/// An address that no port has.
+const NOBODY: &str = "02:00:00:00:ff:ff";
+
 /// One virtio-user port: a virtio-net driver that is a vhost-user frontend.
 #[derive(Clone, Debug)]
 pub struct VirtioUser {
@@ -40,7 +43,7 @@ impl VirtioUser {
         Self {
             path: path.into(),
             listens: false,
-            mac: format!("02:00:00:00:00:{last_byte:02x}"),
+            mac: format!("02:00:00:00:01:{last_byte:02x}"),
             queues: 1,
             ring: 1024,
             mode: RingMode::Mergeable,
@@ -101,19 +104,21 @@ pub enum Forward {
     /// Sends them out of the other port with that port's MAC as source and
     /// the peer's as destination, so that each MAC stays on one switch port.
     Mac,
+    /// As `Mac`, and the packets belong to many flows.
+    MacManyFlows,
     /// Counts and drops them.
     RxOnly,
-    /// Sends packets of its own to the peers, receives nothing.
-    TxOnly,
+    /// Sends packets of its own to addresses that nobody has, receives nothing.
+    TxOnlyToNobody,
 }
 
 impl Forward {
     fn name(self) -> &'static str {
         match self {
             Self::Io => "io",
-            Self::Mac => "mac",
+            Self::Mac | Self::MacManyFlows => "mac",
             Self::RxOnly => "rxonly",
-            Self::TxOnly => "txonly",
+            Self::TxOnlyToNobody => "txonly",
         }
     }
 }
@@ -184,12 +189,17 @@ impl Testpmd {
             format!("--rxd={ring}"),
             format!("--txd={ring}"),
         ]);
+        if forward == Forward::MacManyFlows {
+            args.push("--txonly-multi-flow".into());
+        }
         // testpmd sends out of port 0 what came in from port 1. A frame that
         // leaves port 0 must come back at port 1: that port's MAC is its peer.
         for (index, _) in ports.iter().enumerate() {
-            if let Some(peer) = ports.get(index ^ 1) {
-                args.push(format!("--eth-peer={index},{}", peer.mac));
-            }
+            let peer = match ports.get(index ^ 1) {
+                Some(peer) if forward != Forward::TxOnlyToNobody => &peer.mac,
+                _ => NOBODY,
+            };
+            args.push(format!("--eth-peer={index},{peer}"));
         }
         let log = dir.join(format!("{name}.log"));
         let program = machine::find_tool("stdbuf")?;
