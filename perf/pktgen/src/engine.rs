@@ -1,0 +1,430 @@
+//! Learn, warm up, measure, drain.
+
+use std::path::PathBuf;
+
+use crate::options::Options;
+use crate::port::{Counts, Port};
+use crate::report::{Direction, Generator, Latency, Report};
+use crate::tsc;
+
+/// Why a run has no figures.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ports given do not make directions.
+    #[error("{0} port given; traffic goes between ports, so give --port twice or more")]
+    TooFewPorts(usize),
+    /// A port could not be brought up.
+    #[error("port {path}: {source}")]
+    Port {
+        /// Socket of the port.
+        path: PathBuf,
+        /// What the frontend says.
+        source: ringway_frontend::Error,
+    },
+    /// The core asked for cannot be had.
+    #[error("cannot run on core {0}; `nproc --all` tells how many there are")]
+    Core(usize),
+    /// The switch does not forward.
+    #[error(
+        "nothing reached port {port} within {seconds} s: does the switch forward between the ports \
+         (flows, or a learning bridge), and are both ports up there?"
+    )]
+    NoPath {
+        /// Port that received nothing.
+        port: usize,
+        /// How long was waited, in seconds.
+        seconds: f64,
+    },
+    /// The switch stopped forwarding.
+    #[error(
+        "the switch stopped: nothing arrived anywhere for {seconds} s ({received} frames before)"
+    )]
+    Stopped {
+        /// How long nothing arrived, in seconds.
+        seconds: f64,
+        /// Frames received until then.
+        received: u64,
+    },
+}
+
+/// The switch must forward a learning frame within this time.
+const LEARN_SECONDS: f64 = 15.0;
+/// After this time without a frame, a direction's frames under way are lost.
+const STALL_SECONDS: f64 = 0.02;
+/// After this time without a frame anywhere, the switch has stopped.
+const DEAD_SECONDS: f64 = 3.0;
+/// After this time without a frame, traffic has drained.
+const DRAIN_SECONDS: f64 = 0.2;
+
+/// Runs the traffic that `options` describe.
+pub fn run(options: &Options) -> Result<Report, Error> {
+    let mut engine = Engine::open(options)?;
+    engine.learn()?;
+    engine.start();
+    engine.traffic(options.warmup)?;
+    let before = engine.snapshot();
+    engine.clear_latency();
+    engine.traffic(options.seconds)?;
+    let after = engine.snapshot();
+    let latency = engine.take_latency();
+    engine.drain();
+    Ok(engine.report(&before, &after, latency))
+}
+
+/// State of the traffic from one port to its peer.
+#[derive(Clone, Copy, Default)]
+struct Flight {
+    /// Frames given up for lost, so that a closed loop goes on.
+    written_off: u64,
+    /// Times that happened.
+    stalls: u64,
+    /// Tick of the last arrival.
+    last_arrival: u64,
+    /// Tick from which an open loop's schedule counts.
+    schedule_from: u64,
+    /// Frames that the schedule has had since, sent or skipped.
+    scheduled: u64,
+    /// Frames that could not be sent when they were due.
+    skipped: u64,
+}
+
+#[derive(Clone)]
+struct Snapshot {
+    tick: u64,
+    counts: Vec<Counts>,
+    busy: u64,
+    idle: u64,
+    rounds: u64,
+    idle_rounds: u64,
+}
+
+struct Engine<'a> {
+    options: &'a Options,
+    ports: Vec<Port>,
+    flights: Vec<Flight>,
+    /// Port whose frames arrive at port `i`.
+    source: Vec<usize>,
+    hertz: f64,
+    window: Option<u64>,
+    /// Frames per tick and direction, in an open loop.
+    rate: Option<f64>,
+    sending: bool,
+    busy: u64,
+    idle: u64,
+    rounds: u64,
+    idle_rounds: u64,
+}
+
+impl<'a> Engine<'a> {
+    fn open(options: &'a Options) -> Result<Self, Error> {
+        let count = options.ports.len();
+        if count < 2 {
+            return Err(Error::TooFewPorts(count));
+        }
+        if let Some(core) = options.core
+            && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
+        {
+            return Err(Error::Core(core));
+        }
+        let mut source = vec![0; count];
+        for from in 0..count {
+            source[options.peer(from)] = from;
+        }
+        let mut ports = Vec::new();
+        for (index, path) in options.ports.iter().enumerate() {
+            let port = Port::open(options, index, source[index]);
+            ports.push(port.map_err(|source| Error::Port {
+                path: path.clone(),
+                source,
+            })?);
+        }
+        let hertz = tsc::hertz();
+        Ok(Self {
+            options,
+            ports,
+            flights: vec![Flight::default(); count],
+            source,
+            hertz,
+            window: options.window(),
+            rate: options.rate.map(|per_second| per_second / hertz),
+            sending: true,
+            busy: 0,
+            idle: 0,
+            rounds: 0,
+            idle_rounds: 0,
+        })
+    }
+
+    fn ticks(&self, seconds: f64) -> u64 {
+        (seconds * self.hertz) as u64
+    }
+
+    /// Sends a frame from every port until every port has received one; then
+    /// throws away what is still under way.
+    fn learn(&mut self) -> Result<(), Error> {
+        let start = tsc::now();
+        let mut reached = vec![false; self.ports.len()];
+        let mut next_send = start;
+        while let Some(port) = reached.iter().position(|&reached| !reached) {
+            let now = tsc::now();
+            if now - start > self.ticks(LEARN_SECONDS) {
+                return Err(Error::NoPath {
+                    port,
+                    seconds: LEARN_SECONDS,
+                });
+            }
+            if now >= next_send {
+                self.ports.iter_mut().for_each(Port::send_learning);
+                next_send = now + self.ticks(0.01);
+            }
+            for (port, reached) in self.ports.iter_mut().zip(&mut reached) {
+                *reached |= port.discard() > 0;
+            }
+        }
+        // Once more in both directions, now that all addresses are learned.
+        self.ports.iter_mut().for_each(Port::send_learning);
+        let mut quiet_since = tsc::now();
+        while tsc::now() - quiet_since < self.ticks(0.03) {
+            for port in &mut self.ports {
+                if port.discard() > 0 {
+                    quiet_since = tsc::now();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) {
+        let now = tsc::now();
+        for flight in &mut self.flights {
+            flight.last_arrival = now;
+            flight.schedule_from = now;
+        }
+    }
+
+    /// Traffic for `seconds`.
+    fn traffic(&mut self, seconds: f64) -> Result<(), Error> {
+        let mut now = tsc::now();
+        let end = now + self.ticks(seconds);
+        let mut next_check = now + self.ticks(STALL_SECONDS / 2.0);
+        while now < end {
+            let worked = self.round(now);
+            let then = tsc::now();
+            self.account(worked, then - now);
+            now = then;
+            if now > next_check {
+                self.check_stalls(now)?;
+                next_check = now + self.ticks(STALL_SECONDS / 2.0);
+            }
+        }
+        Ok(())
+    }
+
+    fn account(&mut self, worked: bool, ticks: u64) {
+        self.rounds += 1;
+        if worked {
+            self.busy += ticks;
+        } else {
+            self.idle += ticks;
+            self.idle_rounds += 1;
+        }
+    }
+
+    /// Every port once: receive, then send. False if there was nothing to do.
+    #[inline]
+    fn round(&mut self, now: u64) -> bool {
+        let mut worked = false;
+        for index in 0..self.ports.len() {
+            if self.ports[index].poll_receive(tsc::now) > 0 {
+                self.flights[self.source[index]].last_arrival = now;
+                worked = true;
+            }
+            if self.sending && self.options.sends(index) {
+                let count = self.due(index, now);
+                if count > 0 {
+                    self.ports[index].send(count, tsc::now);
+                    worked = true;
+                }
+            }
+        }
+        if !worked {
+            for _ in 0..self.options.idle_pause {
+                std::hint::spin_loop();
+            }
+        }
+        worked
+    }
+
+    /// How many frames port `index` may send now.
+    #[inline]
+    fn due(&mut self, index: usize, now: u64) -> u16 {
+        let batch = self.options.batch;
+        if let Some(window) = self.window {
+            let room = window.saturating_sub(self.under_way(index));
+            // Whole batches: a trickle would bounce the ring's cache lines
+            // for every frame.
+            let whole = u64::from(batch).min(window);
+            if room < whole {
+                return 0;
+            }
+            let free = self.ports[index].sendable(whole as u16);
+            return if u64::from(free) < whole {
+                0
+            } else {
+                whole as u16
+            };
+        }
+        let Some(rate) = self.rate else { return 0 };
+        let flight = &mut self.flights[index];
+        let due = ((now - flight.schedule_from) as f64 * rate) as u64;
+        let late = due.saturating_sub(flight.scheduled);
+        // What is late by more than a ring is not made up for.
+        let excess = late.saturating_sub(self.options.ring_size.into());
+        flight.skipped += excess;
+        flight.scheduled += excess;
+        let wanted = (late - excess).min(batch.into()) as u16;
+        if wanted == 0 {
+            return 0;
+        }
+        let count = wanted.min(self.ports[index].sendable(wanted));
+        self.flights[index].scheduled += u64::from(count);
+        count
+    }
+
+    /// Frames sent by port `index` that have neither arrived nor been given up.
+    fn under_way(&self, index: usize) -> u64 {
+        let arrived = self.ports[self.options.peer(index)].counts.received;
+        let sent = self.ports[index].counts.sent;
+        sent.saturating_sub(arrived + self.flights[index].written_off)
+    }
+
+    fn check_stalls(&mut self, now: u64) -> Result<(), Error> {
+        let quiet = |flight: &Flight| now.saturating_sub(flight.last_arrival) as f64 / self.hertz;
+        let newest = self.flights.iter().map(quiet).fold(f64::MAX, f64::min);
+        if newest > DEAD_SECONDS {
+            return Err(Error::Stopped {
+                seconds: DEAD_SECONDS,
+                received: self.ports.iter().map(|port| port.counts.received).sum(),
+            });
+        }
+        for index in 0..self.ports.len() {
+            let under_way = self.under_way(index);
+            let stalled = quiet(&self.flights[index]) > STALL_SECONDS;
+            if self.options.sends(index) && under_way > 0 && stalled {
+                self.flights[index].written_off += under_way;
+                self.flights[index].stalls += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives until nothing comes any more.
+    fn drain(&mut self) {
+        self.sending = false;
+        let mut quiet_since = tsc::now();
+        let mut now = quiet_since;
+        while now - quiet_since < self.ticks(DRAIN_SECONDS) {
+            if self.round(now) {
+                quiet_since = now;
+            }
+            now = tsc::now();
+        }
+    }
+
+    fn clear_latency(&mut self) {
+        for port in &mut self.ports {
+            if let Some(histogram) = &mut port.latency {
+                histogram.reset();
+            }
+        }
+    }
+
+    fn take_latency(&self) -> Vec<Option<Latency>> {
+        let nanos = 1e9 / self.hertz;
+        let by_port = self.ports.iter().map(|port| port.latency.as_ref());
+        by_port
+            .map(|histogram| histogram.map(|h| Latency::from_ticks(h, nanos)))
+            .collect()
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            tick: tsc::now(),
+            counts: self.ports.iter().map(|port| port.counts).collect(),
+            busy: self.busy,
+            idle: self.idle,
+            rounds: self.rounds,
+            idle_rounds: self.idle_rounds,
+        }
+    }
+
+    fn report(&self, before: &Snapshot, after: &Snapshot, latency: Vec<Option<Latency>>) -> Report {
+        let seconds = (after.tick - before.tick) as f64 / self.hertz;
+        let mut directions = Vec::new();
+        for from in (0..self.ports.len()).filter(|&port| self.options.sends(port)) {
+            let to = self.options.peer(from);
+            let delta = |field: fn(&Counts) -> u64, port: usize| {
+                field(&after.counts[port]) - field(&before.counts[port])
+            };
+            let received = delta(|counts| counts.received, to);
+            let bytes = delta(|counts| counts.received_bytes, to);
+            let total_sent = self.ports[from].counts.sent;
+            let total_received = self.ports[to].counts.received;
+            directions.push(Direction {
+                from,
+                to,
+                sent: delta(|counts| counts.sent, from),
+                received,
+                mpps: received as f64 / seconds / 1e6,
+                gbps: bytes as f64 * 8.0 / seconds / 1e9,
+                total_sent,
+                total_received,
+                lost: total_sent.saturating_sub(total_received),
+                skipped: self.flights[from].skipped,
+                stalls: self.flights[from].stalls,
+                out_of_order: self.ports[to].counts.out_of_order,
+                verdict: self.ports[to]
+                    .verifier
+                    .as_ref()
+                    .map(|verifier| verifier.verdict(total_sent)),
+                latency: latency[to].clone(),
+            });
+        }
+        let received: u64 = directions.iter().map(|d| d.received).sum();
+        let batches: u64 = (0..self.ports.len())
+            .map(|p| after.counts[p].receive_batches - before.counts[p].receive_batches)
+            .sum();
+        let (busy, idle) = (after.busy - before.busy, after.idle - before.idle);
+        let per = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+        Report {
+            frame: if self.options.imix {
+                "imix".into()
+            } else {
+                self.options.size.to_string()
+            },
+            flows: self.options.flows,
+            ring_size: self.options.ring_size,
+            in_flight: self.window,
+            rate: self.options.rate,
+            features: format!("{:#x}", self.ports[0].facts.features),
+            mrg_rxbuf: self.ports[0].facts.features & ringway_frontend::features::MRG_RXBUF != 0,
+            hugepages: self.ports.iter().all(|port| port.facts.hugepages),
+            seconds,
+            tsc_hertz: self.hertz,
+            total_mpps: directions.iter().map(|d| d.mpps).sum(),
+            total_gbps: directions.iter().map(|d| d.gbps).sum(),
+            generator: Generator {
+                core: self.options.core,
+                busy_fraction: per(busy, busy + idle),
+                busy_cycles_per_frame: per(busy, received),
+                frames_per_receive: per(received, batches),
+                rounds: after.rounds - before.rounds,
+                idle_rounds: after.idle_rounds - before.idle_rounds,
+                kicks: (0..self.ports.len())
+                    .map(|p| after.counts[p].kicks - before.counts[p].kicks)
+                    .sum(),
+            },
+            directions,
+        }
+    }
+}

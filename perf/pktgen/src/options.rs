@@ -1,0 +1,169 @@
+//! What to send, how, and for how long.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// Drives the vhost-user server sockets of any switch as two (or more) guests.
+///
+/// Ports pair up: 0 with 1, 2 with 3, … (an odd number of ports sends round
+/// in a ring). The switch must forward between them, by flows or by learning.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "pktgen", version)]
+pub struct Options {
+    /// vhost-user socket of a port on which the switch listens; give two or more.
+    #[arg(long = "port", required = true, value_name = "PATH")]
+    pub ports: Vec<PathBuf>,
+    /// Frame size in bytes on the ring, without FCS (as testpmd's --txpkts).
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(64..=9216))]
+    pub size: u16,
+    /// Frames of 64, 594 and 1518 bytes as 7 : 4 : 1 instead of one size.
+    #[arg(long, conflicts_with = "size")]
+    pub imix: bool,
+    /// Flows per direction (UDP source port and IP source address vary).
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub flows: u32,
+    /// Open loop: frames per second and direction.
+    #[arg(long, value_name = "PPS", conflicts_with = "in_flight")]
+    pub rate: Option<f64>,
+    /// Closed loop (the default): frames under way per direction; the ring's
+    /// size unless given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub in_flight: Option<u32>,
+    /// Only even ports send.
+    #[arg(long)]
+    pub one_way: bool,
+    /// All ports send (the default).
+    #[arg(long, conflicts_with = "one_way")]
+    pub bidirectional: bool,
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 2.0)]
+    pub seconds: f64,
+    /// Seconds of traffic before measuring.
+    #[arg(long, default_value_t = 0.5)]
+    pub warmup: f64,
+    /// Number every frame per flow and check order and content at the other end.
+    #[arg(long)]
+    pub verify: bool,
+    /// Stamp every frame with the time and collect a latency histogram.
+    #[arg(long)]
+    pub latency: bool,
+    /// Offer mergeable receive buffers.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub mrg_rxbuf: Switch,
+    /// Descriptors per ring, a power of two.
+    #[arg(long, default_value_t = 1024, value_parser = ring_size)]
+    pub ring_size: u16,
+    /// Frames per publish, at most.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: u16,
+    /// Spin-loop hints after a round in which nothing was to do, so that the
+    /// switch keeps its cache lines.
+    #[arg(long, default_value_t = 4)]
+    pub idle_pause: u32,
+    /// Core to run on.
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An option that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+fn ring_size(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(size) if size.is_power_of_two() && size >= 8 => Ok(size),
+        _ => Err("a power of two from 8 to 32768 is wanted".into()),
+    }
+}
+
+impl Options {
+    /// The port that receives what port `from` sends.
+    pub fn peer(&self, from: usize) -> usize {
+        let count = self.ports.len();
+        if count.is_multiple_of(2) {
+            from ^ 1
+        } else {
+            (from + 1) % count
+        }
+    }
+
+    /// Whether `port` sends.
+    pub fn sends(&self, port: usize) -> bool {
+        !self.one_way || port.is_multiple_of(2)
+    }
+
+    /// Length in bytes of the frame that lives in transmit slot `slot`.
+    pub fn frame_len(&self, slot: u16) -> usize {
+        // 7 : 4 : 1, spread out.
+        const IMIX: [usize; 12] = [64, 594, 64, 64, 594, 64, 1518, 64, 594, 64, 64, 594];
+        if self.imix {
+            IMIX[usize::from(slot) % IMIX.len()]
+        } else {
+            self.size.into()
+        }
+    }
+
+    /// The longest frame in bytes.
+    pub fn max_frame_len(&self) -> usize {
+        if self.imix { 1518 } else { self.size.into() }
+    }
+
+    /// Frames under way per direction, or `None` in an open loop.
+    pub fn window(&self) -> Option<u64> {
+        match self.rate {
+            Some(_) => None,
+            None => Some(self.in_flight.unwrap_or(self.ring_size.into()).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(args: &[&str]) -> Options {
+        Options::try_parse_from([&["pktgen", "--port", "a", "--port", "b"], args].concat()).unwrap()
+    }
+
+    #[test]
+    fn ports_pair_up_or_go_round() {
+        let two = options(&[]);
+        assert_eq!((two.peer(0), two.peer(1)), (1, 0));
+        let three = options(&["--port", "c"]);
+        assert_eq!((three.peer(0), three.peer(1), three.peer(2)), (1, 2, 0));
+    }
+
+    #[test]
+    fn imix_is_seven_to_four_to_one() {
+        let imix = options(&["--imix"]);
+        let mut lens: Vec<usize> = (0..12).map(|slot| imix.frame_len(slot)).collect();
+        lens.sort_unstable();
+        assert_eq!(lens[..7], [64; 7]);
+        assert_eq!(lens[7..11], [594; 4]);
+        assert_eq!(lens[11], 1518);
+    }
+
+    #[test]
+    fn a_rate_opens_the_loop() {
+        assert_eq!(options(&[]).window(), Some(1024));
+        assert_eq!(options(&["--in-flight", "64"]).window(), Some(64));
+        assert_eq!(options(&["--rate", "1e6"]).window(), None);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for args in [["--ring-size", "1000"], ["--size", "60"], ["--flows", "0"]] {
+            let all = [&["pktgen", "--port", "a"], &args[..]].concat();
+            assert!(Options::try_parse_from(all).is_err(), "{args:?}");
+        }
+    }
+}
