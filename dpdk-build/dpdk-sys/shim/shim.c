@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+
+#include <rte_bus_vdev.h>
+#include <rte_cycles.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <rte_version.h>
+
+#include "shim.h"
+
+#if RTE_VERSION < RTE_VERSION_NUM(22, 11, 0, 0)
+#error "ringway needs DPDK 22.11 or newer"
+#endif
+
+/* ---- EAL ---- */
+
+static rw_log_sink log_sink;
+
+static ssize_t log_write(void *cookie, const char *text, size_t len)
+{
+	int level = rte_log_cur_msg_loglevel();
+
+	(void)cookie;
+	if (level <= (int)RTE_LOG_CRIT)
+		fwrite(text, 1, len, stderr);
+	log_sink((uint32_t)level, text, len);
+	return (ssize_t)len;
+}
+
+int rw_log_capture(rw_log_sink sink)
+{
+	cookie_io_functions_t functions = { .write = log_write };
+	FILE *stream;
+
+	log_sink = sink;
+	stream = fopencookie(NULL, "w", functions);
+	if (stream == NULL)
+		return -ENOMEM;
+	return rte_openlog_stream(stream);
+}
+
+int rw_errno(void)
+{
+	return rte_errno;
+}
+
+const char *rw_version(void)
+{
+	return rte_version();
+}
+
+uint64_t rw_tsc_hz(void)
+{
+	return rte_get_tsc_hz();
+}
+
+int rw_thread_register(void)
+{
+	return rte_thread_register() == 0 ? 0 : -rte_errno;
+}
+
+void rw_thread_unregister(void)
+{
+	rte_thread_unregister();
+}
+
+/* ---- memory ---- */
+
+const struct rte_memzone *rw_memzone_reserve(const char *name, size_t len,
+		uint32_t align, uint8_t **addr, size_t *actual)
+{
+	const struct rte_memzone *zone;
+
+	/* No size hint: whatever page size the heap has. */
+	zone = rte_memzone_reserve_aligned(name, len, SOCKET_ID_ANY,
+			RTE_MEMZONE_SIZE_HINT_ONLY, align);
+	if (zone == NULL)
+		return NULL;
+	*addr = zone->addr;
+	*actual = zone->len;
+#ifdef RTE_MALLOC_DEBUG
+	/* Such a DPDK poisons freed memory; every other one clears it. */
+	memset(zone->addr, 0, zone->len);
+#endif
+	return zone;
+}
+
+struct rte_mempool *rw_mempool_create(const char *name, uint32_t count,
+		uint32_t cache, uint16_t data_room)
+{
+	return rte_pktmbuf_pool_create(name, count, cache, 0, data_room, SOCKET_ID_ANY);
+}
+
+static void add_chunk(struct rte_mempool *pool, void *total,
+		struct rte_mempool_memhdr *chunk, unsigned int index)
+{
+	(void)pool;
+	(void)index;
+	*(size_t *)total += chunk->len;
+}
+
+size_t rw_mempool_memory(struct rte_mempool *pool)
+{
+	size_t total = sizeof(*pool);
+
+	rte_mempool_mem_iter(pool, add_chunk, &total);
+	return total;
+}
+
+int rw_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint32_t n)
+{
+	return rte_pktmbuf_alloc_bulk(pool, mbufs, n);
+}
+
+struct rte_mbuf *rw_mbuf_alloc(struct rte_mempool *pool)
+{
+	return rte_pktmbuf_alloc(pool);
+}
+
+void rw_mbuf_free_bulk(struct rte_mbuf **mbufs, uint32_t n)
+{
+	rte_pktmbuf_free_bulk(mbufs, n);
+}
+
+/* ---- ports ---- */
+
+int rw_vdev_attach(const char *name, const char *args)
+{
+	return rte_vdev_init(name, args);
+}
+
+int rw_vdev_detach(const char *name)
+{
+	return rte_vdev_uninit(name);
+}
+
+int rw_bus_attach(const char *devargs)
+{
+	return rte_dev_probe(devargs);
+}
+
+int rw_port_of_device(const char *name)
+{
+	struct rte_eth_dev_info info;
+	uint16_t port;
+
+	RTE_ETH_FOREACH_DEV(port) {
+		if (rte_eth_dev_info_get(port, &info) == 0 && info.device != NULL &&
+				strcmp(rte_dev_name(info.device), name) == 0)
+			return port;
+	}
+	return -ENODEV;
+}
+
+int rw_port_close(uint16_t port, bool bus_device)
+{
+	struct rte_eth_dev_info info;
+	struct rte_device *device = NULL;
+	uint16_t sibling;
+	int ret;
+
+	if (bus_device && rte_eth_dev_info_get(port, &info) == 0)
+		device = (struct rte_device *)(uintptr_t)info.device;
+	ret = rte_eth_dev_close(port);
+	if (ret != 0 || device == NULL)
+		return ret;
+	RTE_ETH_FOREACH_DEV(sibling) {
+		if (rte_eth_dev_info_get(sibling, &info) == 0 && info.device == device)
+			return 0;
+	}
+	return rte_dev_remove(device);
+}
+
+int rw_port_info_get(uint16_t port, struct rw_port_info *out)
+{
+	struct rte_eth_dev_info info;
+	int ret = rte_eth_dev_info_get(port, &info);
+
+	if (ret != 0)
+		return ret;
+	memset(out, 0, sizeof(*out));
+	if (info.device != NULL)
+		snprintf(out->device, sizeof(out->device), "%s", rte_dev_name(info.device));
+	if (info.driver_name != NULL)
+		snprintf(out->driver, sizeof(out->driver), "%s", info.driver_name);
+	out->max_rx_queues = info.max_rx_queues;
+	out->max_tx_queues = info.max_tx_queues;
+	out->min_mtu = info.min_mtu;
+	out->max_mtu = info.max_mtu;
+	return 0;
+}
+
+int rw_port_configure(uint16_t port, const struct rw_port_config *config, int *step)
+{
+	const uint64_t spread = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
+	struct rte_eth_conf conf = { 0 };
+	struct rte_eth_dev_info info;
+	struct rte_eth_rxconf rxconf;
+	struct rte_eth_txconf txconf;
+	uint16_t rx_descriptors = config->descriptors;
+	uint16_t tx_descriptors = config->descriptors;
+	uint16_t room = rte_pktmbuf_data_room_size(config->pool) - RTE_PKTMBUF_HEADROOM;
+	uint16_t mtu = config->mtu;
+	uint16_t queue;
+	int socket = rte_eth_dev_socket_id(port);
+	int ret;
+
+	*step = RW_STEP_DEVICE;
+	ret = rte_eth_dev_info_get(port, &info);
+	if (ret != 0)
+		return ret;
+	if (mtu == 0) {
+		ret = rte_eth_dev_get_mtu(port, &mtu);
+		if (ret != 0)
+			return ret;
+	}
+	conf.rxmode.mtu = mtu;
+	/* Frames that do not fit one buffer come as a chain, where the device can. */
+	if ((uint32_t)mtu + RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + 2 * RTE_VLAN_HLEN > room)
+		conf.rxmode.offloads |= info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
+	conf.txmode.offloads |= info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+	if (config->rx_queues > 1 && (info.flow_type_rss_offloads & spread) != 0) {
+		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+		conf.rx_adv_conf.rss_conf.rss_hf = info.flow_type_rss_offloads & spread;
+	}
+	ret = rte_eth_dev_configure(port, config->rx_queues, config->tx_queues, &conf);
+	if (ret != 0)
+		return ret;
+	ret = rte_eth_dev_adjust_nb_rx_tx_desc(port, &rx_descriptors, &tx_descriptors);
+	if (ret != 0)
+		return ret;
+
+	if (config->mtu != 0) {
+		*step = RW_STEP_MTU;
+		/* A driver that knows no MTU passes every size. */
+		ret = rte_eth_dev_set_mtu(port, config->mtu);
+		if (ret != 0 && ret != -ENOTSUP)
+			return ret;
+	}
+
+	*step = RW_STEP_RX_QUEUE;
+	rxconf = info.default_rxconf;
+	rxconf.offloads = conf.rxmode.offloads;
+	for (queue = 0; queue < config->rx_queues; queue++) {
+		ret = rte_eth_rx_queue_setup(port, queue, rx_descriptors,
+				(unsigned int)socket, &rxconf, config->pool);
+		if (ret != 0)
+			return ret;
+	}
+
+	*step = RW_STEP_TX_QUEUE;
+	txconf = info.default_txconf;
+	txconf.offloads = conf.txmode.offloads;
+	for (queue = 0; queue < config->tx_queues; queue++) {
+		ret = rte_eth_tx_queue_setup(port, queue, tx_descriptors,
+				(unsigned int)socket, &txconf);
+		if (ret != 0)
+			return ret;
+	}
+	return 0;
+}
+
+int rw_port_promiscuous(uint16_t port)
+{
+	int ret = rte_eth_promiscuous_enable(port);
+
+	return ret == -ENOTSUP ? 0 : ret;
+}
+
+int rw_port_mac(uint16_t port, uint8_t mac[6])
+{
+	struct rte_ether_addr address;
+	int ret = rte_eth_macaddr_get(port, &address);
+
+	if (ret == 0)
+		memcpy(mac, address.addr_bytes, 6);
+	return ret;
+}
+
+int rw_port_stats_get(uint16_t port, struct rw_port_stats *out)
+{
+	struct rte_eth_stats stats;
+	int ret = rte_eth_stats_get(port, &stats);
+
+	if (ret != 0)
+		return ret;
+	*out = (struct rw_port_stats){
+		.rx_packets = stats.ipackets,
+		.tx_packets = stats.opackets,
+		.rx_bytes = stats.ibytes,
+		.tx_bytes = stats.obytes,
+		.rx_missed = stats.imissed,
+		.rx_errors = stats.ierrors,
+		.tx_errors = stats.oerrors,
+		.rx_no_mbuf = stats.rx_nombuf,
+	};
+	return 0;
+}
+
+int rw_port_link_get(uint16_t port, struct rw_port_link *out)
+{
+	struct rte_eth_link link;
+	int ret = rte_eth_link_get_nowait(port, &link);
+
+	if (ret != 0)
+		return ret;
+	*out = (struct rw_port_link){
+		.up = link.link_status == RTE_ETH_LINK_UP,
+		.full_duplex = link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX,
+		.speed_known = link.link_speed != RTE_ETH_SPEED_NUM_NONE &&
+				link.link_speed != RTE_ETH_SPEED_NUM_UNKNOWN,
+		.speed_mbps = link.link_speed,
+	};
+	return 0;
+}
+
+uint16_t rw_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
+{
+	return rte_eth_rx_burst(port, queue, mbufs, n);
+}
+
+uint16_t rw_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
+{
+	return rte_eth_tx_burst(port, queue, mbufs, n);
+}
