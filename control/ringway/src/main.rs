@@ -1,3 +1,24 @@
 //! The ringway command line.
 
-fn main() {}
+use std::io::{Write, stderr, stdout};
+use std::process::ExitCode;
+
+use clap::Parser;
+use ringway::cli::Cli;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(ringway::run(&cli, &mut stdout(), &mut stderr()));
+            ExitCode::from(code)
+        }
+        Err(error) => {
+            let _ = writeln!(stderr(), "ringway: the runtime could not start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

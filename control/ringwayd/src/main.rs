@@ -1,3 +1,86 @@
-//! The ringway daemon: datapath, desired state and gRPC services.
+//! ringwayd: claims its files, starts the datapath, serves until told to stop.
 
-fn main() {}
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use ringway_datapath::Datapath;
+use ringway_datapath::spec::DatapathConfig;
+use ringwayd::cli::Cli;
+use ringwayd::control::Control;
+use ringwayd::notify::notify;
+use ringwayd::serve::serve;
+use ringwayd::socket::ControlSocket;
+use ringwayd::state::StateFile;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match ringwayd::logging::start(&cli.log)
+        .map_err(Into::into)
+        .and_then(|()| run(&cli))
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringwayd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let (file, desired) = StateFile::open(&cli.state)?;
+    let (socket, listener) = ControlSocket::claim(&cli.socket)?;
+    let datapath = Arc::new(start_datapath(cli.datapath())?);
+    let control = Control::new(Arc::clone(&datapath), file, desired, &cli.socket);
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("ringwayd-control")
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(async {
+        let stop = stop_signal()?;
+        let ready = || {
+            tracing::info!("ready on {}", cli.socket.display());
+            notify("READY=1");
+        };
+        serve(Arc::new(control), listener, stop, ready).await?;
+        Ok(())
+    });
+
+    notify("STOPPING=1");
+    datapath.stop();
+    drop(socket);
+    tracing::info!("stopped");
+    served
+}
+
+/// Starts the datapath on a thread of its own: DPDK pins the thread that starts
+/// it, and the control plane's threads shall not inherit that.
+fn start_datapath(config: DatapathConfig) -> Result<Datapath, Box<dyn Error + Send + Sync>> {
+    let started = std::thread::Builder::new()
+        .name("ringwayd-start".into())
+        .spawn(|| Datapath::start(config))?
+        .join();
+    match started {
+        Ok(datapath) => Ok(datapath?),
+        Err(_) => Err("the datapath could not start: its starting thread panicked".into()),
+    }
+}
+
+/// Ready at SIGTERM, SIGINT or SIGHUP.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            _ = hangup.recv() => "SIGHUP",
+        };
+        tracing::info!("{name}: stopping");
+    })
+}

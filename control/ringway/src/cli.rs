@@ -1,0 +1,241 @@
+//! The verbs and their flags, with Open vSwitch's names where it has them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use ringway_proto::spelling::Spelling;
+use ringway_proto::v1::FailMode;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused, failed, or ringwayd cannot be reached; the reason is on stderr
+  2  the command line has no meaning
+  3  show: desired and actual state differ";
+
+/// Tells ringwayd, the virtual switch, what to do and asks what it does
+#[derive(Debug, Parser)]
+#[command(name = "ringway", version, about, after_help = EXIT_CODES)]
+#[command(disable_version_flag = true)]
+pub struct Cli {
+    /// The daemon's control socket
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "RINGWAY_SOCKET",
+        default_value = "/run/ringway/control.sock"
+    )]
+    pub socket: PathBuf,
+
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Add a bridge
+    AddBr(AddBr),
+    /// Delete a bridge and its ports
+    DelBr(DelBr),
+    /// List the bridges' names
+    ListBr,
+    /// Add a port to a bridge
+    #[command(after_help = crate::options::HELP)]
+    AddPort(AddPort),
+    /// Delete a port
+    DelPort(DelPort),
+    /// List the names of a bridge's ports
+    ListPorts {
+        /// The bridge
+        #[arg(value_name = "BR")]
+        bridge: String,
+    },
+    /// Print the bridge that a port is on
+    PortToBr {
+        /// The port
+        #[arg(value_name = "NAME")]
+        port: String,
+    },
+    /// Show every bridge and port: desired, actual, reason, since
+    ///
+    /// Exits with 3 while something differs from what is desired: an object is
+    /// absent or surplus, or a port failed or is quarantined. A port that waits
+    /// for its guest does not differ.
+    Show {
+        /// Print again at every change, until interrupted
+        #[arg(long)]
+        watch: bool,
+    },
+    /// The stations that bridges have learned
+    #[command(subcommand)]
+    Fdb(Fdb),
+    /// The datapath as it is
+    #[command(subcommand)]
+    Dpctl(Dpctl),
+    /// Packet counters of ports, in ovs-ofctl's form
+    ///
+    /// `drop` counts well-formed packets, `errs` malformed ones; `?` marks what
+    /// a port does not count.
+    DumpPorts {
+        /// Only this bridge's ports
+        #[arg(value_name = "BR")]
+        bridge: Option<String>,
+        /// Only this port
+        #[arg(value_name = "PORT")]
+        port: Option<String>,
+    },
+    /// The poll-mode cores
+    #[command(subcommand)]
+    Pmd(Pmd),
+    /// Where packets were dropped, and why
+    Drops,
+    /// Versions of this program, the daemon and DPDK
+    Version,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `add-br`.
+#[derive(Debug, Args)]
+pub struct AddBr {
+    /// The bridge's name
+    #[arg(value_name = "BR")]
+    pub name: String,
+    /// What passes when no flow says so: standalone learns and forwards, secure drops
+    #[arg(long, value_name = "standalone|secure", value_parser = FailMode::from_spelling)]
+    pub fail_mode: Option<FailMode>,
+    /// Seconds until a silent station is forgotten
+    #[arg(long, value_name = "SECONDS")]
+    pub fdb_ageing: Option<u32>,
+    /// Most stations to learn
+    #[arg(long, value_name = "N")]
+    pub fdb_limit: Option<u32>,
+    /// Do nothing if there is such a bridge already
+    #[arg(long)]
+    pub may_exist: bool,
+    /// Do not wait until the datapath has it
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Arguments of `del-br`.
+#[derive(Debug, Args)]
+pub struct DelBr {
+    /// The bridge's name
+    #[arg(value_name = "BR")]
+    pub name: String,
+    /// Do nothing if there is no such bridge
+    #[arg(long)]
+    pub if_exists: bool,
+    /// Do not wait until the datapath has let it go
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Arguments of `add-port`.
+#[derive(Debug, Args)]
+pub struct AddPort {
+    /// The bridge
+    #[arg(value_name = "BR")]
+    pub bridge: String,
+    /// The port's name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Options, type= among them
+    #[arg(value_name = "KEY=VALUE")]
+    pub options: Vec<String>,
+    /// Do nothing if the bridge has such a port already
+    #[arg(long)]
+    pub may_exist: bool,
+    /// Do not wait until the datapath has it
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Arguments of `del-port`.
+#[derive(Debug, Args)]
+#[command(override_usage = "ringway del-port [OPTIONS] [BR] <NAME>")]
+pub struct DelPort {
+    /// The port's name, after the bridge it must be on if that is given
+    #[arg(value_name = "[BR] NAME", required = true, num_args = 1..=2)]
+    pub names: Vec<String>,
+    /// Do nothing if there is no such port
+    #[arg(long)]
+    pub if_exists: bool,
+    /// Do not wait until the datapath has let it go
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Verbs of `fdb`.
+#[derive(Debug, Subcommand)]
+pub enum Fdb {
+    /// Print a bridge's stations, in ovs-appctl fdb/show's form
+    Show {
+        /// The bridge
+        #[arg(value_name = "BR")]
+        bridge: String,
+    },
+    /// Forget the stations of a bridge, or of all
+    Flush {
+        /// The bridge
+        #[arg(value_name = "BR")]
+        bridge: Option<String>,
+    },
+}
+
+/// Verbs of `dpctl`.
+#[derive(Debug, Subcommand)]
+pub enum Dpctl {
+    /// Packets, memory, FDBs, and ports by number
+    Show,
+}
+
+/// Verbs of `pmd`.
+#[derive(Debug, Subcommand)]
+pub enum Pmd {
+    /// Which core polls which ring
+    Show,
+    /// Cycles and packets of each core
+    Stats,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_verb() {
+        for line in [
+            "ringway --json --socket /s show",
+            "ringway show --json --socket /s",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert!(cli.json && cli.socket == PathBuf::from("/s"), "{line}");
+        }
+        for line in [
+            "ringway",
+            "ringway del-port",
+            "ringway del-port a b c",
+            "ringway fdb show",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

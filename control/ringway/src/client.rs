@@ -1,0 +1,163 @@
+//! The connection to ringwayd, and what may go wrong with it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use ringway_proto::v1::ringway_client::RingwayClient;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::{EXIT_FAILED, EXIT_USAGE};
+
+/// Longest time to wait for an answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A client of the control service.
+pub type Rpc = RingwayClient<Channel>;
+
+/// A connection to ringwayd.
+pub struct Client {
+    /// The control service.
+    pub rpc: Rpc,
+}
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line has no meaning.
+    #[error("{0}")]
+    Usage(String),
+    /// ringwayd cannot be reached.
+    #[error("{}", connect_remedy(path, error))]
+    Connect {
+        /// The control socket.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Something else than ringwayd answers.
+    #[error("what answers on {path} does not speak gRPC ({error}); is that ringwayd's socket?")]
+    Protocol {
+        /// The control socket.
+        path: PathBuf,
+        /// What was wrong.
+        error: tonic::transport::Error,
+    },
+    /// ringwayd refused.
+    #[error("{}", refusal(.0))]
+    Refused(#[from] Status),
+    /// The output cannot be written.
+    #[error("the output cannot be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+fn connect_remedy(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "there is no {path}: is ringwayd running? Start it with: systemctl start ringwayd, \
+             or: ringwayd --socket {path}\n\
+             If it runs with another --socket, name it: ringway --socket PATH, or RINGWAY_SOCKET"
+        ),
+        io::ErrorKind::ConnectionRefused => format!(
+            "nobody answers on {path}: ringwayd is not running any more. Start it with: \
+             systemctl start ringwayd, or: ringwayd --socket {path}"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "no permission to connect to {path}: run ringway as root (sudo) or as a member of \
+             the socket's group (ls -l {path})"
+        ),
+        _ => format!("{path} cannot be connected to: {error}"),
+    }
+}
+
+fn refusal(status: &Status) -> String {
+    use std::error::Error;
+    match status.code() {
+        // The transport's own failures carry their source, the daemon's answers do not.
+        Code::Unavailable | Code::Unknown | Code::Cancelled if status.source().is_some() => {
+            format!(
+                "the connection to ringwayd broke off ({}): it stopped or was restarted; \
+                 `ringway show` tells whether it did what was asked",
+                status.message()
+            )
+        }
+        Code::Unimplemented => format!(
+            "this ringwayd does not know the request ({}): it is older than this ringway; compare \
+             with `ringway version`",
+            status.message()
+        ),
+        _ => status.message().to_owned(),
+    }
+}
+
+impl Error {
+    /// The exit code that tells it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) => EXIT_USAGE,
+            _ => EXIT_FAILED,
+        }
+    }
+
+    /// The gRPC status code's name, or one of the command line's own.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Usage(_) => "USAGE",
+            Error::Connect { .. } | Error::Protocol { .. } => "UNREACHABLE",
+            Error::Output(_) => "OUTPUT",
+            Error::Refused(status) => match status.code() {
+                Code::InvalidArgument => "INVALID_ARGUMENT",
+                Code::NotFound => "NOT_FOUND",
+                Code::AlreadyExists => "ALREADY_EXISTS",
+                Code::FailedPrecondition => "FAILED_PRECONDITION",
+                Code::Internal => "INTERNAL",
+                Code::Unavailable => "UNAVAILABLE",
+                Code::Unimplemented => "UNIMPLEMENTED",
+                Code::Cancelled => "CANCELLED",
+                Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+                _ => "UNKNOWN",
+            },
+        }
+    }
+
+    /// Whether the daemon keeps the wish and goes on trying.
+    pub fn kept(&self) -> bool {
+        match self {
+            Error::Refused(status) => status.metadata().contains_key(ringway_proto::KEPT_TRAILER),
+            _ => false,
+        }
+    }
+}
+
+impl Client {
+    /// Connects to ringwayd on its control socket.
+    pub async fn connect(socket: &Path) -> Result<Self, Error> {
+        let path = || socket.to_owned();
+        let stream = UnixStream::connect(socket).await;
+        let stream = stream.map_err(|error| Error::Connect {
+            path: path(),
+            error,
+        })?;
+        // One connection, made already: there is no second one to make.
+        let mut stream = Some(TokioIo::new(stream));
+        let connector = tower::service_fn(move |_: tonic::codegen::http::Uri| {
+            let stream = stream.take().ok_or(io::ErrorKind::ConnectionAborted);
+            async move { stream.map_err(io::Error::from) }
+        });
+        let channel = Endpoint::from_static("http://ringwayd")
+            .timeout(TIMEOUT)
+            .connect_with_connector(connector)
+            .await
+            .map_err(|error| Error::Protocol {
+                path: path(),
+                error,
+            })?;
+        Ok(Self {
+            rpc: RingwayClient::new(channel),
+        })
+    }
+}

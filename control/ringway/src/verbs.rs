@@ -1,0 +1,285 @@
+//! Each verb: its request, the call, its answer.
+
+use std::io::Write;
+
+use ringway_proto::v1 as pb;
+use serde_json::{Value, json};
+
+use crate::answers::{self, dpctl, drops, fdb, pmd, ports, show};
+use crate::cli::{Dpctl, Fdb, Pmd, Verb};
+use crate::client::{Client, Error, Rpc};
+use crate::{EXIT_DIFFERS, EXIT_OK, options};
+
+/// A verb's request, ready to be sent.
+pub enum Request {
+    /// `add-br`
+    AddBridge(pb::AddBridgeRequest),
+    /// `del-br`
+    DelBridge(pb::DelBridgeRequest),
+    /// `list-br`
+    ListBridges,
+    /// `add-port`
+    AddPort(pb::AddPortRequest),
+    /// `del-port`
+    DelPort(pb::DelPortRequest),
+    /// `list-ports`
+    ListPorts(pb::ListPortsRequest),
+    /// `port-to-br`
+    PortToBridge(pb::PortToBridgeRequest),
+    /// `show`
+    Show,
+    /// `show --watch`
+    Watch,
+    /// `fdb show`
+    FdbShow(pb::FdbShowRequest),
+    /// `fdb flush`
+    FdbFlush(pb::FdbFlushRequest),
+    /// `dpctl show`
+    DatapathShow,
+    /// `dump-ports`
+    DumpPorts(pb::DumpPortsRequest),
+    /// `pmd show`
+    PmdShow,
+    /// `pmd stats`
+    PmdStats,
+    /// `drops`
+    Drops,
+    /// `version`
+    Version,
+}
+
+impl Request {
+    /// The request of a verb; refuses what cannot have a meaning.
+    pub fn from_verb(verb: &Verb) -> Result<Self, Error> {
+        Ok(match verb {
+            Verb::AddBr(args) => Request::AddBridge(pb::AddBridgeRequest {
+                bridge: Some(pb::BridgeSpec {
+                    name: args.name.clone(),
+                    fail_mode: args.fail_mode.unwrap_or_default().into(),
+                    fdb_ageing_seconds: args.fdb_ageing,
+                    fdb_limit: args.fdb_limit,
+                }),
+                may_exist: args.may_exist,
+                no_wait: args.no_wait,
+            }),
+            Verb::DelBr(args) => Request::DelBridge(pb::DelBridgeRequest {
+                name: args.name.clone(),
+                if_exists: args.if_exists,
+                no_wait: args.no_wait,
+            }),
+            Verb::ListBr => Request::ListBridges,
+            Verb::AddPort(args) => {
+                let port = options::parse(&args.bridge, &args.name, &args.options)
+                    .map_err(|why| Error::Usage(format!("port {}: {why}", args.name)))?;
+                Request::AddPort(pb::AddPortRequest {
+                    port: Some(port),
+                    may_exist: args.may_exist,
+                    no_wait: args.no_wait,
+                })
+            }
+            Verb::DelPort(args) => {
+                let (name, bridge) = match args.names.as_slice() {
+                    [bridge, name] => (name.clone(), bridge.clone()),
+                    names => (names.concat(), String::new()),
+                };
+                Request::DelPort(pb::DelPortRequest {
+                    name,
+                    bridge,
+                    if_exists: args.if_exists,
+                    no_wait: args.no_wait,
+                })
+            }
+            Verb::ListPorts { bridge } => Request::ListPorts(pb::ListPortsRequest {
+                bridge: bridge.clone(),
+            }),
+            Verb::PortToBr { port } => {
+                Request::PortToBridge(pb::PortToBridgeRequest { port: port.clone() })
+            }
+            Verb::Show { watch: false } => Request::Show,
+            Verb::Show { watch: true } => Request::Watch,
+            Verb::Fdb(Fdb::Show { bridge }) => Request::FdbShow(pb::FdbShowRequest {
+                bridge: bridge.clone(),
+            }),
+            Verb::Fdb(Fdb::Flush { bridge }) => Request::FdbFlush(pb::FdbFlushRequest {
+                bridge: bridge.clone().unwrap_or_default(),
+            }),
+            Verb::Dpctl(Dpctl::Show) => Request::DatapathShow,
+            Verb::DumpPorts { bridge, port } => Request::DumpPorts(pb::DumpPortsRequest {
+                bridge: bridge.clone().unwrap_or_default(),
+                port: port.clone().unwrap_or_default(),
+            }),
+            Verb::Pmd(Pmd::Show) => Request::PmdShow,
+            Verb::Pmd(Pmd::Stats) => Request::PmdStats,
+            Verb::Drops => Request::Drops,
+            Verb::Version => Request::Version,
+            Verb::Completions { .. } => {
+                return Err(Error::Usage("completions need no daemon".into()));
+            }
+        })
+    }
+}
+
+/// Where answers go, and in which form.
+pub struct Printer<'a> {
+    /// JSON instead of text.
+    pub json: bool,
+    /// For results.
+    pub out: &'a mut dyn Write,
+    /// For warnings.
+    pub err: &'a mut dyn Write,
+}
+
+impl Printer<'_> {
+    /// Prints one answer.
+    fn answer(&mut self, text: impl FnOnce() -> String, json: Value) -> Result<u8, Error> {
+        let output = match self.json {
+            true => format!("{json:#}\n"),
+            false => text(),
+        };
+        self.out.write_all(output.as_bytes())?;
+        self.out.flush()?;
+        Ok(EXIT_OK)
+    }
+
+    /// The answer of a change: silence is success; warnings go to stderr, or
+    /// into the JSON.
+    fn change(&mut self, warnings: &[String], json: Value) -> Result<u8, Error> {
+        if !self.json {
+            for warning in warnings {
+                writeln!(self.err, "ringway: warning: {warning}")?;
+            }
+        }
+        self.answer(String::new, json)
+    }
+
+    fn names(&mut self, names: Vec<String>, key: &str) -> Result<u8, Error> {
+        let json = json!({ key: names });
+        self.answer(
+            || names.iter().map(|name| format!("{name}\n")).collect(),
+            json,
+        )
+    }
+
+    fn show(&mut self, shown: &pb::ShowResponse) -> Result<u8, Error> {
+        self.answer(|| show::text(shown, answers::now_ms()), show::json(shown))?;
+        Ok(match shown.differences {
+            0 => EXIT_OK,
+            _ => EXIT_DIFFERS,
+        })
+    }
+}
+
+/// Sends the request and prints the answer. Returns the exit code.
+pub async fn perform(
+    request: Request,
+    client: &mut Client,
+    to: &mut Printer<'_>,
+) -> Result<u8, Error> {
+    let rpc = &mut client.rpc;
+    match request {
+        Request::AddBridge(request) => {
+            let done = rpc.add_bridge(request).await?.into_inner();
+            let json = json!({"created": done.created, "warnings": done.warnings});
+            to.change(&done.warnings, json)
+        }
+        Request::DelBridge(request) => {
+            let done = rpc.del_bridge(request).await?.into_inner();
+            to.change(&[], json!({"deleted": done.deleted}))
+        }
+        Request::ListBridges => {
+            let answer = rpc.list_bridges(pb::ListBridgesRequest {}).await?;
+            to.names(answer.into_inner().names, "bridges")
+        }
+        Request::AddPort(request) => {
+            let done = rpc.add_port(request).await?.into_inner();
+            let number = Some(done.number).filter(|number| *number > 0);
+            let json = json!({
+                "created": done.created,
+                "number": number,
+                "warnings": done.warnings,
+            });
+            to.change(&done.warnings, json)
+        }
+        Request::DelPort(request) => {
+            let done = rpc.del_port(request).await?.into_inner();
+            to.change(&[], json!({"deleted": done.deleted}))
+        }
+        Request::ListPorts(request) => {
+            let answer = rpc.list_ports(request).await?;
+            to.names(answer.into_inner().names, "ports")
+        }
+        Request::PortToBridge(request) => {
+            let bridge = rpc.port_to_bridge(request).await?.into_inner().bridge;
+            to.answer(|| format!("{bridge}\n"), json!({"bridge": bridge}))
+        }
+        Request::Show => {
+            let shown = rpc.show(pb::ShowRequest {}).await?.into_inner();
+            to.show(&shown)
+        }
+        Request::Watch => watch(rpc, to).await,
+        Request::FdbShow(request) => {
+            let table = rpc.fdb_show(request).await?.into_inner();
+            to.answer(|| fdb::text(&table), fdb::json(&table))
+        }
+        Request::FdbFlush(request) => {
+            let forgotten = rpc.fdb_flush(request).await?.into_inner().forgotten;
+            to.answer(
+                || format!("{forgotten} stations forgotten\n"),
+                json!({"forgotten": forgotten}),
+            )
+        }
+        Request::DatapathShow => {
+            let answer = rpc.datapath_show(pb::DatapathShowRequest {}).await?;
+            let datapath = answer.into_inner();
+            to.answer(|| dpctl::text(&datapath), dpctl::json(&datapath))
+        }
+        Request::DumpPorts(request) => {
+            let counters = rpc.dump_ports(request).await?.into_inner();
+            to.answer(|| ports::text(&counters), ports::json(&counters))
+        }
+        Request::PmdShow => {
+            let pmds = rpc.pmd_show(pb::PmdShowRequest {}).await?.into_inner();
+            to.answer(|| pmd::show_text(&pmds), pmd::show_json(&pmds))
+        }
+        Request::PmdStats => {
+            let stats = rpc.pmd_stats(pb::PmdStatsRequest {}).await?.into_inner();
+            to.answer(|| pmd::stats_text(&stats), pmd::stats_json(&stats))
+        }
+        Request::Drops => {
+            let dropped = rpc.drops(pb::DropsRequest {}).await?.into_inner();
+            to.answer(|| drops::text(&dropped), drops::json(&dropped))
+        }
+        Request::Version => {
+            let daemon = rpc.version(pb::VersionRequest {}).await?.into_inner();
+            version(&daemon, to)
+        }
+    }
+}
+
+async fn watch(rpc: &mut Rpc, to: &mut Printer<'_>) -> Result<u8, Error> {
+    let mut shown = rpc.watch(pb::WatchRequest {}).await?.into_inner();
+    let mut code = EXIT_OK;
+    while let Some(shown) = shown.message().await? {
+        code = to.show(&shown)?;
+    }
+    Ok(code)
+}
+
+fn version(daemon: &pb::VersionResponse, to: &mut Printer<'_>) -> Result<u8, Error> {
+    let own = env!("CARGO_PKG_VERSION");
+    let text = || {
+        format!(
+            "ringway  {own}\nringwayd {}\nprotocol {}\n{}\n",
+            daemon.ringwayd, daemon.protocol, daemon.dpdk
+        )
+    };
+    to.answer(
+        text,
+        json!({
+            "ringway": own,
+            "ringwayd": daemon.ringwayd,
+            "protocol": daemon.protocol,
+            "dpdk": daemon.dpdk,
+        }),
+    )
+}

@@ -1,0 +1,179 @@
+//! ringwayd's command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use ringway_datapath::spec::{DatapathConfig, Hugepages};
+
+/// The ringway daemon: moves packets between guests and NICs, and is told what
+/// to do by `ringway` over a unix socket.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// Unix socket on which `ringway` is served
+    #[arg(long, value_name = "PATH", default_value = "/run/ringway/control.sock")]
+    pub socket: PathBuf,
+
+    /// File of the desired state: every bridge and port that shall be
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/var/lib/ringway/state.toml"
+    )]
+    pub state: PathBuf,
+
+    /// CPUs that poll, one pinned thread each, e.g. 1,2 or 1-3 [default: the last CPU]
+    #[arg(long, value_name = "CPUS", value_parser = pmd_cores)]
+    pub pmd_cores: Option<PmdCores>,
+
+    /// Where tables and packets lie: auto, off, or a page size such as 2M or 1G
+    #[arg(long, value_name = "auto|off|SIZE", default_value = "auto", value_parser = hugepages)]
+    pub hugepages: Hugepages,
+
+    /// Memory for tables and packets, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = DatapathConfig::default().memory_mib)]
+    pub memory: u32,
+
+    /// What to log: error, warn, info, debug, trace, also per module
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "RINGWAY_LOG"
+    )]
+    pub log: String,
+
+    /// Microseconds without work after which a polling CPU sleeps until a guest kicks
+    #[arg(long, value_name = "MICROS|off", default_value = "500", value_parser = sleep_after)]
+    pub sleep_after: Duration,
+}
+
+/// CPUs to poll on, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PmdCores(pub Vec<usize>);
+
+impl Cli {
+    /// What the datapath is to be started with.
+    pub fn datapath(&self) -> DatapathConfig {
+        DatapathConfig {
+            pmd_cores: match &self.pmd_cores {
+                Some(PmdCores(cores)) => cores.clone(),
+                None => vec![last_cpu()],
+            },
+            hugepages: self.hugepages,
+            memory_mib: self.memory,
+            sleep_after: self.sleep_after,
+        }
+    }
+}
+
+/// The highest CPU that this process may run on.
+fn last_cpu() -> usize {
+    use nix::sched::{CpuSet, sched_getaffinity};
+    let allowed = sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap_or_default();
+    (0..CpuSet::count())
+        .rev()
+        .find(|cpu| allowed.is_set(*cpu).unwrap_or(false))
+        .unwrap_or(0)
+}
+
+fn pmd_cores(text: &str) -> Result<PmdCores, String> {
+    let number = |text: &str| {
+        let cpu = text.parse::<usize>();
+        cpu.map_err(|_| format!("{text:?} is no CPU number"))
+    };
+    let mut cores = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last || last >= nix::sched::CpuSet::count() {
+            return Err(format!("{part:?} is no range of CPUs"));
+        }
+        cores.extend(first..=last);
+    }
+    match cores
+        .iter()
+        .enumerate()
+        .find(|(i, cpu)| cores[..*i].contains(cpu))
+    {
+        Some((_, cpu)) => Err(format!("CPU {cpu} is named twice")),
+        None => Ok(PmdCores(cores)),
+    }
+}
+
+fn hugepages(text: &str) -> Result<Hugepages, String> {
+    match text {
+        "auto" => return Ok(Hugepages::Auto),
+        "off" => return Ok(Hugepages::Off),
+        _ => {}
+    }
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "k" | "K" | "kB" | "KiB" => 10,
+        "m" | "M" | "MB" | "MiB" => 20,
+        "g" | "G" | "GB" | "GiB" => 30,
+        _ => 64,
+    };
+    let number: Option<u64> = digits.parse().ok();
+    let bytes = number.and_then(|n| n.checked_mul(1u64.checked_shl(shift)?));
+    match bytes {
+        Some(bytes) if bytes.is_power_of_two() && bytes >= 1 << 16 => Ok(Hugepages::Size(bytes)),
+        _ => Err("neither auto, off nor a page size such as 2M or 1G".into()),
+    }
+}
+
+fn sleep_after(text: &str) -> Result<Duration, String> {
+    if text == "off" {
+        return Ok(Duration::ZERO);
+    }
+    match text.parse() {
+        Ok(micros) if micros > 0 => Ok(Duration::from_micros(micros)),
+        _ => Err("neither off nor a number of microseconds above 0".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound_and_the_documented_line_parses() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+        let line = "ringwayd --socket /s --state /t --pmd-cores 1,2 --hugepages off --memory 64 \
+                    --log warn --sleep-after off";
+        let config = Cli::try_parse_from(line.split_whitespace())
+            .unwrap()
+            .datapath();
+        assert_eq!(config.pmd_cores, [1, 2]);
+        assert_eq!(config.hugepages, Hugepages::Off);
+        assert_eq!(config.memory_mib, 64);
+        assert!(config.sleep_after.is_zero());
+
+        let defaults = Cli::try_parse_from(["ringwayd"]).unwrap().datapath();
+        assert_eq!(defaults.pmd_cores, [last_cpu()]);
+        assert_eq!(defaults.hugepages, Hugepages::Auto);
+    }
+
+    #[test]
+    fn cores_are_lists_and_ranges_without_repetition() {
+        assert_eq!(pmd_cores("3"), Ok(PmdCores(vec![3])));
+        assert_eq!(pmd_cores("4,1-3"), Ok(PmdCores(vec![4, 1, 2, 3])));
+        for bad in ["", "1,", "1,1", "2-1", "a", "-1", "1-2-3", "99999999"] {
+            assert!(pmd_cores(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn page_sizes_take_suffixes() {
+        assert_eq!(hugepages("2M"), Ok(Hugepages::Size(2 << 20)));
+        assert_eq!(hugepages("1GiB"), Ok(Hugepages::Size(1 << 30)));
+        assert_eq!(hugepages("2097152"), Ok(Hugepages::Size(2 << 20)));
+        for bad in ["", "M", "3M", "4K", "2X", "2M2", "99999999999G", "on"] {
+            assert!(hugepages(bad).is_err(), "{bad}");
+        }
+        assert!(sleep_after("0").is_err() && sleep_after("-1").is_err());
+    }
+}

@@ -1,0 +1,24 @@
+//! The ringway daemon: desired state, reconciliation and gRPC services over a
+//! datapath.
+//!
+//! A change goes `service` → `control` (validate, store, apply, answer) →
+//! `state` (the file) → `reconcile` (the datapath). A question goes `service` →
+//! `view` (desired beside actual) or `report` (the datapath alone).
+
+pub mod atomic;
+pub mod cli;
+pub mod control;
+pub mod convert;
+pub mod logging;
+pub mod model;
+pub mod notify;
+pub mod owner;
+pub mod reconcile;
+pub mod report;
+pub mod serve;
+pub mod service;
+pub mod socket;
+pub mod state;
+pub mod stop;
+pub mod switch;
+pub mod view;

@@ -1,0 +1,100 @@
+//! The gRPC server and the reconcile loop, until told to stop.
+
+use std::future::Future;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringway_proto::v1::ringway_server::RingwayServer;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use crate::control::Control;
+use crate::reconcile::{FIRST_RETRY, Retry};
+use crate::service::Service;
+use crate::stop::{self, Stopping};
+use crate::switch::Switch;
+
+/// How long open connections may hold up the end.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Why serving ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket could not be handed to the runtime.
+    #[error("control socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// The server failed.
+    #[error("gRPC server: {0}")]
+    Server(#[from] tonic::transport::Error),
+    /// The protocol's description is damaged.
+    #[error("gRPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Serves until `stop` is ready. Brings up what is desired first, then calls
+/// `ready`, then keeps actual and desired together.
+pub async fn serve<S: Switch>(
+    control: Arc<Control<S>>,
+    listener: UnixListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+    ready: impl FnOnce(),
+) -> Result<(), ServeError> {
+    let incoming = UnixListenerStream::new(tokio::net::UnixListener::from_std(listener)?);
+    let (stopper, stopping) = stop::channel();
+
+    reconcile(&control, Retry::All).await;
+    let reconciling = tokio::spawn(reconcile_loop(Arc::clone(&control), stopping.clone()));
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<RingwayServer<Service<S>>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(ringway_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let mut accepting = stopping.clone();
+    let server = Server::builder()
+        .add_service(RingwayServer::new(Service::new(control, stopping.clone())))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .serve_with_incoming_shutdown(incoming, async move { accepting.wait().await });
+    ready();
+
+    let mut grace = stopping;
+    tokio::spawn(async move {
+        stop.await;
+        health.set_not_serving::<RingwayServer<Service<S>>>().await;
+        stopper.stop();
+    });
+    tokio::select! {
+        outcome = server => outcome?,
+        () = async {
+            grace.wait().await;
+            tokio::time::sleep(GRACE).await;
+        } => tracing::debug!("closing connections that are still open"),
+    }
+    // A pass under way ends before the datapath is stopped.
+    let _ = reconciling.await;
+    Ok(())
+}
+
+async fn reconcile<S: Switch>(control: &Arc<Control<S>>, retry: Retry) {
+    let control = Arc::clone(control);
+    let pass = tokio::task::spawn_blocking(move || control.reconcile(retry));
+    if let Err(error) = pass.await {
+        tracing::error!("a reconcile pass broke off: {error}");
+    }
+}
+
+async fn reconcile_loop<S: Switch>(control: Arc<Control<S>>, mut stopping: Stopping) {
+    loop {
+        let retry = tokio::select! {
+            () = stopping.wait() => return,
+            () = control.woken() => Retry::All,
+            () = tokio::time::sleep(FIRST_RETRY) => Retry::Due,
+        };
+        reconcile(&control, retry).await;
+    }
+}

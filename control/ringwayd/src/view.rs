@@ -1,0 +1,117 @@
+//! Desired and actual state side by side, as `Show` answers them.
+
+use std::collections::BTreeMap;
+
+use ringway_datapath::status::{BridgeStatus, PortState, PortStatus};
+use ringway_proto::v1 as pb;
+
+use crate::convert;
+use crate::model::{Desired, Port};
+use crate::reconcile::{Note, Notes};
+
+/// Everything that is desired or there, by name.
+pub fn show(
+    desired: &Desired,
+    notes: &Notes,
+    bridges: &[BridgeStatus],
+    ports: &[PortStatus],
+) -> pb::ShowResponse {
+    let mut views: BTreeMap<&str, pb::Bridge> = BTreeMap::new();
+    for bridge in &desired.bridges {
+        let view = views.entry(&bridge.name).or_default();
+        view.desired = Some(convert::bridge_to_proto(bridge));
+    }
+    for status in bridges {
+        let view = views.entry(&status.name).or_default();
+        view.actual = Some(convert::bridge_status_to_proto(status));
+    }
+    for (name, view) in &mut views {
+        let note = notes.bridges.get(*name);
+        view.name = (*name).to_owned();
+        view.differs = view.desired.is_some() != view.actual.is_some();
+        view.reason = bridge_reason(view, note);
+        view.since_unix_ms = note.map_or(0, |note| convert::unix_ms(note.since));
+    }
+    for view in ports_of(desired, notes, ports) {
+        if let Some(bridge) = views.get_mut(view.bridge.as_str()) {
+            bridge.ports.push(view);
+        }
+    }
+
+    let bridges: Vec<_> = views.into_values().collect();
+    let differing = |bridge: &pb::Bridge| {
+        usize::from(bridge.differs) + bridge.ports.iter().filter(|port| port.differs).count()
+    };
+    let differences: usize = bridges.iter().map(differing).sum();
+    pb::ShowResponse {
+        differences: differences.try_into().unwrap_or(u32::MAX),
+        bridges,
+    }
+}
+
+fn bridge_reason(view: &pb::Bridge, note: Option<&Note>) -> String {
+    if !view.differs {
+        return String::new();
+    }
+    match note.map(Note::reason) {
+        Some(reason) if !reason.is_empty() => reason.to_owned(),
+        _ if view.desired.is_none() => "not desired; it is about to be taken down".into(),
+        _ => "not brought up yet".into(),
+    }
+}
+
+fn ports_of(desired: &Desired, notes: &Notes, ports: &[PortStatus]) -> Vec<pb::Port> {
+    let mut pairs: BTreeMap<&str, (Option<&Port>, Option<&PortStatus>)> = BTreeMap::new();
+    for port in &desired.ports {
+        pairs.entry(&port.name).or_default().0 = Some(port);
+    }
+    for status in ports {
+        pairs.entry(&status.name).or_default().1 = Some(status);
+    }
+    pairs
+        .into_iter()
+        .map(|(name, (wish, status))| port_view(name, wish, status, notes.ports.get(name)))
+        .collect()
+}
+
+fn port_view(
+    name: &str,
+    wish: Option<&Port>,
+    status: Option<&PortStatus>,
+    note: Option<&Note>,
+) -> pb::Port {
+    let noted = || note.map_or("", Note::reason).to_owned();
+    let (differs, reason) = match (wish, status) {
+        (None, _) => (true, "not desired; it is about to be taken down".to_owned()),
+        (Some(_), None) => (true, noted()),
+        (Some(wish), Some(status)) if wish.bridge != status.bridge => {
+            (true, format!("the datapath has it on {}", status.bridge))
+        }
+        (Some(_), Some(status)) => (is_difference(&status.state), status.state.reason().into()),
+    };
+    let bridge = wish
+        .map(|wish| &wish.bridge)
+        .or(status.map(|status| &status.bridge));
+    pb::Port {
+        name: name.to_owned(),
+        bridge: bridge.cloned().unwrap_or_default(),
+        desired: wish.map(convert::port_to_proto),
+        actual: status.map(convert::port_status_to_proto),
+        differs,
+        reason,
+        since_unix_ms: match (status, note) {
+            (Some(status), _) => convert::unix_ms(status.since),
+            (None, Some(note)) => convert::unix_ms(note.since),
+            (None, None) => 0,
+        },
+    }
+}
+
+/// A port that waits for its guest is as desired: guests come and go. One that
+/// failed or was shut out is not.
+fn is_difference(state: &PortState) -> bool {
+    match state {
+        PortState::Forwarding | PortState::Waiting { .. } => false,
+        PortState::Quarantined { .. } | PortState::Failed { .. } => true,
+    }
+}
