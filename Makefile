@@ -68,7 +68,7 @@ unit: ## unit and property tests
 # The runner gives root to the test executables alone; cargo stays the user's.
 e2e: ## end-to-end tests alone; needs `make build`, takes TEST=name and FILE=guests
 	$(call heading,end-to-end tests)
-	RINGWAY_BIN_DIR="$(RELEASE)" \
+	RINGWAY_BIN_DIR="$${RINGWAY_BIN_DIR:-$(RELEASE)}" \
 	$(if $(SUDO),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo --preserve-env=RINGWAY_BIN_DIR") \
 	cargo test -p ringway-tests $(if $(FILE),--test $(FILE),--lib --tests) --no-fail-fast -- --test-threads=1 $(TEST)
 

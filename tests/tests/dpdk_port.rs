@@ -179,7 +179,7 @@ fn net_null_is_a_source_and_a_sink() {
     assert!(balance.holds(), "{balance:?}");
 }
 
-/// An ARP request of the guest for an address, or ICMP echo to it.
+/// Whom the guest pings.
 struct Neighbour {
     mac: [u8; 6],
     address: [u8; 4],
