@@ -19,7 +19,7 @@ heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
 help: ## this list
 	@echo "ringway: a virtual switch for virtual machines"
 	@echo
-	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 ifeq ($(SETUP),done)
 setup:
