@@ -59,7 +59,7 @@ pub struct Options {
     pub batch: u16,
     /// Spin-loop hints after a round in which nothing was to do, so that the
     /// switch keeps its cache lines.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 20)]
     pub idle_pause: u32,
     /// Core to run on.
     #[arg(long)]

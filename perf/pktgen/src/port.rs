@@ -141,7 +141,8 @@ impl Port {
             port.verifier = Some(Verifier::new(source, options.flows));
         }
         if options.latency {
-            port.latency = Histogram::new(3).ok();
+            // Up to some minutes in ticks, three significant digits.
+            port.latency = Histogram::new_with_bounds(1, 1 << 40, 3).ok();
         }
         port.write_frames(options);
         port.receive.publish(options.ring_size);
