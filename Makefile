@@ -26,8 +26,8 @@ setup:
 else
 setup: ## packages, hugepages (ordinary memory if there are none to be had); idempotent
 	$(call heading,set-up)
-	@$(SUDO) dpdk-build/setup.sh
-	@$(SUDO) tests/setup.sh
+	@dpdk-build/setup.sh
+	@tests/guest/make-image.sh build/guest
 endif
 
 build: setup ## ringwayd, ringway and the tools, in release mode
@@ -79,3 +79,8 @@ bench: build ## ringway, Open vSwitch-DPDK and testpmd side by side, as a table
 install: ## binaries, completions and the systemd unit, under PREFIX (after `make build`)
 	install -D -m 755 "$(RELEASE)/ringwayd" "$(DESTDIR)$(PREFIX)/sbin/ringwayd"
 	install -D -m 755 "$(RELEASE)/ringway" "$(DESTDIR)$(PREFIX)/bin/ringway"
+	@set -x; share="$(DESTDIR)$(PREFIX)/share"; \
+	mkdir -p "$$share/bash-completion/completions" "$$share/zsh/site-functions" "$$share/fish/vendor_completions.d"; \
+	"$(RELEASE)/ringway" completions bash >"$$share/bash-completion/completions/ringway"; \
+	"$(RELEASE)/ringway" completions zsh >"$$share/zsh/site-functions/_ringway"; \
+	"$(RELEASE)/ringway" completions fish >"$$share/fish/vendor_completions.d/ringway.fish"

@@ -21,11 +21,9 @@ fi
 say() { echo "make-image: $*"; }
 fail() { echo "make-image: $*" >&2; exit 1; }
 
-for tool in apt-get apt-cache dpkg-deb cpio gzip depmod; do
-    command -v "$tool" >/dev/null || PATH=$PATH:/sbin:/usr/sbin command -v "$tool" >/dev/null \
-        || fail "$tool is missing; run \`make setup\`"
+for tool in apt-get apt-cache dpkg-deb cpio gzip; do
+    command -v "$tool" >/dev/null || fail "$tool is missing; run \`make setup\`"
 done
-export PATH=$PATH:/sbin:/usr/sbin
 busybox=$(command -v busybox) || fail "busybox is missing; run \`make setup\`"
 if ldd "$busybox" >/dev/null 2>&1; then
     fail "$busybox is linked dynamically and cannot run in an initramfs; run \`make setup\` (package busybox-static)"
@@ -48,15 +46,15 @@ mkdir -p "$root/bin" "$root/lib/modules/$release"
 cp "$busybox" "$root/bin/busybox"
 cp "$here/init" "$root/init"
 chmod 755 "$root/init" "$root/bin/busybox"
-depmod -b "$work/kernel" "$release"
+tree=lib/modules/$release
+(cd "$work/kernel" && "$busybox" depmod -b . "$release")
+# Lines of modules.dep: a module, a colon, all that it needs.
 for wanted in virtio_pci virtio_net 8021q; do
-    modprobe -d "$work/kernel" -S "$release" --show-depends "$wanted" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
-done | sort -u | while read -r module; do
-    relative=${module#*"/lib/modules/$release/"}
-    install -D -m 644 "$module" "$root/lib/modules/$release/$relative"
+    grep "/$wanted\.ko:" "$work/kernel/$tree/modules.dep" || fail "the kernel has no module $wanted"
+done | tr -d ':' | tr ' ' '\n' | sort -u | while read -r module; do
+    install -D -m 644 "$work/kernel/$tree/$module" "$root/$tree/$module"
 done
-cp "$work/kernel/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
-depmod -b "$root" "$release"
+(cd "$root" && "$busybox" depmod -b . "$release")
 
 (cd "$root" && find . -print0 | cpio --quiet --null -o -H newc | gzip -1) >"$work/initramfs.gz"
 cp "$work/kernel/boot/vmlinuz-$release" "$work/vmlinuz"

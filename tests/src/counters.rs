@@ -78,7 +78,7 @@ pub fn ports(json: &Value) -> Result<Vec<Port>> {
 }
 
 fn port(json: &Value) -> Result<Port> {
-    let total = &json["total"];
+    let total = &json["counters"];
     Ok(Port {
         name: text(json, "name")?,
         rx_packets: number(total, "rx_packets")?,
@@ -127,8 +127,8 @@ pub fn drops(json: &Value) -> Result<Vec<Drop>> {
         .map(|drop| {
             Ok(Drop {
                 port: text(drop, "port")?,
-                reason: text(&drop["count"], "reason")?,
-                packets: number(&drop["count"], "packets")?,
+                reason: text(drop, "reason")?,
+                packets: number(drop, "packets")?,
             })
         })
         .collect()

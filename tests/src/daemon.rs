@@ -203,6 +203,20 @@ impl Daemon {
         Ok(socket)
     }
 
+    /// Whether `show` says that all is as desired: it exits with 3 if not.
+    pub fn as_desired(&self) -> Result<bool> {
+        let output = self.ringway(&["show"])?;
+        match output.status.code() {
+            Some(0) => Ok(true),
+            Some(3) => Ok(false),
+            _ => Err(Error::Command {
+                command: "ringway show".into(),
+                status: output.status,
+                output: output.stdout + &output.stderr,
+            }),
+        }
+    }
+
     /// `show` of one port.
     pub fn show_port(&self, port: &str) -> Result<Value> {
         let shown = self.json(&["show"])?;
@@ -217,7 +231,7 @@ impl Daemon {
 
     /// The state's name of a port as `show` has it.
     pub fn port_state(&self, port: &str) -> Result<String> {
-        counters::text(&self.show_port(port)?["actual"], "state_name")
+        counters::text(&self.show_port(port)?["actual"], "state")
     }
 
     /// Waits until `show` has a port in this state.

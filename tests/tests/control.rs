@@ -180,19 +180,19 @@ fn mistakes_are_refused_by_name() {
     // Nothing of it was taken over.
     assert_eq!(lines(&daemon.ok(&["list-br"]).unwrap()), ["br0"]);
     assert_eq!(lines(&daemon.ok(&["list-ports", "br0"]).unwrap()), ["vm1"]);
-    assert!(daemon.ringway(&["show"]).unwrap().status.success());
+    assert!(daemon.as_desired().unwrap());
 }
 
 #[test]
 fn may_exist_and_if_exists_make_repetition_harmless() {
     let (daemon, _alone) = daemon();
     for _ in 0..2 {
-        daemon.ok(&["--may-exist", "add-br", "br0"]).unwrap();
+        daemon.ok(&["add-br", "--may-exist", "br0"]).unwrap();
         let path = format!("path={}", daemon.path("vm1.sock").display());
         daemon
             .ok(&[
-                "--may-exist",
                 "add-port",
+                "--may-exist",
                 "br0",
                 "vm1",
                 "type=vhost-user",
@@ -203,9 +203,9 @@ fn may_exist_and_if_exists_make_repetition_harmless() {
     assert_eq!(lines(&daemon.ok(&["list-ports", "br0"]).unwrap()), ["vm1"]);
     for _ in 0..2 {
         daemon
-            .ok(&["--if-exists", "del-port", "br0", "vm1"])
+            .ok(&["del-port", "--if-exists", "br0", "vm1"])
             .unwrap();
-        daemon.ok(&["--if-exists", "del-br", "br0"]).unwrap();
+        daemon.ok(&["del-br", "--if-exists", "br0"]).unwrap();
     }
     assert_eq!(daemon.ok(&["list-br"]).unwrap().trim(), "");
 }
@@ -235,8 +235,7 @@ fn show_exits_with_an_error_while_desired_and_actual_differ() {
         .fails(&["add-port", "br0", "vm1", "type=vhost-user", &option])
         .unwrap();
 
-    let shown = daemon.ringway(&["show"]).unwrap();
-    assert!(!shown.status.success(), "{}", shown.stdout);
+    assert!(!daemon.as_desired().unwrap());
     let port = daemon.show_port("vm1").unwrap();
     assert_eq!(port["differs"], true, "{port}");
     assert!(!counters::text(&port, "reason").unwrap().is_empty());
@@ -249,7 +248,7 @@ fn show_exits_with_an_error_while_desired_and_actual_differ() {
     drop(other);
     fs::remove_file(&path).unwrap();
     daemon.wait_state("vm1", "waiting-for-socket").unwrap();
-    assert!(daemon.ringway(&["show"]).unwrap().status.success());
+    assert!(daemon.as_desired().unwrap());
 }
 
 /// What a daemon on the same state file must bring back.
@@ -299,7 +298,7 @@ fn state_is_reloaded_after_a_clean_stop_and_after_kill_9() {
     assert_eq!(desired(&daemon).unwrap(), before);
     let [mut vm1, mut vm2] = ["vm1", "vm2"].map(|port| guest(&daemon, port));
     passes(&mut vm1, &mut vm2);
-    assert!(daemon.ringway(&["show"]).unwrap().status.success());
+    assert!(daemon.as_desired().unwrap());
 }
 
 #[test]
