@@ -142,13 +142,12 @@ fn jumbo_frames_pass_between_guests_with_mergeable_buffers() {
 fn every_feature_set_moves_files() {
     let (daemon, _alone) = bridge();
     let nic = add_port(&daemon, "vm1", Listener::Switch);
-    let [mut vm2] = {
+    let mut vm2 = {
         let nic = add_port(&daemon, "vm2", Listener::Switch);
-        let mut guest = Guest::start(&GuestOptions::new("vm2", nic), daemon.dir()).unwrap();
-        guest.wait_ready().unwrap();
-        configure(&mut guest);
-        [guest]
+        Guest::start(&GuestOptions::new("vm2", nic), daemon.dir()).unwrap()
     };
+    vm2.wait_ready().unwrap();
+    configure(&mut vm2);
     type Change = fn(&mut Nic);
     let variants: [(&str, Change); 5] = [
         ("one buffer per packet", |nic| nic.mergeable = false),
