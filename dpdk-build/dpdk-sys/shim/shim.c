@@ -263,9 +263,9 @@ int rw_port_configure(uint16_t port, const struct rw_port_config *config, int *s
 	return 0;
 }
 
-int rw_port_promiscuous(uint16_t port)
+int rw_port_promiscuous(uint16_t port, bool on)
 {
-	int ret = rte_eth_promiscuous_enable(port);
+	int ret = on ? rte_eth_promiscuous_enable(port) : rte_eth_promiscuous_disable(port);
 
 	return ret == -ENOTSUP ? 0 : ret;
 }

@@ -127,7 +127,7 @@ int rw_port_close(uint16_t port, bool bus_device);
 int rw_port_info_get(uint16_t port, struct rw_port_info *info);
 int rw_port_configure(uint16_t port, const struct rw_port_config *config, int *step);
 /* 0, also where the driver knows no such mode. */
-int rw_port_promiscuous(uint16_t port);
+int rw_port_promiscuous(uint16_t port, bool on);
 int rw_port_mac(uint16_t port, uint8_t mac[6]);
 int rw_port_stats_get(uint16_t port, struct rw_port_stats *stats);
 int rw_port_link_get(uint16_t port, struct rw_port_link *link);

@@ -62,7 +62,9 @@ pub struct PortConfig {
     pub descriptors: u16,
     /// The MTU in bytes, without Ethernet header. `None`: the device's own.
     pub mtu: Option<u16>,
-    /// Where received packets are put.
+    /// Where received packets are put. Many drivers (NICs, net_tap,
+    /// net_virtio_user) fill all receive descriptors from it at start: let it
+    /// hold more than `rx_queues` times `descriptors` buffers.
     pub mempool: Mempool,
 }
 
@@ -342,7 +344,7 @@ impl ConfiguredPort {
             }
             self.device.started = true;
             // SAFETY: the port is ours and runs.
-            let ret = unsafe { dpdk_sys::rw_port_promiscuous(id) };
+            let ret = unsafe { dpdk_sys::rw_port_promiscuous(id, true) };
             if ret != 0 {
                 return Err(failed(&self.device, "promiscuous mode was refused", ret));
             }
@@ -474,6 +476,8 @@ impl Drop for Device {
         // SAFETY: the port is ours and nothing uses it any more.
         unsafe {
             if self.started {
+                // net_af_packet leaves its kernel interface as it is.
+                dpdk_sys::rw_port_promiscuous(id, false);
                 dpdk_sys::rte_eth_dev_stop(id);
             }
             dpdk_sys::rw_port_close(id, self.bus == Bus::Pci);
