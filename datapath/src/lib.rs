@@ -1,9 +1,33 @@
 //! Poll-mode cores: rx, parse, lookup, actions, tx; FDB, counters, drop reasons.
+//!
+//! ```text
+//! pmd ─▶ rx ─▶ parse ─▶ lookup ─▶ action ─▶ tx        one burst, one core, start to end
+//!        │               │                   │
+//!   rings, nic          fdb             rings, nic
+//! ```
+//!
+//! The control plane changes things through [`Datapath`]; PMDs see the changes
+//! as immutable snapshots (`snapshot`, `publish`).
 
+mod action;
+mod clock;
+mod counters;
+mod cpu;
 pub mod drop_reason;
 mod engine;
+mod fdb;
+mod lookup;
+mod nic;
+mod parse;
+mod pmd;
+mod port;
+mod publish;
+mod rx;
+mod snapshot;
 pub mod spec;
 pub mod status;
+mod table_memory;
+mod tx;
 
 pub use drop_reason::DropReason;
 pub use engine::{Datapath, DatapathError};

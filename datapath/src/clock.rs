@@ -1,0 +1,56 @@
+//! Seconds for ages, from the time stamp counter: the only clock on a PMD core.
+
+use crate::cpu::tsc;
+
+/// Seconds since the datapath started, for ages: cheap and coarse.
+#[derive(Clone, Copy, Debug)]
+pub struct CoarseClock {
+    start_tsc: u64,
+    tsc_hz: u64,
+    seconds: u32,
+    next_tsc: u64,
+}
+
+impl CoarseClock {
+    /// A clock that says 1 now (0 means "never" in the tables).
+    pub fn start(tsc_hz: u64) -> Self {
+        let start_tsc = tsc();
+        Self {
+            start_tsc,
+            tsc_hz: tsc_hz.max(1),
+            seconds: 1,
+            next_tsc: start_tsc + tsc_hz.max(1),
+        }
+    }
+
+    /// The second that `now` lies in.
+    #[inline(always)]
+    pub fn seconds_at(&mut self, now: u64) -> u32 {
+        if now >= self.next_tsc {
+            self.advance(now);
+        }
+        self.seconds
+    }
+
+    #[cold]
+    fn advance(&mut self, now: u64) {
+        let passed = (now - self.start_tsc) / self.tsc_hz;
+        self.seconds = 1 + passed as u32;
+        self.next_tsc = self.start_tsc + (passed + 1) * self.tsc_hz;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_follow_the_counter() {
+        let mut clock = CoarseClock::start(1000);
+        let start = clock.start_tsc;
+        assert_eq!(clock.seconds_at(start), 1);
+        assert_eq!(clock.seconds_at(start + 999), 1);
+        assert_eq!(clock.seconds_at(start + 1000), 2);
+        assert_eq!(clock.seconds_at(start + 7500), 8);
+    }
+}

@@ -1,0 +1,158 @@
+//! A DPDK device as a port: mbufs in and out. One copy out of an mbuf's body
+//! or into one; heads go through the burst like any other packet's.
+
+use dpdk::{MbufBurst, Mempool, RunningPort, RxQueue, TxQueue};
+use ringway_vhost::{Burst, Claimed, Packets};
+
+use crate::counters::{PmdCounterCells, QueueCounters};
+use crate::drop_reason::DropReason;
+
+/// How often a queue in use by another PMD is looked at before giving up.
+const CLAIM_ATTEMPTS: u32 = 2000;
+
+struct Receiver {
+    queue: RxQueue,
+    mbufs: MbufBurst,
+}
+
+struct Transmitter {
+    queue: TxQueue,
+    mbufs: MbufBurst,
+}
+
+/// A running device with its queues.
+pub struct Nic {
+    port: RunningPort,
+    receivers: Vec<Claimed<Receiver>>,
+    transmitters: Vec<Claimed<Transmitter>>,
+    mempool: Mempool,
+    /// Longest frame that may be sent.
+    max_frame: usize,
+}
+
+/// MTU → frame: Ethernet header and two VLAN tags.
+const FRAME_OVERHEAD: usize = 14 + 8;
+
+impl Nic {
+    /// Takes over a started device.
+    pub fn new(
+        port: RunningPort,
+        rx_queues: Vec<RxQueue>,
+        tx_queues: Vec<TxQueue>,
+        mempool: Mempool,
+    ) -> Self {
+        let mtu = port.mtu().map_or(1500, usize::from);
+        Self {
+            port,
+            receivers: rx_queues
+                .into_iter()
+                .map(|queue| {
+                    Claimed::new(Receiver {
+                        queue,
+                        mbufs: MbufBurst::new(),
+                    })
+                })
+                .collect(),
+            transmitters: tx_queues
+                .into_iter()
+                .map(|queue| {
+                    Claimed::new(Transmitter {
+                        queue,
+                        mbufs: MbufBurst::new(),
+                    })
+                })
+                .collect(),
+            mempool,
+            max_frame: mtu + FRAME_OVERHEAD,
+        }
+    }
+
+    /// The device, for what it tells of itself.
+    pub fn port(&self) -> &RunningPort {
+        &self.port
+    }
+
+    /// Receive queues.
+    pub fn rx_queues(&self) -> usize {
+        self.receivers.len()
+    }
+
+    /// Receives a burst from `queue` and lends it to `use_packets`; returns
+    /// how many packets came and how many of them were too long to lend.
+    #[inline]
+    pub fn receive(
+        &self,
+        queue: u16,
+        burst: &mut Burst,
+        use_packets: impl FnOnce(&mut Packets<'_>),
+    ) -> (u32, u32) {
+        let Some(mut receiver) = self
+            .receivers
+            .get(usize::from(queue))
+            .and_then(Claimed::try_claim)
+        else {
+            return (0, 0);
+        };
+        let Receiver { queue, mbufs } = &mut *receiver;
+        let count = queue.rx_burst(mbufs);
+        if count == 0 {
+            return (0, 0);
+        }
+        let refused = burst.lend_slices(count, |i| mbufs.packet(i).segments(), use_packets);
+        mbufs.clear();
+        (count as u32, refused as u32)
+    }
+
+    /// Copies the packets of `list` into mbufs and sends them on the
+    /// transmit queue of `pmd`.
+    #[inline]
+    pub fn transmit(
+        &self,
+        pmd: usize,
+        packets: &mut Packets<'_>,
+        list: &[u8],
+        counters: &QueueCounters,
+        own: &PmdCounterCells,
+    ) {
+        let drop = |reason, n: usize| own.drop_tx(counters, reason, n as u32);
+        let queue = pmd % self.transmitters.len().max(1);
+        let Some(mut transmitter) = self
+            .transmitters
+            .get(queue)
+            .and_then(|queue| queue.claim_within(CLAIM_ATTEMPTS))
+        else {
+            drop(DropReason::RingContended, list.len());
+            return;
+        };
+        let Transmitter { queue, mbufs } = &mut *transmitter;
+        let mut lengths = [0usize; ringway_vhost::BURST];
+        for index in list {
+            let index = usize::from(*index);
+            let len = packets.frame_len(index);
+            if len > self.max_frame {
+                drop(DropReason::ExceedsMtu, 1);
+                continue;
+            }
+            packets.complete_checksum(index);
+            let at = mbufs.len();
+            if self.mempool.alloc_burst(mbufs, 1) == 0 {
+                drop(DropReason::NoMbuf, 1);
+                continue;
+            }
+            let copied = mbufs
+                .append(at, len)
+                .is_some_and(|room| packets.copy_frame(index, room));
+            if copied {
+                lengths[at] = len;
+            } else {
+                mbufs.truncate(at);
+                drop(DropReason::ExceedsMtu, 1);
+            }
+        }
+        let sent = queue.tx_burst(mbufs);
+        drop(DropReason::NicQueueFull, mbufs.len());
+        mbufs.clear();
+        let bytes = lengths[..sent].iter().map(|len| *len as u64).sum();
+        own.sent(counters, sent as u32, bytes);
+    }
+}

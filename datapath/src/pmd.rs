@@ -1,0 +1,90 @@
+//! The loop of a poll-mode core: poll every queue, take over a new plan, and
+//! with nothing to do for a while sleep until somebody kicks.
+//!
+//! In steady state there is no allocation, lock, system call or log here.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::sys::epoll::{EpollEvent, EpollTimeout};
+
+use crate::clock::CoarseClock;
+use crate::cpu::tsc;
+use crate::publish::PmdShared;
+use crate::rx::{self, Workspace};
+use crate::snapshot::{Plan, Source};
+
+/// How long a PMD naps at a time when one of its queues is a NIC's, which
+/// cannot wake it.
+const NIC_NAP_MS: u8 = 1;
+
+/// Runs until a plan says stop. `sleep_after`: TSC cycles without a packet
+/// before sleeping, 0 for never.
+pub fn run(shared: &PmdShared, index: usize, clock: CoarseClock, sleep_after: u64) {
+    let mut workspace = Workspace::new(index, clock);
+    let counters = &shared.counters;
+    let mut plan = shared.begin();
+    let mut now = tsc();
+    let mut last_packet = now;
+    while !plan.stop {
+        shared.quiesce(&mut plan);
+        counters.iterations.add(1);
+        for poll in &plan.polls {
+            let received = rx::poll(&mut workspace, &plan, poll, counters, now);
+            let after = tsc();
+            if received > 0 {
+                counters.busy_polls.add(1);
+                counters.busy_cycles.add(after - now);
+                last_packet = after;
+            } else {
+                counters.idle_cycles.add(after - now);
+            }
+            now = after;
+        }
+        if plan.polls.is_empty() {
+            let after = tsc();
+            counters.idle_cycles.add(after - now);
+            now = after;
+        }
+        if sleep_after > 0 && now.saturating_sub(last_packet) > sleep_after {
+            sleep(shared, &plan);
+            let after = tsc();
+            counters.sleep_cycles.add(after - now);
+            now = after;
+            // A PMD with a NIC naps once per round; others were woken for a reason.
+            if !plan.polls_nic {
+                last_packet = now;
+            }
+        }
+    }
+}
+
+/// Asks all guests for kicks and waits for one, or for a new plan.
+#[cold]
+fn sleep(shared: &PmdShared, plan: &Arc<Plan>) {
+    let Some(wakeups) = &plan.wakeups else { return };
+    let rings = || {
+        plan.polls.iter().filter_map(|poll| match &poll.source {
+            Source::Ring(ring) => Some(ring),
+            Source::Nic(_) => None,
+        })
+    };
+    // All are asked, even when one has work already: each is un-asked below.
+    let has_work = rings().fold(false, |work, ring| ring.want_kicks(true) | work);
+    if !has_work {
+        shared.sleeping.store(true, Ordering::Relaxed);
+        shared.counters.sleeps.add(1);
+        let timeout = if plan.polls_nic {
+            EpollTimeout::from(NIC_NAP_MS)
+        } else {
+            EpollTimeout::NONE
+        };
+        let mut events = [EpollEvent::empty(); 8];
+        // An interrupted wait is one that ended early: the loop comes back.
+        let _ = wakeups.wait(&mut events, timeout);
+        shared.sleeping.store(false, Ordering::Relaxed);
+    }
+    for ring in rings() {
+        ring.want_kicks(false);
+    }
+}

@@ -1,0 +1,194 @@
+//! A port as the control plane holds it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ringway_vhost::{DeviceRings, GuestPort, Mode, SessionState, features};
+
+use crate::counters::PortCounterTable;
+use crate::nic::Nic;
+use crate::snapshot::Output;
+use crate::spec::{PortKind, PortSpec, SocketMode};
+use crate::status::{PortState, PortStatus, QueueStatus};
+
+/// A port with what runs for it.
+pub struct Port {
+    pub number: u32,
+    pub spec: PortSpec,
+    pub backing: Backing,
+    pub counters: Arc<PortCounterTable>,
+    /// Index of the PMD that polls each queue.
+    pub assignment: Vec<usize>,
+    pub since: SystemTime,
+}
+
+/// What is behind a port.
+pub enum Backing {
+    /// A guest. `session` is `None` only while the port is being made.
+    Guest {
+        session: Option<GuestPort>,
+        rings: Arc<DeviceRings>,
+    },
+    /// A DPDK device.
+    Nic(Arc<Nic>),
+}
+
+impl Port {
+    /// Where frames for this port go now.
+    pub fn output(&self) -> Output {
+        match &self.backing {
+            Backing::Nic(nic) => Output::Nic(Arc::clone(nic)),
+            Backing::Guest { rings, .. } => Output::Guest(
+                rings
+                    .pairs
+                    .iter()
+                    .zip(0u16..)
+                    .filter_map(|(pair, queue)| Some((queue, Arc::clone(pair.enqueue.as_ref()?))))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// Whether frames can be sent to it now.
+    pub fn takes_frames(&self) -> bool {
+        match &self.backing {
+            Backing::Nic(_) => true,
+            Backing::Guest { rings, .. } => rings.pairs.iter().any(|pair| pair.enqueue.is_some()),
+        }
+    }
+
+    /// What the port is doing.
+    pub fn status(&self, cores: &[usize]) -> PortStatus {
+        let (state, since, details) = match &self.backing {
+            Backing::Guest {
+                session: Some(session),
+                ..
+            } => guest_status(session),
+            Backing::Guest { session: None, .. } => (
+                PortState::Waiting {
+                    state: SessionState::WaitingForSocket.name(),
+                    why: "the port is being made".to_owned(),
+                },
+                self.since,
+                Vec::new(),
+            ),
+            Backing::Nic(nic) => nic_status(nic, self.since),
+        };
+        let queues = self
+            .assignment
+            .iter()
+            .zip(0u16..)
+            .map(|(pmd, queue)| {
+                let (dequeue_size, enqueue_size) = match &self.backing {
+                    Backing::Nic(_) => (0, 0),
+                    Backing::Guest { rings, .. } => {
+                        let pair = rings.pairs.get(usize::from(queue));
+                        let size = |ring: Option<&Arc<_>>| {
+                            ring.map_or(0, |ring: &Arc<ringway_vhost::SplitRing>| ring.size())
+                        };
+                        (
+                            size(pair.and_then(|pair| pair.dequeue.as_ref())),
+                            size(pair.and_then(|pair| pair.enqueue.as_ref())),
+                        )
+                    }
+                };
+                QueueStatus {
+                    queue,
+                    pmd_core: cores.get(*pmd).copied(),
+                    dequeue_size,
+                    enqueue_size,
+                    counters: self.counters.queue_total(usize::from(queue)),
+                }
+            })
+            .collect();
+        PortStatus {
+            number: self.number,
+            name: self.spec.name.clone(),
+            bridge: self.spec.bridge.clone(),
+            kind: match self.spec.kind {
+                PortKind::VhostUser(_) => "vhost-user",
+                PortKind::Dpdk(_) => "dpdk",
+            },
+            state,
+            since,
+            details,
+            queues,
+            counters: self.counters.total(),
+        }
+    }
+}
+
+type Told = (PortState, SystemTime, Vec<(String, String)>);
+
+fn guest_status(session: &GuestPort) -> Told {
+    let status = session.status();
+    let config = session.config();
+    let mode = match config.mode {
+        Mode::Server => "server",
+        Mode::Client => "client",
+    };
+    let mut details = vec![
+        ("path".to_owned(), config.path.display().to_string()),
+        ("mode".to_owned(), mode.to_owned()),
+        ("queue_pairs".to_owned(), config.queue_pairs.to_string()),
+        ("connections".to_owned(), status.connections.to_string()),
+    ];
+    if status.memory_regions > 0 {
+        details.push(("features".to_owned(), features::names(status.features)));
+        details.push((
+            "guest_memory".to_owned(),
+            format!(
+                "{} MiB in {} regions",
+                status.memory_bytes >> 20,
+                status.memory_regions
+            ),
+        ));
+    }
+    if let Some(reason) = status.last_disconnect {
+        details.push(("last_disconnect".to_owned(), reason));
+    }
+    let state = match status.state {
+        SessionState::Forwarding => PortState::Forwarding,
+        SessionState::Quarantined => PortState::Quarantined { why: status.why },
+        waiting => PortState::Waiting {
+            state: waiting.name(),
+            why: status.why,
+        },
+    };
+    (state, status.since, details)
+}
+
+fn nic_status(nic: &Nic, since: SystemTime) -> Told {
+    let port = nic.port();
+    let info = port.info();
+    let mut details = vec![
+        ("devargs".to_owned(), info.devargs.clone()),
+        ("driver".to_owned(), info.driver.clone()),
+        ("rx_queues".to_owned(), nic.rx_queues().to_string()),
+    ];
+    if let Ok(mac) = port.mac() {
+        let mac: Vec<_> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        details.push(("mac".to_owned(), mac.join(":")));
+    }
+    if let Ok(mtu) = port.mtu() {
+        details.push(("mtu".to_owned(), mtu.to_string()));
+    }
+    let state = match port.link() {
+        Ok(link) if link.up => PortState::Forwarding,
+        Ok(_) => PortState::Failed {
+            why: "the link is down: check the cable or the other end of the device".to_owned(),
+        },
+        Err(error) => PortState::Failed {
+            why: error.to_string(),
+        },
+    };
+    (state, since, details)
+}
+
+/// The socket mode in the vhost crate's words.
+pub fn vhost_mode(mode: SocketMode) -> Mode {
+    match mode {
+        SocketMode::Server => Mode::Server,
+        SocketMode::Client => Mode::Client,
+    }
+}

@@ -1,0 +1,96 @@
+//! Stage 5: to the destination ports, one burst per port. Every packet of
+//! every list ends in a counter: transmitted, or dropped under its reason.
+
+use arrayvec::ArrayVec;
+use ringway_vhost::{BURST, Packets, SplitRing};
+
+use crate::action::TxLists;
+use crate::counters::{PmdCounterCells, QueueCounters};
+use crate::drop_reason::DropReason;
+use crate::parse::Key;
+use crate::snapshot::{Output, PortView, Snapshot};
+
+/// Delivers what is listed and empties the lists.
+#[inline(always)]
+pub fn flush(
+    lists: &mut TxLists,
+    packets: &mut Packets<'_>,
+    keys: &[Key; BURST],
+    snapshot: &Snapshot,
+    pmd: usize,
+    own: &PmdCounterCells,
+) {
+    while let Some((number, list)) = lists.pop() {
+        let Some(port) = snapshot.port(number) else {
+            // Learned on a port that is just being removed.
+            own.dropped
+                .add(DropReason::NoDestination, list.len() as u64);
+            continue;
+        };
+        let counters = |queue: u16| port.counters.of(pmd, usize::from(queue));
+        match &port.output {
+            Output::Nic(nic) => nic.transmit(pmd, packets, &list, counters(0), own),
+            Output::Guest(rings) => match rings.as_slice() {
+                [(queue, ring)] => to_ring(ring, packets, &list, counters(*queue), own),
+                [] => own.drop_tx(counters(0), DropReason::RingStopped, list.len() as u32),
+                rings => spread(port, rings, packets, &list, keys, pmd, own),
+            },
+        }
+    }
+}
+
+/// To one receive ring of a guest.
+#[inline(always)]
+fn to_ring(
+    ring: &SplitRing,
+    packets: &mut Packets<'_>,
+    list: &[u8],
+    counters: &QueueCounters,
+    own: &PmdCounterCells,
+) {
+    if !ring.features().guest_csum {
+        for packet in list {
+            packets.complete_checksum(usize::from(*packet));
+        }
+    }
+    let enqueued = ring.enqueue(packets, list);
+    own.sent(counters, enqueued.delivered, enqueued.bytes);
+    if enqueued.notified {
+        counters.tx_notifications.add(1);
+    }
+    if enqueued.delivered as usize != list.len() {
+        own.drop_tx(counters, DropReason::RingFull, enqueued.ring_full);
+        own.drop_tx(counters, DropReason::BufferTooSmall, enqueued.too_small);
+        own.drop_tx(counters, DropReason::RingContended, enqueued.contended);
+        own.drop_tx(counters, DropReason::DestinationFault, enqueued.faulted);
+    }
+}
+
+/// Over several receive rings: the flow's hash picks the ring, so the order
+/// within a flow is kept.
+#[inline(never)]
+fn spread(
+    port: &PortView,
+    rings: &[(u16, std::sync::Arc<SplitRing>)],
+    packets: &mut Packets<'_>,
+    list: &[u8],
+    keys: &[Key; BURST],
+    pmd: usize,
+    own: &PmdCounterCells,
+) {
+    for (nth, (queue, ring)) in rings.iter().enumerate() {
+        let share: ArrayVec<u8, BURST> = list
+            .iter()
+            .copied()
+            .filter(|packet| {
+                // Multiply and shift: as even as a division, and cheaper.
+                let hash = u64::from(keys[usize::from(*packet)].flow_hash);
+                (hash * rings.len() as u64) >> 32 == nth as u64
+            })
+            .collect();
+        if !share.is_empty() {
+            let counters = port.counters.of(pmd, usize::from(*queue));
+            to_ring(ring, packets, &share, counters, own);
+        }
+    }
+}
