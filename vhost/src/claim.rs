@@ -35,7 +35,7 @@ impl<T> Claimed<T> {
     /// Takes the value if nobody has it.
     #[inline(always)]
     pub fn try_claim(&self) -> Option<Claim<'_, T>> {
-        (!self.taken.swap(true, Ordering::Acquire)).then_some(Claim { of: self })
+        (!self.taken.swap(true, Ordering::Acquire)).then(|| Claim { of: self })
     }
 
     /// Takes the value, looking at most `attempts` times.

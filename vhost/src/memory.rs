@@ -330,7 +330,7 @@ mod tests {
         RegionSpec {
             gpa,
             size,
-            user_addr: 0x7000_0000_0000 + gpa,
+            user_addr: gpa.wrapping_add(0x7000_0000_0000),
             file_offset: 0,
         }
     }
