@@ -60,6 +60,7 @@ fn datapath_status(error: DatapathError) -> Status {
         DatapathError::NotFound { .. } => Code::NotFound,
         DatapathError::BadOption { .. } => Code::InvalidArgument,
         DatapathError::Unavailable { .. } => Code::FailedPrecondition,
+        DatapathError::NoMemory { .. } => Code::ResourceExhausted,
         DatapathError::Start(_) => Code::Internal,
     };
     Status::new(code, error.to_string())
