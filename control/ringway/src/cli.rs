@@ -227,7 +227,7 @@ mod tests {
             "ringway show --json --socket /s",
         ] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-            assert!(cli.json && cli.socket == PathBuf::from("/s"), "{line}");
+            assert!(cli.json && cli.socket.as_os_str() == "/s", "{line}");
         }
         for line in [
             "ringway",

@@ -196,7 +196,7 @@ pub fn bring_up_bridge<S: Switch>(
 ) -> Result<(), BringUpError> {
     let name = &bridge.name;
     let outcome = match switch.add_bridge(bridge.clone()) {
-        Ok(()) | Err(DatapathError::Exists { .. }) => Ok(()),
+        Ok(()) => Ok(()),
         Err(DatapathError::BadOption { why, .. }) => Err(BringUpError::Never(why)),
         Err(DatapathError::Unavailable { why, .. }) => Err(BringUpError::Later(why)),
         Err(error) => Err(BringUpError::Later(error.to_string())),

@@ -50,13 +50,17 @@ pub fn show(
 }
 
 fn bridge_reason(view: &pb::Bridge, note: Option<&Note>) -> String {
-    if !view.differs {
-        return String::new();
+    match (&view.desired, &view.actual) {
+        (Some(_), None) => note.map_or("not brought up yet", Note::reason).to_owned(),
+        (None, _) => surplus_reason(note),
+        _ => String::new(),
     }
-    match note.map(Note::reason) {
-        Some(reason) if !reason.is_empty() => reason.to_owned(),
-        _ if view.desired.is_none() => "not desired; it is about to be taken down".into(),
-        _ => "not brought up yet".into(),
+}
+
+fn surplus_reason(note: Option<&Note>) -> String {
+    match note.map_or("", Note::reason) {
+        "" => "not desired; it is about to be taken down".to_owned(),
+        reason => reason.to_owned(),
     }
 }
 
@@ -82,7 +86,7 @@ fn port_view(
 ) -> pb::Port {
     let noted = || note.map_or("", Note::reason).to_owned();
     let (differs, reason) = match (wish, status) {
-        (None, _) => (true, "not desired; it is about to be taken down".to_owned()),
+        (None, _) => (true, surplus_reason(note)),
         (Some(_), None) => (true, noted()),
         (Some(wish), Some(status)) if wish.bridge != status.bridge => {
             (true, format!("the datapath has it on {}", status.bridge))

@@ -1,0 +1,114 @@
+//! A ringwayd in this process, over a fake datapath.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Parser;
+use ringway::cli::Cli;
+use ringway::client::{Client, Rpc};
+use ringwayd::control::Control;
+use ringwayd::serve::serve;
+use ringwayd::socket::ControlSocket;
+use ringwayd::state::StateFile;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::fake::Fake;
+
+pub struct Daemon {
+    pub fake: Fake,
+    pub rpc: Rpc,
+    pub dir: PathBuf,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<()>,
+    socket: ControlSocket,
+}
+
+/// What `ringway` printed and how it ended.
+#[derive(Debug)]
+pub struct Printed {
+    pub code: u8,
+    pub out: String,
+    pub err: String,
+}
+
+impl Daemon {
+    /// Starts in `dir`, with the state file that is there.
+    pub async fn start(dir: &TempDir) -> Self {
+        Self::start_over(dir, Fake::default()).await
+    }
+
+    pub async fn start_over(dir: &TempDir, fake: Fake) -> Self {
+        let dir = dir.path().to_owned();
+        let (file, desired) = StateFile::open(&dir.join("state.toml")).unwrap();
+        let path = dir.join("control.sock");
+        let (socket, listener) = ControlSocket::claim(&path).unwrap();
+        let control = Control::new(Arc::new(fake.clone()), file, desired, &path);
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = oneshot::channel();
+        let served = tokio::spawn(async move {
+            let stopped = async { stopped.await.unwrap_or_default() };
+            let ready = || ready.send(()).unwrap();
+            serve(Arc::new(control), listener, stopped, ready)
+                .await
+                .unwrap();
+        });
+        is_ready.await.unwrap();
+        let rpc = Client::connect(&path).await.unwrap().rpc;
+        Self {
+            fake,
+            rpc,
+            dir,
+            stop,
+            served,
+            socket,
+        }
+    }
+
+    /// Stops as on SIGTERM.
+    pub async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.served.await.unwrap();
+        drop(self.socket);
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("control.sock")
+    }
+
+    pub fn state_file(&self) -> String {
+        std::fs::read_to_string(self.dir.join("state.toml")).unwrap_or_default()
+    }
+
+    /// Runs `ringway` with these words.
+    pub async fn ringway(&self, line: &str) -> Printed {
+        ringway(&self.socket(), line).await
+    }
+
+    /// As [`Daemon::ringway`], of a line that succeeds: what it printed.
+    pub async fn ok(&self, line: &str) -> String {
+        let printed = self.ringway(line).await;
+        assert_eq!((printed.code, printed.err.as_str()), (0, ""), "{line}");
+        printed.out
+    }
+
+    /// As [`Daemon::ok`] with `--json`.
+    pub async fn json(&self, line: &str) -> serde_json::Value {
+        serde_json::from_str(&self.ok(&format!("--json {line}")).await).unwrap()
+    }
+}
+
+pub async fn ringway(socket: &Path, line: &str) -> Printed {
+    let socket = socket.to_str().unwrap();
+    let words = ["ringway", "--socket", socket].into_iter();
+    let cli = Cli::try_parse_from(words.chain(line.split_whitespace())).unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = ringway::run(&cli, &mut out, &mut err).await;
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Printed {
+        code,
+        out: text(out),
+        err: text(err),
+    }
+}

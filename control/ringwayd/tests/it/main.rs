@@ -1,0 +1,10 @@
+//! ringwayd without packets: the state file, reconciliation, the RPCs and the
+//! command line, over a fake datapath.
+
+mod daemon;
+mod fake;
+mod reconcile;
+mod rpc;
+mod start;
+mod state_file;
+mod verbs;
