@@ -100,6 +100,8 @@ struct Actual {
     version: u64,
     /// Names of table memory are unique; bridges may come and go.
     tables_made: u64,
+    /// The PMDs have ended: there is nobody to publish to.
+    stopped: bool,
 }
 
 struct Inner {
@@ -399,25 +401,27 @@ impl Datapath {
         Ok(known.fdb.retain(|_, _, _| false))
     }
 
-    /// Stops every ring and PMD and removes the sockets.
+    /// Stops every ring and PMD and removes the sockets. Once is enough: later
+    /// calls find nothing to stop.
     pub fn stop(&self) {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        if threads.pmds.is_empty() {
+            return;
+        }
         let ports = std::mem::take(&mut lock(&self.inner.actual).ports);
         {
             let mut actual = lock(&self.inner.actual);
             self.inner.publish(&mut actual);
         }
         drop(ports);
-        let threads = std::mem::take(&mut *lock(&self.threads));
         if let Some((stop, handle)) = threads.housekeeper {
             drop(stop);
             // A thread that panicked has said so already.
             let _ = handle.join();
         }
-        if threads.pmds.is_empty() {
-            return;
-        }
         let mut actual = lock(&self.inner.actual);
         self.inner.publish_plans(&mut actual, true);
+        actual.stopped = true;
         for handle in threads.pmds {
             let _ = handle.join();
         }
@@ -649,6 +653,9 @@ impl Inner {
     }
 
     fn publish_plans(&self, actual: &mut Actual, stop: bool) {
+        if actual.stopped {
+            return;
+        }
         actual.version += 1;
         let snapshot = Arc::new(actual.snapshot());
         let mut plans = Vec::with_capacity(self.pmds.len());
