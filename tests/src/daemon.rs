@@ -43,9 +43,10 @@ impl Default for DaemonOptions {
 /// is dropped.
 #[derive(Debug)]
 pub struct Daemon {
+    // Dropped before the folder that has its log.
+    process: Process,
     dir: TempDir,
     options: DaemonOptions,
-    process: Process,
     bin_dir: PathBuf,
 }
 

@@ -205,6 +205,8 @@ fn may_exist_and_if_exists_make_repetition_harmless() {
         daemon
             .ok(&["del-port", "--if-exists", "br0", "vm1"])
             .unwrap();
+    }
+    for _ in 0..2 {
         daemon.ok(&["del-br", "--if-exists", "br0"]).unwrap();
     }
     assert_eq!(daemon.ok(&["list-br"]).unwrap().trim(), "");

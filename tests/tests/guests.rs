@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ringway_tests::counters;
 use ringway_tests::daemon::Daemon;
 use ringway_tests::machine::{self, Exclusive};
 use ringway_tests::qemu::{Guest, GuestOptions, Listener, Nic};
@@ -113,12 +114,14 @@ fn guests_ping_and_move_files_both_ways() {
     talk(&mut vm1, &mut vm2);
     talk(&mut vm2, &mut vm1);
 
-    let fdb = daemon.ok(&["fdb", "show", "br0"]).unwrap();
+    let shown = daemon.json(&["fdb", "show", "br0"]).unwrap();
+    let learned = counters::list(&shown, "entries").unwrap();
+    assert_eq!(learned.len(), 2, "{shown}");
     for guest in ["vm1", "vm2"] {
         let mac = format!("52:54:00:00:00:{:02x}", last_digit(guest));
-        let line = fdb.lines().find(|line| line.contains(&mac));
-        let line = line.unwrap_or_else(|| panic!("{mac} was not learned:\n{fdb}"));
-        assert!(line.contains(guest), "learned on the wrong port: {line}");
+        let entry = learned.iter().find(|entry| entry["mac"] == mac.as_str());
+        let entry = entry.unwrap_or_else(|| panic!("{mac} was not learned: {shown}"));
+        assert_eq!(entry["port_name"], guest, "learned on the wrong port");
     }
     let balance = daemon.settled_balance().unwrap();
     assert!(balance.holds(), "{balance:?}");
