@@ -193,21 +193,21 @@ async fn cores_and_drops_are_tables() {
     );
     assert_eq!(
         daemon.ok("pmd stats").await,
-        "                               CORE 1
-iterations                       1000
-busy polls                         50
-busy cycles            25000 (25.0 %)
-idle cycles            70000 (70.0 %)
-sleep cycles             5000 (5.0 %)
-sleeps                              2
-busy cycles per packet          125.0
-received                          200
-+ replicated                        5
-= transmitted                     190
-+ dropped                          15
-balance                          even
-dropped: bad_offload                3
-dropped: ring_full                 12
+        "                                CORE 1
+iterations                        1000
+busy polls                          50
+busy cycles             25000 (25.0 %)
+idle cycles             70000 (70.0 %)
+sleep cycles              5000 (5.0 %)
+sleeps                               2
+busy cycles per packet           125.0
+received                           200
++ replicated                         5
+= transmitted                      190
++ dropped                           15
+balance                           even
+dropped: bad_offload                 3
+dropped: ring_full                  12
 "
     );
     let stats = daemon.json("pmd stats").await;
