@@ -1,3 +1,119 @@
 //! ringway, Open vSwitch-DPDK and testpmd on the same core, alternating.
+//!
+//! ```text
+//! run.rs         rounds × cases × switches, one run after the other
+//! switches/      start each switch, read its cycles      generators/  drive it
+//! pingpong.rs    how far apart the cores are             parse.rs     what programs print
+//! results.rs     the JSON file      group.rs, stats.rs   like with like, medians
+//! table.rs, diff.rs, plot.rs        Markdown and SVG
+//! process.rs     children that never outlive us
+//! ```
 
-fn main() {}
+mod diff;
+mod error;
+mod generators;
+mod group;
+mod machine;
+mod parse;
+mod pingpong;
+mod plot;
+mod process;
+mod results;
+mod run;
+mod stats;
+mod switches;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use error::Error;
+use results::Results;
+
+/// Compares ringway with Open vSwitch-DPDK and testpmd on the same core.
+#[derive(Debug, Parser)]
+#[command(name = "compare", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Measure, write the results and a picture, print the table.
+    Run(run::Plan),
+    /// Print the table of a file of results.
+    Table {
+        /// File of results.
+        file: PathBuf,
+    },
+    /// Draw the picture of a file of results.
+    Plot {
+        /// File of results.
+        file: PathBuf,
+        /// Picture [default: the file with .svg].
+        out: Option<PathBuf>,
+    },
+    /// Print what changed from one file of results to another.
+    Diff {
+        /// File of results before.
+        a: PathBuf,
+        /// File of results after.
+        b: PathBuf,
+    },
+    /// Print the cache-line ping-pong between two cores, in nanoseconds one way.
+    Pingpong {
+        /// One core.
+        #[arg(default_value_t = 0)]
+        a: usize,
+        /// The other.
+        #[arg(default_value_t = 1)]
+        b: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    match perform(Cli::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("compare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(verb: Verb) -> Result<ExitCode, Error> {
+    match verb {
+        Verb::Run(plan) => {
+            let (results, path) = run::run(&plan)?;
+            print!("{}", table::markdown(&results));
+            eprintln!("results: {}", path.display());
+            if !results.runs.is_empty() {
+                let picture = path.with_extension("svg");
+                plot::svg(&results, &picture)?;
+                eprintln!("picture: {}", picture.display());
+            }
+            if !results.failures.is_empty() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Verb::Table { file } => print!("{}", table::markdown(&Results::read(&file)?)),
+        Verb::Plot { file, out } => {
+            let picture = out.unwrap_or_else(|| file.with_extension("svg"));
+            plot::svg(&Results::read(&file)?, &picture)?;
+        }
+        Verb::Diff { a, b } => {
+            print!(
+                "{}",
+                diff::markdown(&Results::read(&a)?, &Results::read(&b)?)
+            );
+        }
+        Verb::Pingpong { a, b } => match pingpong::measure(a, b) {
+            Some(nanos) => println!("{nanos:.1}"),
+            None => return Err(Error::Cores(a, b)),
+        },
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -64,8 +64,10 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     engine.traffic(options.warmup)?;
     let before = engine.snapshot();
     engine.clear_latency();
+    engine.say("measuring");
     engine.traffic(options.seconds)?;
     let after = engine.snapshot();
+    engine.say("measured");
     let latency = engine.take_latency();
     engine.drain();
     Ok(engine.report(&before, &after, latency))
@@ -328,6 +330,12 @@ impl<'a> Engine<'a> {
                 quiet_since = now;
             }
             now = tsc::now();
+        }
+    }
+
+    fn say(&self, what: &str) {
+        if self.options.progress {
+            eprintln!("{what}");
         }
     }
 

@@ -62,11 +62,15 @@ pub struct Options {
     #[arg(long, default_value_t = 20)]
     pub idle_pause: u32,
     /// Core to run on.
-    #[arg(long)]
+    #[arg(long, value_parser = core)]
     pub core: Option<usize>,
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Say `measuring` and `measured` on standard error when that begins and
+    /// ends, for programs that read the switch's counters meanwhile.
+    #[arg(long)]
+    pub progress: bool,
 }
 
 /// An option that is on or off.
@@ -76,6 +80,14 @@ pub enum Switch {
     On,
     /// Off.
     Off,
+}
+
+fn core(text: &str) -> Result<usize, String> {
+    // An affinity mask, as libc has it, has 1024 bits.
+    match text.parse() {
+        Ok(core) if core < 1024 => Ok(core),
+        _ => Err("a core's number is wanted".into()),
+    }
 }
 
 fn ring_size(text: &str) -> Result<u16, String> {

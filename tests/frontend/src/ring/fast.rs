@@ -147,6 +147,15 @@ impl FastRing {
         used.wrapping_sub(self.next_used)
     }
 
+    /// Slot and length, as the backend reported them, of the used buffer that
+    /// lies `position` behind the next; below [`FastRing::used`].
+    pub fn peek(&self, position: u16) -> (u32, u32) {
+        let slot = self.next_used.wrapping_add(position) & self.mask;
+        // SAFETY: as in `take`.
+        let elem = unsafe { self.used_elems.add(usize::from(slot)).read_volatile() };
+        (u32::from_le(elem.id), u32::from_le(elem.len))
+    }
+
     /// Collects `count` used buffers (at most [`FastRing::used`]), reading
     /// their elements.
     pub fn take(&mut self, count: u16) -> Taken {
@@ -285,6 +294,7 @@ mod tests {
         assert_eq!(fast.in_backend(), 3);
         backend_uses(&fast, &[(2, 76), (3, 90), (0, 100)]);
         assert_eq!(fast.used(), 3);
+        assert_eq!(fast.peek(1), (3, 90));
         let taken = fast.take(3);
         assert_eq!((taken.first, taken.bytes, taken.out_of_order), (2, 266, 0));
         assert_eq!((fast.used(), fast.in_backend()), (0, 0));
