@@ -1,6 +1,7 @@
 //! DPDK's testpmd with virtio-user ports: guests that are cheap to start and
 //! send millions of packets a second.
 
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ChildStdin;
@@ -202,6 +203,8 @@ impl Testpmd {
             args.push(format!("--eth-peer={index},{peer}"));
         }
         let log = dir.join(format!("{name}.log"));
+        // Prompts of an earlier testpmd of that name are no answers of this one.
+        let _ = fs::remove_file(&log);
         let program = machine::find_tool("stdbuf")?;
         let mut process = Process::spawn(&format!("testpmd {name}"), &program, &args, &cpus, &log)?;
         let stdin = process

@@ -150,12 +150,14 @@ impl Device {
                     continue;
                 }
             };
+            // PMDs poll, and refilled receive buffers are found when needed;
+            // a PMD that goes to sleep asks for kicks itself.
+            ring.want_kicks(false);
             let pair = &mut rings.pairs[index / 2];
             // VirtIO 1.2, 5.1.2: receiveq1, transmitq1, receiveq2, …
             if index % 2 == 0 {
                 pair.enqueue = Some(ring);
             } else {
-                ring.want_kicks(false);
                 pair.dequeue = Some(ring);
             }
         }
