@@ -60,7 +60,7 @@ fn mark(differs: bool) -> &'static str {
 fn line(out: &mut String, depth: usize, name: &str, value: &str) {
     if !value.is_empty() {
         let label = format!("{name}:");
-        let _ = writeln!(out, "{:indent$}{label:<9}{value}", "", indent = 4 * depth);
+        let _ = writeln!(out, "{:indent$}{label:<8} {value}", "", indent = 4 * depth);
     }
 }
 
