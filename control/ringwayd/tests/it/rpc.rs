@@ -497,12 +497,10 @@ async fn what_will_not_go_is_told_and_goes_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_state_file_nothing_changes() {
+async fn when_the_state_file_cannot_be_written_nothing_changes() {
     let dir = tempdir().unwrap();
     let mut daemon = Daemon::start(&dir).await;
     daemon.rpc.add_bridge(bridge("br0")).await.unwrap();
-    let moved = dir.path().join("moved");
-    std::fs::create_dir(&moved).unwrap();
     // A directory in the draft's place: the file cannot be replaced.
     std::fs::create_dir(dir.path().join(".state.toml.new")).unwrap();
     daemon.fake.calls();
