@@ -63,7 +63,7 @@ enum Verb {
         /// File of results after.
         b: PathBuf,
     },
-    /// Print the cache-line ping-pong between two cores, in nanoseconds one way.
+    /// Print the cache-line ping-pong between two cores, in nanoseconds there and back.
     Pingpong {
         /// One core.
         #[arg(default_value_t = 0)]

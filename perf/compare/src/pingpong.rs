@@ -1,5 +1,5 @@
 //! How far apart two cores are: the time a cache line takes from one to the
-//! other.
+//! other and back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use core_affinity::{CoreId, set_for_current};
 use serde::{Deserialize, Serialize};
 
-/// Below this many nanoseconds one way, two cores are near each other.
+/// Below this many nanoseconds there and back, two cores are near each other.
+/// Seen on two virtual cores of an EPYC: about 65 when near, 320 when far.
 pub const NEAR_NS: f64 = 150.0;
 
 /// The kernel's affinity masks, as libc has them, end here.
@@ -50,8 +51,8 @@ impl Distance {
     }
 }
 
-/// Nanoseconds that a cache line takes one way between two cores: half the
-/// median round trip. `None` if a core cannot be had.
+/// Nanoseconds that a cache line takes from one core to another and back, as
+/// a median. `None` if a core cannot be had.
 pub fn measure(a: usize, b: usize) -> Option<f64> {
     if a.max(b) >= CPU_SETSIZE {
         return None;
@@ -79,7 +80,7 @@ pub fn measure(a: usize, b: usize) -> Option<f64> {
     }
     times.sort_unstable();
     let median = times[times.len() / 2];
-    Some(median.as_nanos() as f64 / ROUND_TRIPS as f64 / 2.0)
+    Some(median.as_nanos() as f64 / ROUND_TRIPS as f64)
 }
 
 /// A cache line of its own (two, for the adjacent-line prefetcher).

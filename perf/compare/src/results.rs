@@ -87,7 +87,7 @@ pub struct Run {
     pub generator_cycles: Option<f64>,
     /// Frames lost, where the generator tells.
     pub lost: Option<u64>,
-    /// Cache-line ping-pong between the two cores before, ns one way.
+    /// Cache-line ping-pong between the two cores before, ns there and back.
     pub pingpong_before: f64,
     /// The same afterwards.
     pub pingpong_after: f64,

@@ -145,7 +145,7 @@ fn tail(results: &Results) -> String {
     if let Some(all) = Summary::of(pingpong) {
         let _ = write!(
             text,
-            "\nCache-line ping-pong between the two cores, one way: {:.0} ns ({:.0}–{:.0}); \
+            "\nCache-line ping-pong between the two cores, there and back: {:.0} ns ({:.0}–{:.0}); \
              near is below {NEAR_NS:.0} ns before and after a run.",
             all.median, all.min, all.max
         );
