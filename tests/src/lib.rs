@@ -15,6 +15,7 @@ pub mod ovs;
 pub mod pcap;
 pub mod process;
 pub mod qemu;
+pub mod scripted;
 pub mod testpmd;
 pub mod wait;
 

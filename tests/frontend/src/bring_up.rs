@@ -175,6 +175,22 @@ impl Guest {
         Ok(bases)
     }
 
+    /// Starts every ring anew after [`Guest::stop`], empty and from index
+    /// `base` on, as a guest's driver does when it is loaded again.
+    pub fn start_again(&mut self, base: u16) -> Result<(), Error> {
+        let event_idx = self.features & features::EVENT_IDX != 0;
+        for queue in 0..self.rings.len() {
+            let layout = *self.rings[queue].layout();
+            let ring = SplitRing::new(self.memory.clone(), layout, event_idx, base)?;
+            self.session.start_ring(queue, &ring, base)?;
+            self.rings[queue] = ring;
+            if self.features & features::PROTOCOL_FEATURES != 0 {
+                self.session.set_vring_enable(queue, true)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until the call descriptor of `queue` is signalled; false on timeout.
     pub fn wait_call(&self, queue: usize, timeout: Duration) -> bool {
         self.rings[queue].wait_call(timeout)

@@ -40,6 +40,8 @@ pub use session::{Session, SessionListener};
 
 /// Virtio and vhost-user feature bits by number, as `1 << N` masks.
 pub mod features {
+    /// The driver may send partial checksums.
+    pub const CSUM: u64 = 1 << 0;
     /// The driver checks partial checksums.
     pub const GUEST_CSUM: u64 = 1 << 1;
     /// Mergeable receive buffers: one frame may span several chains.
