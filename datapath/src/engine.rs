@@ -615,7 +615,6 @@ impl Actual {
                     port: port.number,
                     queue,
                     source,
-                    not_before: 0.into(),
                 }));
             }
         }

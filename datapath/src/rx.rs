@@ -1,7 +1,5 @@
 //! Stage 1: a burst from one ring or NIC queue, and its way through the rest.
 
-use std::sync::atomic::Ordering;
-
 use ringway_vhost::{BURST, Burst, Dequeued, Packets};
 
 use crate::action::{self, TxLists};
@@ -22,7 +20,6 @@ pub struct Workspace {
 struct Stages {
     /// Which PMD this is, for its own counters and transmit queues.
     pmd: usize,
-    rest: u64,
     clock: CoarseClock,
     keys: [Key; BURST],
     verdicts: Verdicts,
@@ -36,10 +33,6 @@ impl Workspace {
             burst: Burst::default(),
             stages: Stages {
                 pmd,
-                rest: std::env::var("RINGWAY_REST")
-                    .ok()
-                    .and_then(|v| v.parse().ok())
-                    .unwrap_or(0),
                 clock,
                 keys: [Key::default(); BURST],
                 verdicts: Verdicts::default(),
@@ -61,11 +54,7 @@ pub fn poll(
     let Some(port) = plan.snapshot.port(poll.port) else {
         return 0;
     };
-    if now < poll.not_before.load(Ordering::Relaxed) {
-        return 0;
-    }
     let Workspace { burst, stages } = workspace;
-    let rest = stages.rest;
     let counters = port.counters.of(stages.pmd, usize::from(poll.queue));
     let mut through = |packets: &mut Packets<'_>| {
         stages.run(packets, plan, port, poll.port, counters, own, now);
@@ -84,9 +73,6 @@ pub fn poll(
     if received > 0 {
         counters.rx_packets.add(u64::from(received));
         own.received.add(u64::from(received));
-    }
-    if rest > 0 && (received as usize) < BURST {
-        poll.not_before.store(now + rest, Ordering::Relaxed);
     }
     received
 }
@@ -136,7 +122,7 @@ impl Stages {
         let count = packets.len();
         let mut bytes = 0;
         for (index, key) in self.keys.iter_mut().enumerate().take(count) {
-            *key = parse::parse(packets.head_slot(index), packets.head(index).len());
+            parse::parse(packets.head_slot(index), packets.head(index).len(), key);
             bytes += packets.frame_len(index);
         }
         counters.rx_bytes.add(bytes as u64);

@@ -5,7 +5,6 @@
 //! never sees half a change.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use nix::sys::epoll::Epoll;
 use ringway_vhost::SplitRing;
@@ -71,9 +70,6 @@ pub struct Poll {
     pub port: u32,
     pub queue: u16,
     pub source: Source,
-    /// Not to be polled before the TSC is there: politeness towards the
-    /// guest's core. Only the polling PMD uses it.
-    pub not_before: AtomicU64,
 }
 
 /// One PMD's share of a snapshot.

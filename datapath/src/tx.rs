@@ -48,7 +48,7 @@ fn to_ring(
     counters: &QueueCounters,
     own: &PmdCounterCells,
 ) {
-    if !ring.features().guest_csum {
+    if packets.any_partial_checksum() && !ring.features().guest_csum {
         for packet in list {
             packets.complete_checksum(usize::from(*packet));
         }

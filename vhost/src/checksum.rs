@@ -7,6 +7,12 @@
 use crate::packet::{Packets, VNET_F_NEEDS_CSUM, VnetHeader};
 
 impl Packets<'_> {
+    /// Whether some frame of the burst may have a partial checksum: false means none has.
+    #[inline(always)]
+    pub fn any_partial_checksum(&self) -> bool {
+        self.burst.any_partial
+    }
+
     /// Whether frame `index` has a partial checksum.
     #[inline(always)]
     pub fn has_partial_checksum(&self, index: usize) -> bool {

@@ -92,6 +92,8 @@ pub struct Burst {
     pub(crate) segments_used: usize,
     /// Packets that can be delivered.
     pub(crate) len: usize,
+    /// Some packet has a partial checksum.
+    pub(crate) any_partial: bool,
 }
 
 // SAFETY: the raw pointers in `segments` are only followed through
@@ -110,6 +112,7 @@ impl Default for Burst {
             segments: Box::new([empty; BURST_SEGMENTS]),
             segments_used: 0,
             len: 0,
+            any_partial: false,
         }
     }
 }
@@ -118,6 +121,7 @@ impl Burst {
     pub(crate) fn clear(&mut self) {
         self.len = 0;
         self.segments_used = 0;
+        self.any_partial = false;
     }
 
     /// Where the guest's header and frame are copied to.
@@ -275,6 +279,7 @@ impl Packets<'_> {
         bytes[8..10].copy_from_slice(&header.csum_offset.to_le_bytes());
         // num_buffers is ours to fill at enqueue.
         bytes[10..12].fill(0);
+        self.burst.any_partial |= header.flags & VNET_F_NEEDS_CSUM != 0;
     }
 
     /// Pointer to virtio-net header and head, contiguous.
