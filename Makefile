@@ -76,28 +76,6 @@ bench: build ## ringway, Open vSwitch-DPDK and testpmd side by side, as a table
 	$(call heading,bench)
 	$(SUDO) "$(RELEASE)/compare" run $(BENCH)
 
-# Sockets on which QEMU listens lie in the runtime directory too: it must
-# outlive a restart of the daemon.
-define UNIT
-[Unit]
-Description=ringway, a virtual switch for virtual machines
-After=network-pre.target
-Before=libvirtd.service network.target
-
-[Service]
-Type=notify
-ExecStart=$(PREFIX)/sbin/ringwayd
-Restart=on-failure
-RuntimeDirectory=ringway
-RuntimeDirectoryPreserve=yes
-StateDirectory=ringway
-LimitMEMLOCK=infinity
-
-[Install]
-WantedBy=multi-user.target
-endef
-export UNIT
-
 install: ## binaries, completions and the systemd unit, under PREFIX (after `make build`)
 	install -D -m 755 "$(RELEASE)/ringwayd" "$(DESTDIR)$(PREFIX)/sbin/ringwayd"
 	install -D -m 755 "$(RELEASE)/ringway" "$(DESTDIR)$(PREFIX)/bin/ringway"
@@ -107,4 +85,5 @@ install: ## binaries, completions and the systemd unit, under PREFIX (after `mak
 	"$(RELEASE)/ringway" completions zsh >"$$share/zsh/site-functions/_ringway"; \
 	"$(RELEASE)/ringway" completions fish >"$$share/fish/vendor_completions.d/ringway.fish"
 	@set -x; unit="$(DESTDIR)$(PREFIX)/lib/systemd/system/ringwayd.service"; \
-	mkdir -p "$$(dirname "$$unit")"; printf '%s\n' "$$UNIT" >"$$unit"
+	mkdir -p "$$(dirname "$$unit")"; \
+	sed '1,2d; s|/usr/local/|$(PREFIX)/|' control/ringwayd/ringwayd.service >"$$unit"
