@@ -13,6 +13,7 @@
 mod checksum;
 mod claim;
 mod dequeue;
+mod early;
 mod enqueue;
 pub mod features;
 mod memory;

@@ -184,6 +184,11 @@ impl GuestMemory {
         Ok(Self { regions })
     }
 
+    /// Whether exactly this region is there.
+    pub fn has_region(&self, spec: &RegionSpec) -> bool {
+        self.regions.iter().any(|region| region.spec == *spec)
+    }
+
     /// How many regions there are.
     pub fn region_count(&self) -> usize {
         self.regions.len()

@@ -88,6 +88,9 @@ pub(crate) struct Device {
     status: Arc<StatusCell>,
     features: u64,
     memory: Arc<GuestMemory>,
+    /// Start and size of regions that were added while they were there, once
+    /// for each time.
+    added_again: Vec<(u64, u64)>,
     vrings: Vec<Vring>,
     published: Arc<DeviceRings>,
     fault: Arc<DeviceFault>,
@@ -114,6 +117,7 @@ impl Device {
             status,
             features: 0,
             memory: Arc::default(),
+            added_again: Vec::new(),
             vrings: (0..2 * queue_pairs).map(|_| Vring::default()).collect(),
             published: Arc::default(),
             fault,
@@ -145,6 +149,14 @@ impl Device {
             let ring = match vring.resolve(ring_features, &self.memory, &self.fault) {
                 Ok(Some(ring)) => Arc::new(ring),
                 Ok(None) => continue,
+                Err(_) if self.memory.region_count() == 0 => {
+                    failure.get_or_insert(
+                        "rings are started, but no guest memory was shared: give QEMU \
+                         -object memory-backend-memfd,id=mem,size=…,share=on -numa node,memdev=mem"
+                            .to_owned(),
+                    );
+                    continue;
+                }
                 Err(error) => {
                     failure.get_or_insert(format!("virtqueue {index}: {error}"));
                     continue;
@@ -219,6 +231,11 @@ impl Device {
         }
         self.published = Arc::default();
         self.publisher.publish(Arc::default());
+    }
+
+    /// Whether the frontend has acknowledged features yet.
+    pub(crate) fn features_acked(&self) -> bool {
+        self.features != 0
     }
 
     fn replace_memory(
@@ -348,6 +365,7 @@ impl VhostUserBackendReqHandlerMut for Device {
                 region.mmap_offset,
             )
         });
+        self.added_again.clear();
         self.replace_memory(GuestMemory::map(specs.zip(files).collect()))?;
         Ok(None)
     }
@@ -368,11 +386,27 @@ impl VhostUserBackendReqHandlerMut for Device {
             region.user_addr,
             region.mmap_offset,
         );
+        // QEMU before 8 adds each region once for every queue pair.
+        if self.memory.has_region(&spec) {
+            if self.added_again.len() >= MAX_REGIONS * self.vrings.len() {
+                return Err(refuse(
+                    "the same memory region was added more often than there are queues",
+                ));
+            }
+            self.added_again
+                .push((region.guest_phys_addr, region.memory_size));
+            return Ok(None);
+        }
         self.replace_memory(self.memory.with_region(spec, file))?;
         Ok(None)
     }
 
     fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
+        let removed = (region.guest_phys_addr, region.memory_size);
+        if let Some(at) = self.added_again.iter().position(|added| *added == removed) {
+            self.added_again.swap_remove(at);
+            return Ok(());
+        }
         self.replace_memory(
             self.memory
                 .without_region(region.guest_phys_addr, region.memory_size),

@@ -18,7 +18,9 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
+use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut};
+
+use crate::early;
 
 use crate::ring::split::DeviceFault;
 use crate::session::{Device, RingPublisher};
@@ -375,6 +377,7 @@ impl Shared {
         )));
         let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(&device));
         let connection = handler.try_clone_connection();
+        let early = connection.as_ref().ok().and_then(|c| c.try_clone().ok());
         *self
             .connection
             .lock()
@@ -384,6 +387,23 @@ impl Shared {
             // Looked at after the connection is known to `hang_up`.
             if self.stopping() {
                 break None;
+            }
+            // Until features are acknowledged the crate would refuse a message
+            // that QEMU sends then.
+            let acked = || {
+                device
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .features_acked()
+            };
+            if let Some(early) = early.as_ref().filter(|_| !acked())
+                && let Some((index, enable)) = early::take_vring_enable(early)
+            {
+                let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
+                match device.set_vring_enable(index, enable) {
+                    Ok(()) => continue,
+                    Err(error) => break Some(error),
+                }
             }
             match handler.handle_request() {
                 Ok(()) => {}

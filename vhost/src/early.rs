@@ -1,0 +1,85 @@
+//! SET_VRING_ENABLE before SET_FEATURES.
+//!
+//! QEMU enables a net device's rings before it acknowledges features. The
+//! `vhost` crate refuses that message while bit 30 is not acknowledged (and
+//! drops the connection); its request handler has no way to be told otherwise.
+//! So this one message is taken off the socket before the crate sees it.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use nix::sys::socket::{MsgFlags, recv};
+
+/// Message number of VHOST_USER_SET_VRING_ENABLE.
+const SET_VRING_ENABLE: u32 = 18;
+/// Protocol version 1; no reply asked for.
+const PLAIN_FLAGS: u32 = 1;
+/// Request, flags and size, 4 bytes each.
+const HEADER: usize = 12;
+/// Ring index and whether it is to be enabled, 4 bytes each.
+const BODY: usize = 8;
+
+/// Waits for the next message. When it is a SET_VRING_ENABLE that wants no
+/// reply, takes it and gives its ring index and wish; else leaves it there.
+pub fn take_vring_enable(stream: &UnixStream) -> Option<(u32, bool)> {
+    let fd = stream.as_raw_fd();
+    let mut message = [0u8; HEADER + BODY];
+    let header = &mut message[..HEADER];
+    let peeked = recv(fd, header, MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL).ok()?;
+    let word = |bytes: &[u8], at: usize| {
+        let mut four = [0; 4];
+        four.copy_from_slice(&bytes[at..at + 4]);
+        u32::from_ne_bytes(four)
+    };
+    if peeked != HEADER
+        || word(header, 0) != SET_VRING_ENABLE
+        || word(header, 4) != PLAIN_FLAGS
+        || word(header, 8) as usize != BODY
+    {
+        return None;
+    }
+    let taken = recv(fd, &mut message, MsgFlags::MSG_WAITALL).ok()?;
+    let enable = word(&message, HEADER + 4);
+    (taken == message.len() && enable <= 1).then(|| (word(&message, HEADER), enable == 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    fn message(request: u32, flags: u32, index: u32, enable: u32) -> Vec<u8> {
+        [request, flags, BODY as u32, index, enable]
+            .into_iter()
+            .flat_map(u32::to_ne_bytes)
+            .collect()
+    }
+
+    #[test]
+    fn takes_this_message_and_leaves_every_other() {
+        let (mut frontend, backend) = UnixStream::pair().expect("a socket pair");
+        let mut send = |message: &[u8]| frontend.write_all(message).expect("write");
+        send(&message(SET_VRING_ENABLE, PLAIN_FLAGS, 3, 1));
+        assert_eq!(take_vring_enable(&backend), Some((3, true)));
+
+        // With a reply asked for, or another request: left for the crate.
+        for other in [
+            message(SET_VRING_ENABLE, PLAIN_FLAGS | 8, 3, 1),
+            message(SET_VRING_ENABLE + 1, PLAIN_FLAGS, 3, 1),
+        ] {
+            send(&other);
+            assert_eq!(take_vring_enable(&backend), None);
+            let mut left = vec![0; other.len()];
+            (&backend).read_exact(&mut left).expect("still there");
+            assert_eq!(left, other);
+        }
+    }
+
+    #[test]
+    fn a_frontend_that_goes_away_ends_the_wait() {
+        let (mut frontend, backend) = UnixStream::pair().expect("a socket pair");
+        frontend.write_all(&[18, 0, 0, 0, 1]).expect("write");
+        drop(frontend);
+        assert_eq!(take_vring_enable(&backend), None);
+    }
+}
