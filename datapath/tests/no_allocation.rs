@@ -1,0 +1,165 @@
+//! A PMD core must not allocate while it forwards. Two scripted guests
+//! exchange frames through a running datapath; an allocator that counts what
+//! the PMD's thread asks for must count nothing.
+
+#![allow(unsafe_code)]
+// UNSAFETY: a global allocator is an unsafe trait; this one counts and
+// hands on to the system's.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ringway_datapath::Datapath;
+use ringway_datapath::spec::{
+    BridgeSpec, DatapathConfig, PortKind, PortSpec, SocketMode, VhostUserSpec,
+};
+use ringway_frontend::{NetDriver, Session, SessionConfig};
+
+/// Thread whose allocations are counted; 0 for none.
+static WATCHED: AtomicI32 = AtomicI32::new(0);
+static COUNTED: AtomicU64 = AtomicU64::new(0);
+
+struct Counting;
+
+fn count() {
+    let watched = WATCHED.load(Ordering::Relaxed);
+    // SAFETY: gettid has no preconditions.
+    if watched != 0 && unsafe { libc::gettid() } == watched {
+        COUNTED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: every call goes unchanged to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's guarantees are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        count();
+        // SAFETY: the caller's guarantees are passed on.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn pmd_thread() -> i32 {
+    for entry in std::fs::read_dir("/proc/self/task").expect("threads") {
+        let path = entry.expect("thread").path();
+        let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
+        if name.starts_with("pmd-") {
+            let id = path.file_name().and_then(|id| id.to_str());
+            return id.and_then(|id| id.parse().ok()).expect("a thread id");
+        }
+    }
+    panic!("no PMD thread");
+}
+
+fn frame(to: u8, from: u8, len: usize) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 8, 0];
+    frame.resize(len, 0x5a);
+    frame
+}
+
+fn exchange(a: &mut NetDriver, b: &mut NetDriver, rounds: usize) {
+    for round in 0..rounds {
+        let len = 60 + (round * 37) % 1400;
+        for (from, to, sent) in [(1, 2, frame(2, 1, len)), (2, 1, frame(1, 2, len))] {
+            let (sender, receiver) = if from == 1 {
+                (&mut *a, &mut *b)
+            } else {
+                (&mut *b, &mut *a)
+            };
+            assert!(sender.send(0, &sent), "{from} → {to}: no room");
+            let got = receiver.recv_within(0, Duration::from_secs(10));
+            assert_eq!(got.as_deref(), Some(&sent[..]), "{from} → {to}");
+        }
+    }
+}
+
+#[test]
+fn forwarding_allocates_nothing_on_the_pmd() {
+    let core = core_affinity::get_core_ids()
+        .and_then(|cores| cores.last().map(|core| core.id))
+        .expect("a CPU");
+    let datapath = Datapath::start_on(
+        dpdk::Eal::for_tests(),
+        DatapathConfig {
+            pmd_cores: vec![core],
+            // Polling without sleep: what is measured is forwarding.
+            sleep_after: Duration::ZERO,
+            ..DatapathConfig::default()
+        },
+    )
+    .expect("datapath");
+    let folder = tempfile::tempdir().expect("folder");
+    datapath.add_bridge(BridgeSpec::new("br0")).expect("bridge");
+    let mut guests: Vec<NetDriver> = ["vm1", "vm2"]
+        .into_iter()
+        .map(|name| {
+            let path = folder.path().join(name);
+            datapath
+                .add_port(PortSpec {
+                    name: name.to_owned(),
+                    bridge: "br0".to_owned(),
+                    kind: PortKind::VhostUser(VhostUserSpec {
+                        path: path.clone(),
+                        mode: SocketMode::Server,
+                        queues: 1,
+                        owner: None,
+                        permissions: None,
+                    }),
+                })
+                .expect("port");
+            let session = Session::connect_within(&path, Duration::from_secs(10)).expect("socket");
+            let guest = session.bring_up(&SessionConfig::default()).expect("guest");
+            NetDriver::new(guest).expect("driver")
+        })
+        .collect();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while datapath
+        .ports()
+        .iter()
+        .any(|port| port.state.name() != "forwarding")
+    {
+        assert!(Instant::now() < deadline, "{:?}", datapath.ports());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let [b, a] = [guests.pop(), guests.pop()].map(|guest| guest.expect("two guests"));
+    let (mut a, mut b) = (a, b);
+
+    exchange(&mut a, &mut b, 20);
+    COUNTED.store(0, Ordering::Relaxed);
+    WATCHED.store(pmd_thread(), Ordering::Relaxed);
+    exchange(&mut a, &mut b, 500);
+    let forwarding = COUNTED.load(Ordering::Relaxed);
+
+    // The allocator does count: shown on this thread.
+    WATCHED.store(0, Ordering::Relaxed);
+    let before = COUNTED.load(Ordering::Relaxed);
+    // SAFETY: gettid has no preconditions.
+    WATCHED.store(unsafe { libc::gettid() }, Ordering::Relaxed);
+    drop(std::hint::black_box(vec![1u8; 100]));
+    assert!(
+        COUNTED.load(Ordering::Relaxed) > before,
+        "the allocator does not count"
+    );
+    WATCHED.store(0, Ordering::Relaxed);
+
+    assert_eq!(
+        forwarding, 0,
+        "allocations while 1,000 frames were forwarded"
+    );
+    let counters = &datapath.pmds()[0].counters;
+    assert!(counters.received >= 1040);
+    let dropped: u64 = counters.dropped.iter().map(|(_, count)| count).sum();
+    assert_eq!(
+        counters.received + counters.replicated,
+        counters.transmitted + dropped
+    );
+}
