@@ -13,6 +13,7 @@ pub mod logging;
 pub mod model;
 pub mod notify;
 pub mod owner;
+pub mod placement;
 pub mod reconcile;
 pub mod report;
 pub mod serve;
