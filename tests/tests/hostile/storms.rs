@@ -54,7 +54,7 @@ fn mutate(
             let mut desc = Descriptor {
                 addr: room + random.below(REGION / 4),
                 len: random.below(3000) as u32,
-                flags: direction | random.below(2) as u16 * DESC_NEXT,
+                flags: direction | (random.below(2) as u16 * DESC_NEXT),
                 // Forward only, so that chains end.
                 next: (index + 1).min(RING - 1),
             };
