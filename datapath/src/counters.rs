@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::drop_reason::DropReason;
-use crate::status::PortCounters;
+use crate::status::{PmdCounters, PortCounters};
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -144,6 +144,22 @@ pub struct PmdCounterCells {
 }
 
 impl PmdCounterCells {
+    /// What was counted so far (control plane).
+    pub fn read(&self) -> PmdCounters {
+        PmdCounters {
+            iterations: self.iterations.get(),
+            busy_polls: self.busy_polls.get(),
+            busy_cycles: self.busy_cycles.get(),
+            idle_cycles: self.idle_cycles.get(),
+            sleep_cycles: self.sleep_cycles.get(),
+            sleeps: self.sleeps.get(),
+            received: self.received.get(),
+            replicated: self.replicated.get(),
+            transmitted: self.transmitted.get(),
+            dropped: self.dropped.nonzero(),
+        }
+    }
+
     /// `n` packets that came from a queue end here.
     #[inline(always)]
     pub fn drop_rx(&self, queue: &QueueCounters, reason: DropReason, n: u32) {

@@ -1,116 +1,26 @@
 //! The handle that the control plane holds: bridges and ports as they are, and
 //! every change on its way to the PMDs.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use core_affinity::CoreId;
-use dpdk::{Eal, EalConfig, MemoryChoice, Mempool, Port as DpdkDevice, PortConfig};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use dpdk::{Eal, EalConfig, MemoryChoice};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use ringway_vhost::{DeviceRings, GuestPort, GuestPortConfig, MAX_QUEUE_PAIRS, RingPublisher};
 
+use crate::actual::{Bridge, Inner, lock, wakeups};
+use crate::bring_up::{check_cores, start_pmd};
 use crate::clock::CoarseClock;
-use crate::counters::{PmdCounterCells, PortCounterTable};
-use crate::cpu::tsc;
-use crate::fdb::Fdb;
-use crate::nic::Nic;
-use crate::pmd;
-use crate::port::{Backing, Port, vhost_mode};
-use crate::publish::{PmdShared, publish};
-use crate::snapshot::{BridgeView, MAX_PORTS, Plan, Poll, PortView, Snapshot, Source};
-use crate::spec::{
-    BridgeSpec, DatapathConfig, DpdkSpec, Hugepages, PortKind, PortSpec, VhostUserSpec,
-};
-use crate::status::{
-    BridgeStatus, DatapathInfo, FdbEntry, MemoryKind, PmdCounters, PmdStatus, PortStatus,
-};
-use crate::table_memory::TableMemory;
-
-/// Mbufs for NIC ports: room for their descriptors and bursts in flight.
-const MBUFS: u32 = 8192;
-/// Largest frame one mbuf holds: jumbo frames fit without chaining.
-const MBUF_DATA_BYTES: u16 = 9_728;
-const MBUF_CACHE: u32 = 256;
-
-/// Why the datapath refused something. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum DatapathError {
-    /// A bridge or port of that name is there already.
-    #[error("{object} {name} exists already")]
-    Exists {
-        /// `bridge` or `port`.
-        object: &'static str,
-        /// Its name.
-        name: String,
-    },
-    /// No bridge or port of that name.
-    #[error("no {object} named {name}")]
-    NotFound {
-        /// `bridge` or `port`.
-        object: &'static str,
-        /// The name looked for.
-        name: String,
-    },
-    /// An option has no possible meaning.
-    #[error("port {port}: {why}")]
-    BadOption {
-        /// The port's name.
-        port: String,
-        /// Which option, what is wrong with it, what is allowed.
-        why: String,
-    },
-    /// The system refused something that may work later (a device that is
-    /// missing, a path in use).
-    #[error("port {port}: {why}")]
-    Unavailable {
-        /// The port's name.
-        port: String,
-        /// What happened and what to do about it.
-        why: String,
-    },
-    /// No memory for a bridge's tables.
-    #[error("bridge {bridge}: {why}; give ringwayd more with --memory, or learn fewer stations")]
-    NoMemory {
-        /// The bridge's name.
-        bridge: String,
-        /// What happened.
-        why: String,
-    },
-    /// The datapath could not start.
-    #[error("the datapath could not start: {0}")]
-    Start(String),
-}
-
-struct Bridge {
-    spec: BridgeSpec,
-    fdb: Arc<Fdb>,
-}
-
-#[derive(Default)]
-struct Actual {
-    bridges: BTreeMap<String, Bridge>,
-    /// By number.
-    ports: BTreeMap<u32, Port>,
-    mempool: Option<Mempool>,
-    version: u64,
-    /// Names of table memory are unique; bridges may come and go.
-    tables_made: u64,
-    /// The PMDs have ended: there is nobody to publish to.
-    stopped: bool,
-}
-
-struct Inner {
-    config: DatapathConfig,
-    eal: Eal,
-    clock: CoarseClock,
-    pmds: Vec<Arc<PmdShared>>,
-    actual: Mutex<Actual>,
-}
+use crate::counters::PortCounterTable;
+use crate::error::DatapathError;
+use crate::housekeeping::keep_house;
+use crate::port::Port;
+use crate::publish::PmdShared;
+use crate::snapshot::{MAX_PORTS, Plan};
+use crate::spec::{BridgeSpec, DatapathConfig, Hugepages, PortKind, PortSpec};
+use crate::status::{BridgeStatus, DatapathInfo, FdbEntry, PmdStatus, PortStatus};
 
 /// The running datapath. Calls return once every PMD works by the new state.
 pub struct Datapath {
@@ -122,11 +32,6 @@ pub struct Datapath {
 struct Threads {
     pmds: Vec<JoinHandle<()>>,
     housekeeper: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind the locks is whole after every statement that changes it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Datapath {
@@ -207,7 +112,7 @@ impl Datapath {
     pub fn add_bridge(&self, spec: BridgeSpec) -> Result<(), DatapathError> {
         let mut actual = lock(&self.inner.actual);
         if actual.bridges.contains_key(&spec.name) {
-            return Err(exists("bridge", &spec.name));
+            return Err(DatapathError::exists("bridge", &spec.name));
         }
         let fdb = self.inner.new_fdb(&mut actual, &spec)?;
         actual
@@ -223,7 +128,7 @@ impl Datapath {
         let known = actual
             .bridges
             .get(&spec.name)
-            .ok_or_else(|| not_found("bridge", &spec.name))?;
+            .ok_or_else(|| DatapathError::not_found("bridge", &spec.name))?;
         let fdb = if known.spec.fdb_limit == spec.fdb_limit {
             Arc::clone(&known.fdb)
         } else {
@@ -241,7 +146,7 @@ impl Datapath {
         let ports: Vec<String> = {
             let actual = lock(&self.inner.actual);
             if !actual.bridges.contains_key(name) {
-                return Err(not_found("bridge", name));
+                return Err(DatapathError::not_found("bridge", name));
             }
             let on_bridge = actual.ports.values().filter(|p| p.spec.bridge == name);
             on_bridge.map(|port| port.spec.name.clone()).collect()
@@ -262,10 +167,10 @@ impl Datapath {
     pub fn add_port(&self, spec: PortSpec) -> Result<u32, DatapathError> {
         let mut actual = lock(&self.inner.actual);
         if !actual.bridges.contains_key(&spec.bridge) {
-            return Err(not_found("bridge", &spec.bridge));
+            return Err(DatapathError::not_found("bridge", &spec.bridge));
         }
         if actual.ports.values().any(|p| p.spec.name == spec.name) {
-            return Err(exists("port", &spec.name));
+            return Err(DatapathError::exists("port", &spec.name));
         }
         let number = (1..MAX_PORTS as u32)
             .find(|number| !actual.ports.contains_key(number))
@@ -303,7 +208,7 @@ impl Datapath {
                 .values()
                 .find(|port| port.spec.name == name)
                 .map(|port| port.number)
-                .ok_or_else(|| not_found("port", name))?;
+                .ok_or_else(|| DatapathError::not_found("port", name))?;
             let port = actual.ports.remove(&number);
             self.inner.publish(&mut actual);
             let bridge = port.as_ref().map(|port| port.spec.bridge.clone());
@@ -362,7 +267,7 @@ impl Datapath {
                     Some((port.spec.name.clone(), poll.queue))
                 })
                 .collect(),
-            counters: pmd_counters(&pmd.counters),
+            counters: pmd.counters.read(),
             sleeping: pmd.sleeping.load(Ordering::Relaxed),
         })
         .collect()
@@ -374,7 +279,7 @@ impl Datapath {
         let known = actual
             .bridges
             .get(bridge)
-            .ok_or_else(|| not_found("bridge", bridge))?;
+            .ok_or_else(|| DatapathError::not_found("bridge", bridge))?;
         let now = self.inner.second();
         let mut entries = Vec::new();
         known.fdb.for_each(|station, port, second| {
@@ -397,7 +302,7 @@ impl Datapath {
         let known = actual
             .bridges
             .get(bridge)
-            .ok_or_else(|| not_found("bridge", bridge))?;
+            .ok_or_else(|| DatapathError::not_found("bridge", bridge))?;
         Ok(known.fdb.retain(|_, _, _| false))
     }
 
@@ -431,367 +336,5 @@ impl Datapath {
 impl Drop for Datapath {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-fn exists(object: &'static str, name: &str) -> DatapathError {
-    DatapathError::Exists {
-        object,
-        name: name.to_owned(),
-    }
-}
-
-fn not_found(object: &'static str, name: &str) -> DatapathError {
-    DatapathError::NotFound {
-        object,
-        name: name.to_owned(),
-    }
-}
-
-fn check_cores(wanted: &[usize]) -> Result<(), DatapathError> {
-    let there: Vec<usize> = core_affinity::get_core_ids()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|core| core.id)
-        .collect();
-    if wanted.is_empty() {
-        return Err(DatapathError::Start(
-            "no PMD core was given: name at least one CPU, as in --pmd-cores 1".to_owned(),
-        ));
-    }
-    for (index, core) in wanted.iter().enumerate() {
-        if !there.contains(core) {
-            return Err(DatapathError::Start(format!(
-                "PMD core {core} is not a CPU this process may run on (these are: {there:?}); \
-                 choose others with --pmd-cores"
-            )));
-        }
-        if wanted[..index].contains(core) {
-            return Err(DatapathError::Start(format!(
-                "PMD core {core} is named twice in --pmd-cores"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn start_pmd(inner: &Arc<Inner>, index: usize) -> std::io::Result<JoinHandle<()>> {
-    let shared = Arc::clone(&inner.pmds[index]);
-    let eal = inner.eal.clone();
-    let clock = inner.clock;
-    let sleep_after = inner.config.sleep_after.as_nanos() * u128::from(inner.eal.tsc_hz());
-    let sleep_after = u64::try_from(sleep_after / 1_000_000_000).unwrap_or(u64::MAX);
-    thread::Builder::new()
-        .name(format!("pmd-{}", shared.core))
-        .spawn(move || {
-            if !core_affinity::set_for_current(CoreId { id: shared.core }) {
-                tracing::warn!(core = shared.core, "could not pin the PMD to its CPU");
-            }
-            // Without a DPDK id the mempool works too, only without its cache.
-            let registered = eal
-                .register_thread()
-                .inspect_err(|error| tracing::warn!(core = shared.core, %error, "PMD"));
-            pmd::run(&shared, index, clock, sleep_after);
-            drop(registered);
-        })
-}
-
-/// Ages the FDBs once a second and reports quarantined ports.
-fn keep_house(inner: &Weak<Inner>, stopped: &mpsc::Receiver<()>) {
-    let mut quarantined = std::collections::BTreeSet::new();
-    while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(Duration::from_secs(1)) {
-        let Some(inner) = inner.upgrade() else { return };
-        let actual = lock(&inner.actual);
-        let now = inner.second();
-        for bridge in actual.bridges.values() {
-            let ageing = u32::try_from(bridge.spec.fdb_ageing.as_secs()).unwrap_or(u32::MAX);
-            bridge
-                .fdb
-                .retain(|_, _, second| now.saturating_sub(second) <= ageing);
-        }
-        for port in actual.ports.values() {
-            let status = port.status(&inner.config.pmd_cores);
-            if let crate::status::PortState::Quarantined { why } = &status.state {
-                if quarantined.insert(port.number) {
-                    tracing::warn!(port = port.spec.name, "quarantined: {why}");
-                }
-            } else {
-                quarantined.remove(&port.number);
-            }
-        }
-    }
-}
-
-fn pmd_counters(cells: &PmdCounterCells) -> PmdCounters {
-    PmdCounters {
-        iterations: cells.iterations.get(),
-        busy_polls: cells.busy_polls.get(),
-        busy_cycles: cells.busy_cycles.get(),
-        idle_cycles: cells.idle_cycles.get(),
-        sleep_cycles: cells.sleep_cycles.get(),
-        sleeps: cells.sleeps.get(),
-        received: cells.received.get(),
-        replicated: cells.replicated.get(),
-        transmitted: cells.transmitted.get(),
-        dropped: cells.dropped.nonzero(),
-    }
-}
-
-/// An epoll set that is ready when `wake` or one of the polled rings' kicks is
-/// written. Edge-triggered: nobody has to read the eventfds.
-fn wakeups(wake: &EventFd, polls: &[Poll]) -> nix::Result<Epoll> {
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    let event = || EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
-    epoll.add(wake, event())?;
-    for poll in polls {
-        if let Source::Ring(ring) = &poll.source
-            && let Some(kick) = ring.kick_fd()
-        {
-            epoll.add(kick, event())?;
-        }
-    }
-    Ok(epoll)
-}
-
-impl Actual {
-    /// Gives each of a new port's queues to the PMD with the fewest.
-    fn assign(&self, queues: usize, pmds: usize) -> Vec<usize> {
-        let mut load = vec![0usize; pmds];
-        for pmd in self.ports.values().flat_map(|port| &port.assignment) {
-            load[*pmd] += 1;
-        }
-        (0..queues)
-            .map(|_| {
-                let least = (0..pmds).min_by_key(|pmd| load[*pmd]).unwrap_or(0);
-                load[least] += 1;
-                least
-            })
-            .collect()
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let names: Vec<&String> = self.bridges.keys().collect();
-        let bridges = self.bridges.values().map(|bridge| BridgeView {
-            fdb: Arc::clone(&bridge.fdb),
-            fail_mode: bridge.spec.fail_mode,
-            members: self
-                .ports
-                .values()
-                .filter(|port| port.spec.bridge == bridge.spec.name && port.takes_frames())
-                .map(|port| port.number)
-                .collect(),
-        });
-        let last = self.ports.keys().next_back().copied().unwrap_or(0);
-        let ports = (0..=last).map(|number| {
-            let port = self.ports.get(&number)?;
-            let bridge = names.binary_search(&&port.spec.bridge).ok()?;
-            Some(PortView {
-                bridge,
-                output: port.output(),
-                counters: Arc::clone(&port.counters),
-            })
-        });
-        Snapshot {
-            bridges: bridges.collect(),
-            ports: ports.collect(),
-        }
-    }
-
-    /// The queues that the PMD with index `pmd` polls.
-    fn polls(&self, pmd: usize) -> Vec<Poll> {
-        let mut polls = Vec::new();
-        for port in self.ports.values() {
-            for (queue, assigned) in (0u16..).zip(&port.assignment) {
-                if *assigned != pmd {
-                    continue;
-                }
-                let source = match &port.backing {
-                    Backing::Nic(nic) => Some(Source::Nic(Arc::clone(nic))),
-                    Backing::Guest { rings, .. } => (rings.pairs.get(usize::from(queue)))
-                        .and_then(|pair| pair.dequeue.as_ref())
-                        .map(|ring| Source::Ring(Arc::clone(ring))),
-                };
-                polls.extend(source.map(|source| Poll {
-                    port: port.number,
-                    queue,
-                    source,
-                }));
-            }
-        }
-        polls
-    }
-}
-
-impl Inner {
-    fn second(&self) -> u32 {
-        let mut clock = self.clock;
-        clock.seconds_at(tsc())
-    }
-
-    fn memory_kind(&self) -> MemoryKind {
-        match self.eal.memory() {
-            dpdk::MemoryKind::Hugepages { page_bytes } => MemoryKind::Hugepages(*page_bytes),
-            dpdk::MemoryKind::Ordinary { reason } => MemoryKind::Ordinary(reason.clone()),
-        }
-    }
-
-    fn new_fdb(&self, actual: &mut Actual, spec: &BridgeSpec) -> Result<Arc<Fdb>, DatapathError> {
-        actual.tables_made += 1;
-        let name = format!("fdb-{}", actual.tables_made);
-        let memory = TableMemory::reserve(&self.eal, &name, Fdb::words_for(spec.fdb_limit))
-            .map_err(|error| DatapathError::NoMemory {
-                bridge: spec.name.clone(),
-                why: error.to_string(),
-            })?;
-        Ok(Arc::new(Fdb::new(memory, spec.fdb_limit)))
-    }
-
-    /// Makes PMDs work by `actual`; returns when all do.
-    fn publish(&self, actual: &mut Actual) {
-        self.publish_plans(actual, false);
-    }
-
-    fn publish_plans(&self, actual: &mut Actual, stop: bool) {
-        if actual.stopped {
-            return;
-        }
-        actual.version += 1;
-        let snapshot = Arc::new(actual.snapshot());
-        let mut plans = Vec::with_capacity(self.pmds.len());
-        for (index, pmd) in self.pmds.iter().enumerate() {
-            let polls = actual.polls(index);
-            let wakeups = wakeups(pmd.wake_fd(), &polls)
-                .inspect_err(|error| {
-                    tracing::error!(
-                        core = pmd.core, %error,
-                        "no epoll set for the PMD (too many open files?): it polls without sleep"
-                    );
-                })
-                .ok();
-            plans.push(Plan {
-                version: actual.version,
-                snapshot: Arc::clone(&snapshot),
-                polls_nic: polls
-                    .iter()
-                    .any(|poll| matches!(poll.source, Source::Nic(_))),
-                polls,
-                wakeups,
-                stop,
-            });
-        }
-        publish(&self.pmds, plans);
-    }
-
-    fn start_guest(
-        self: &Arc<Self>,
-        number: u32,
-        name: &str,
-        options: &VhostUserSpec,
-    ) -> Result<(Backing, usize), DatapathError> {
-        if options.queues == 0 || options.queues > MAX_QUEUE_PAIRS {
-            return Err(DatapathError::BadOption {
-                port: name.to_owned(),
-                why: format!(
-                    "queues={} is not between 1 and {MAX_QUEUE_PAIRS}",
-                    options.queues
-                ),
-            });
-        }
-        let config = GuestPortConfig {
-            name: name.to_owned(),
-            path: options.path.clone(),
-            mode: vhost_mode(options.mode),
-            queue_pairs: options.queues,
-            owner: options.owner,
-            permissions: options.permissions,
-        };
-        let publisher = Arc::new(PortPublisher {
-            inner: Arc::downgrade(self),
-            number,
-            name: name.to_owned(),
-        });
-        let session = GuestPort::start(config, publisher).map_err(|error| {
-            let (port, why) = (name.to_owned(), error.to_string());
-            match error {
-                ringway_vhost::GuestPortError::PathTooLong { .. } => {
-                    DatapathError::BadOption { port, why }
-                }
-                _ => DatapathError::Unavailable { port, why },
-            }
-        })?;
-        let backing = Backing::Guest {
-            session: Some(session),
-            rings: Arc::default(),
-        };
-        Ok((backing, usize::from(options.queues)))
-    }
-
-    fn start_nic(
-        &self,
-        actual: &mut Actual,
-        name: &str,
-        options: &DpdkSpec,
-    ) -> Result<(Backing, usize), DatapathError> {
-        let unavailable = |error: &dyn std::fmt::Display| DatapathError::Unavailable {
-            port: name.to_owned(),
-            why: error.to_string(),
-        };
-        if options.rx_queues == 0 {
-            return Err(DatapathError::BadOption {
-                port: name.to_owned(),
-                why: "n_rxq=0: a DPDK port needs at least one receive queue".to_owned(),
-            });
-        }
-        let mempool = match &actual.mempool {
-            Some(mempool) => mempool.clone(),
-            None => {
-                let mempool =
-                    Mempool::create(&self.eal, "mbufs", MBUFS, MBUF_DATA_BYTES, MBUF_CACHE)
-                        .map_err(|error| unavailable(&error))?;
-                actual.mempool.insert(mempool).clone()
-            }
-        };
-        let device =
-            DpdkDevice::attach(&self.eal, &options.devargs).map_err(|error| unavailable(&error))?;
-        let tx_queues = (self.pmds.len() as u16)
-            .min(device.info().max_tx_queues)
-            .max(1);
-        let mut config = PortConfig::new(mempool.clone());
-        config.rx_queues = options.rx_queues;
-        config.tx_queues = tx_queues;
-        let (running, rx, tx) = device
-            .configure(&config)
-            .map_err(|error| unavailable(&error))?
-            .start()
-            .map_err(|error| unavailable(&error))?;
-        let nic = Nic::new(running, rx, tx, mempool);
-        let queues = nic.rx_queues();
-        Ok((Backing::Nic(Arc::new(nic)), queues))
-    }
-}
-
-/// A guest port's way to the PMDs.
-struct PortPublisher {
-    inner: Weak<Inner>,
-    number: u32,
-    name: String,
-}
-
-impl RingPublisher for PortPublisher {
-    fn publish(&self, rings: Arc<DeviceRings>) {
-        let Some(inner) = self.inner.upgrade() else {
-            return;
-        };
-        let mut actual = lock(&inner.actual);
-        // The port may be gone, and its number another's.
-        match actual.ports.get_mut(&self.number) {
-            Some(port) if port.spec.name == self.name => {
-                if let Backing::Guest { rings: current, .. } = &mut port.backing {
-                    *current = rings;
-                }
-                inner.publish(&mut actual);
-            }
-            _ => {}
-        }
     }
 }

@@ -10,12 +10,16 @@
 //! as immutable snapshots (`snapshot`, `publish`).
 
 mod action;
+mod actual;
+mod bring_up;
 mod clock;
 mod counters;
 mod cpu;
 pub mod drop_reason;
 mod engine;
+mod error;
 mod fdb;
+mod housekeeping;
 mod lookup;
 mod nic;
 mod parse;
@@ -30,4 +34,5 @@ mod table_memory;
 mod tx;
 
 pub use drop_reason::DropReason;
-pub use engine::{Datapath, DatapathError};
+pub use engine::Datapath;
+pub use error::DatapathError;

@@ -42,6 +42,14 @@ impl Workspace {
     }
 }
 
+/// Where a burst came in.
+struct Ingress<'a> {
+    number: u32,
+    port: &'a PortView,
+    /// Of the queue that it came from.
+    counters: &'a QueueCounters,
+}
+
 /// Polls one queue; returns how many packets came out of it.
 #[inline]
 pub fn poll(
@@ -56,8 +64,13 @@ pub fn poll(
     };
     let Workspace { burst, stages } = workspace;
     let counters = port.counters.of(stages.pmd, usize::from(poll.queue));
+    let ingress = Ingress {
+        number: poll.port,
+        port,
+        counters,
+    };
     let mut through = |packets: &mut Packets<'_>| {
-        stages.run(packets, plan, port, poll.port, counters, own, now);
+        stages.run(packets, plan, &ingress, own, now);
     };
     let received = match &poll.source {
         Source::Ring(ring) => {
@@ -104,18 +117,20 @@ fn count_refused(dequeued: &Dequeued, counters: &QueueCounters, own: &PmdCounter
 
 impl Stages {
     /// parse → lookup → action → tx, each for the whole burst.
-    #[allow(clippy::too_many_arguments)]
     #[inline(always)]
     fn run(
         &mut self,
         packets: &mut Packets<'_>,
         plan: &Plan,
-        port: &PortView,
-        ingress: u32,
-        counters: &QueueCounters,
+        ingress: &Ingress<'_>,
         own: &PmdCounterCells,
         now: u64,
     ) {
+        let Ingress {
+            number,
+            port,
+            counters,
+        } = *ingress;
         let Some(bridge) = plan.snapshot.bridges.get(port.bridge) else {
             return;
         };
@@ -131,7 +146,7 @@ impl Stages {
         lookup::lookup(
             &self.keys[..count],
             bridge,
-            ingress,
+            number,
             second,
             &mut self.verdicts,
         );
@@ -139,7 +154,7 @@ impl Stages {
         let replicated = action::apply(
             &self.verdicts,
             count,
-            ingress,
+            number,
             bridge,
             &mut self.lists,
             |reason| own.drop_rx(counters, reason, 1),

@@ -1,0 +1,200 @@
+//! What the datapath has now, and how it becomes what PMDs work by.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dpdk::{Eal, Mempool};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::EventFd;
+
+use crate::clock::CoarseClock;
+use crate::cpu::tsc;
+use crate::error::DatapathError;
+use crate::fdb::Fdb;
+use crate::port::{Backing, Port};
+use crate::publish::{PmdShared, publish};
+use crate::snapshot::{BridgeView, Plan, Poll, PortView, Snapshot, Source};
+use crate::spec::{BridgeSpec, DatapathConfig};
+use crate::status::MemoryKind;
+use crate::table_memory::TableMemory;
+
+pub struct Bridge {
+    pub spec: BridgeSpec,
+    pub fdb: Arc<Fdb>,
+}
+
+#[derive(Default)]
+pub struct Actual {
+    pub bridges: BTreeMap<String, Bridge>,
+    /// By number.
+    pub ports: BTreeMap<u32, Port>,
+    pub mempool: Option<Mempool>,
+    pub version: u64,
+    /// Names of table memory are unique; bridges may come and go.
+    pub tables_made: u64,
+    /// The PMDs have ended: there is nobody to publish to.
+    pub stopped: bool,
+}
+
+pub struct Inner {
+    pub config: DatapathConfig,
+    pub eal: Eal,
+    pub clock: CoarseClock,
+    pub pmds: Vec<Arc<PmdShared>>,
+    pub actual: Mutex<Actual>,
+}
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind the locks is whole after every statement that changes it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An epoll set that is ready when `wake` or one of the polled rings' kicks is
+/// written. Edge-triggered: nobody has to read the eventfds.
+pub fn wakeups(wake: &EventFd, polls: &[Poll]) -> nix::Result<Epoll> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let event = || EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+    epoll.add(wake, event())?;
+    for poll in polls {
+        if let Source::Ring(ring) = &poll.source
+            && let Some(kick) = ring.kick_fd()
+        {
+            epoll.add(kick, event())?;
+        }
+    }
+    Ok(epoll)
+}
+
+impl Actual {
+    /// Gives each of a new port's queues to the PMD with the fewest.
+    pub fn assign(&self, queues: usize, pmds: usize) -> Vec<usize> {
+        let mut load = vec![0usize; pmds];
+        for pmd in self.ports.values().flat_map(|port| &port.assignment) {
+            load[*pmd] += 1;
+        }
+        (0..queues)
+            .map(|_| {
+                let least = (0..pmds).min_by_key(|pmd| load[*pmd]).unwrap_or(0);
+                load[least] += 1;
+                least
+            })
+            .collect()
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let names: Vec<&String> = self.bridges.keys().collect();
+        let bridges = self.bridges.values().map(|bridge| BridgeView {
+            fdb: Arc::clone(&bridge.fdb),
+            fail_mode: bridge.spec.fail_mode,
+            members: self
+                .ports
+                .values()
+                .filter(|port| port.spec.bridge == bridge.spec.name && port.takes_frames())
+                .map(|port| port.number)
+                .collect(),
+        });
+        let last = self.ports.keys().next_back().copied().unwrap_or(0);
+        let ports = (0..=last).map(|number| {
+            let port = self.ports.get(&number)?;
+            let bridge = names.binary_search(&&port.spec.bridge).ok()?;
+            Some(PortView {
+                bridge,
+                output: port.output(),
+                counters: Arc::clone(&port.counters),
+            })
+        });
+        Snapshot {
+            bridges: bridges.collect(),
+            ports: ports.collect(),
+        }
+    }
+
+    /// The queues that the PMD with index `pmd` polls.
+    pub fn polls(&self, pmd: usize) -> Vec<Poll> {
+        let mut polls = Vec::new();
+        for port in self.ports.values() {
+            for (queue, assigned) in (0u16..).zip(&port.assignment) {
+                if *assigned != pmd {
+                    continue;
+                }
+                let source = match &port.backing {
+                    Backing::Nic(nic) => Some(Source::Nic(Arc::clone(nic))),
+                    Backing::Guest { rings, .. } => (rings.pairs.get(usize::from(queue)))
+                        .and_then(|pair| pair.dequeue.as_ref())
+                        .map(|ring| Source::Ring(Arc::clone(ring))),
+                };
+                polls.extend(source.map(|source| Poll {
+                    port: port.number,
+                    queue,
+                    source,
+                }));
+            }
+        }
+        polls
+    }
+}
+
+impl Inner {
+    pub fn second(&self) -> u32 {
+        let mut clock = self.clock;
+        clock.seconds_at(tsc())
+    }
+
+    pub fn memory_kind(&self) -> MemoryKind {
+        match self.eal.memory() {
+            dpdk::MemoryKind::Hugepages { page_bytes } => MemoryKind::Hugepages(*page_bytes),
+            dpdk::MemoryKind::Ordinary { reason } => MemoryKind::Ordinary(reason.clone()),
+        }
+    }
+
+    pub fn new_fdb(
+        &self,
+        actual: &mut Actual,
+        spec: &BridgeSpec,
+    ) -> Result<Arc<Fdb>, DatapathError> {
+        actual.tables_made += 1;
+        let name = format!("fdb-{}", actual.tables_made);
+        let memory = TableMemory::reserve(&self.eal, &name, Fdb::words_for(spec.fdb_limit))
+            .map_err(|error| DatapathError::NoMemory {
+                bridge: spec.name.clone(),
+                why: error.to_string(),
+            })?;
+        Ok(Arc::new(Fdb::new(memory, spec.fdb_limit)))
+    }
+
+    /// Makes PMDs work by `actual`; returns when all do.
+    pub fn publish(&self, actual: &mut Actual) {
+        self.publish_plans(actual, false);
+    }
+
+    pub fn publish_plans(&self, actual: &mut Actual, stop: bool) {
+        if actual.stopped {
+            return;
+        }
+        actual.version += 1;
+        let snapshot = Arc::new(actual.snapshot());
+        let mut plans = Vec::with_capacity(self.pmds.len());
+        for (index, pmd) in self.pmds.iter().enumerate() {
+            let polls = actual.polls(index);
+            let wakeups = wakeups(pmd.wake_fd(), &polls)
+                .inspect_err(|error| {
+                    tracing::error!(
+                        core = pmd.core, %error,
+                        "no epoll set for the PMD (too many open files?): it polls without sleep"
+                    );
+                })
+                .ok();
+            plans.push(Plan {
+                version: actual.version,
+                snapshot: Arc::clone(&snapshot),
+                polls_nic: polls
+                    .iter()
+                    .any(|poll| matches!(poll.source, Source::Nic(_))),
+                polls,
+                wakeups,
+                stop,
+            });
+        }
+        publish(&self.pmds, plans);
+    }
+}

@@ -1,0 +1,184 @@
+//! Starts what a datapath stands on: PMD threads, guests' sessions, devices.
+
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+
+use core_affinity::CoreId;
+use dpdk::{Mempool, Port as DpdkDevice, PortConfig};
+use ringway_vhost::{DeviceRings, GuestPort, GuestPortConfig, MAX_QUEUE_PAIRS, RingPublisher};
+
+use crate::actual::{Actual, Inner, lock};
+use crate::error::DatapathError;
+use crate::nic::Nic;
+use crate::pmd;
+use crate::port::{Backing, vhost_mode};
+use crate::spec::{DpdkSpec, VhostUserSpec};
+
+/// Mbufs for NIC ports: room for their descriptors and bursts in flight.
+const MBUFS: u32 = 8192;
+/// Largest frame one mbuf holds: jumbo frames fit without chaining.
+const MBUF_DATA_BYTES: u16 = 9_728;
+const MBUF_CACHE: u32 = 256;
+
+pub fn check_cores(wanted: &[usize]) -> Result<(), DatapathError> {
+    let there: Vec<usize> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|core| core.id)
+        .collect();
+    if wanted.is_empty() {
+        return Err(DatapathError::Start(
+            "no PMD core was given: name at least one CPU, as in --pmd-cores 1".to_owned(),
+        ));
+    }
+    for (index, core) in wanted.iter().enumerate() {
+        if !there.contains(core) {
+            return Err(DatapathError::Start(format!(
+                "PMD core {core} is not a CPU this process may run on (these are: {there:?}); \
+                 choose others with --pmd-cores"
+            )));
+        }
+        if wanted[..index].contains(core) {
+            return Err(DatapathError::Start(format!(
+                "PMD core {core} is named twice in --pmd-cores"
+            )));
+        }
+    }
+    Ok(())
+}
+
+pub fn start_pmd(inner: &Arc<Inner>, index: usize) -> std::io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(&inner.pmds[index]);
+    let eal = inner.eal.clone();
+    let clock = inner.clock;
+    let sleep_after = inner.config.sleep_after.as_nanos() * u128::from(inner.eal.tsc_hz());
+    let sleep_after = u64::try_from(sleep_after / 1_000_000_000).unwrap_or(u64::MAX);
+    thread::Builder::new()
+        .name(format!("pmd-{}", shared.core))
+        .spawn(move || {
+            if !core_affinity::set_for_current(CoreId { id: shared.core }) {
+                tracing::warn!(core = shared.core, "could not pin the PMD to its CPU");
+            }
+            // Without a DPDK id the mempool works too, only without its cache.
+            let registered = eal
+                .register_thread()
+                .inspect_err(|error| tracing::warn!(core = shared.core, %error, "PMD"));
+            pmd::run(&shared, index, clock, sleep_after);
+            drop(registered);
+        })
+}
+
+impl Inner {
+    pub fn start_guest(
+        self: &Arc<Self>,
+        number: u32,
+        name: &str,
+        options: &VhostUserSpec,
+    ) -> Result<(Backing, usize), DatapathError> {
+        if options.queues == 0 || options.queues > MAX_QUEUE_PAIRS {
+            return Err(DatapathError::BadOption {
+                port: name.to_owned(),
+                why: format!(
+                    "queues={} is not between 1 and {MAX_QUEUE_PAIRS}",
+                    options.queues
+                ),
+            });
+        }
+        let config = GuestPortConfig {
+            name: name.to_owned(),
+            path: options.path.clone(),
+            mode: vhost_mode(options.mode),
+            queue_pairs: options.queues,
+            owner: options.owner,
+            permissions: options.permissions,
+        };
+        let publisher = Arc::new(PortPublisher {
+            inner: Arc::downgrade(self),
+            number,
+            name: name.to_owned(),
+        });
+        let session = GuestPort::start(config, publisher).map_err(|error| {
+            let (port, why) = (name.to_owned(), error.to_string());
+            match error {
+                ringway_vhost::GuestPortError::PathTooLong { .. } => {
+                    DatapathError::BadOption { port, why }
+                }
+                _ => DatapathError::Unavailable { port, why },
+            }
+        })?;
+        let backing = Backing::Guest {
+            session: Some(session),
+            rings: Arc::default(),
+        };
+        Ok((backing, usize::from(options.queues)))
+    }
+
+    pub fn start_nic(
+        &self,
+        actual: &mut Actual,
+        name: &str,
+        options: &DpdkSpec,
+    ) -> Result<(Backing, usize), DatapathError> {
+        let unavailable = |error: &dyn std::fmt::Display| DatapathError::Unavailable {
+            port: name.to_owned(),
+            why: error.to_string(),
+        };
+        if options.rx_queues == 0 {
+            return Err(DatapathError::BadOption {
+                port: name.to_owned(),
+                why: "n_rxq=0: a DPDK port needs at least one receive queue".to_owned(),
+            });
+        }
+        let mempool = match &actual.mempool {
+            Some(mempool) => mempool.clone(),
+            None => {
+                let mempool =
+                    Mempool::create(&self.eal, "mbufs", MBUFS, MBUF_DATA_BYTES, MBUF_CACHE)
+                        .map_err(|error| unavailable(&error))?;
+                actual.mempool.insert(mempool).clone()
+            }
+        };
+        let device =
+            DpdkDevice::attach(&self.eal, &options.devargs).map_err(|error| unavailable(&error))?;
+        let tx_queues = (self.pmds.len() as u16)
+            .min(device.info().max_tx_queues)
+            .max(1);
+        let mut config = PortConfig::new(mempool.clone());
+        config.rx_queues = options.rx_queues;
+        config.tx_queues = tx_queues;
+        let (running, rx, tx) = device
+            .configure(&config)
+            .map_err(|error| unavailable(&error))?
+            .start()
+            .map_err(|error| unavailable(&error))?;
+        let nic = Nic::new(running, rx, tx, mempool);
+        let queues = nic.rx_queues();
+        Ok((Backing::Nic(Arc::new(nic)), queues))
+    }
+}
+
+/// A guest port's way to the PMDs.
+struct PortPublisher {
+    inner: Weak<Inner>,
+    number: u32,
+    name: String,
+}
+
+impl RingPublisher for PortPublisher {
+    fn publish(&self, rings: Arc<DeviceRings>) {
+        let Some(inner) = self.inner.upgrade() else {
+            return;
+        };
+        let mut actual = lock(&inner.actual);
+        // The port may be gone, and its number another's.
+        match actual.ports.get_mut(&self.number) {
+            Some(port) if port.spec.name == self.name => {
+                if let Backing::Guest { rings: current, .. } = &mut port.backing {
+                    *current = rings;
+                }
+                inner.publish(&mut actual);
+            }
+            _ => {}
+        }
+    }
+}
