@@ -20,27 +20,33 @@ const HEADER: usize = 12;
 const BODY: usize = 8;
 
 /// Waits for the next message. When it is a SET_VRING_ENABLE that wants no
-/// reply, takes it and gives its ring index and wish; else leaves it there.
+/// reply and says 0 or 1, takes it and gives its ring index and wish; else
+/// leaves it there, whole, for the crate to judge.
 pub fn take_vring_enable(stream: &UnixStream) -> Option<(u32, bool)> {
     let fd = stream.as_raw_fd();
+    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL;
     let mut message = [0u8; HEADER + BODY];
-    let header = &mut message[..HEADER];
-    let peeked = recv(fd, header, MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL).ok()?;
     let word = |bytes: &[u8], at: usize| {
         let mut four = [0; 4];
         four.copy_from_slice(&bytes[at..at + 4]);
         u32::from_ne_bytes(four)
     };
-    if peeked != HEADER
-        || word(header, 0) != SET_VRING_ENABLE
-        || word(header, 4) != PLAIN_FLAGS
-        || word(header, 8) as usize != BODY
+    let header = recv(fd, &mut message[..HEADER], peek).ok()?;
+    if header != HEADER
+        || word(&message, 0) != SET_VRING_ENABLE
+        || word(&message, 4) != PLAIN_FLAGS
+        || word(&message, 8) as usize != BODY
+        || recv(fd, &mut message, peek).ok()? != message.len()
     {
         return None;
     }
+    let wish = match word(&message, HEADER + 4) {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
     let taken = recv(fd, &mut message, MsgFlags::MSG_WAITALL).ok()?;
-    let enable = word(&message, HEADER + 4);
-    (taken == message.len() && enable <= 1).then(|| (word(&message, HEADER), enable == 1))
+    (taken == message.len()).then(|| (word(&message, HEADER), wish))
 }
 
 #[cfg(test)]
@@ -62,10 +68,11 @@ mod tests {
         send(&message(SET_VRING_ENABLE, PLAIN_FLAGS, 3, 1));
         assert_eq!(take_vring_enable(&backend), Some((3, true)));
 
-        // With a reply asked for, or another request: left for the crate.
+        // With a reply asked for, another request, no 0 or 1: left for the crate.
         for other in [
             message(SET_VRING_ENABLE, PLAIN_FLAGS | 8, 3, 1),
             message(SET_VRING_ENABLE + 1, PLAIN_FLAGS, 3, 1),
+            message(SET_VRING_ENABLE, PLAIN_FLAGS, 3, 2),
         ] {
             send(&other);
             assert_eq!(take_vring_enable(&backend), None);
