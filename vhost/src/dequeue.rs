@@ -97,9 +97,17 @@ impl SplitRing {
         burst: &mut Burst,
         outcome: &mut Dequeued,
     ) -> Result<usize, (usize, RingFault)> {
+        if progress.busy {
+            self.prefetch_available(progress);
+        }
         let available = self
             .available(progress, BURST as u16)
             .map_err(|fault| (0, fault))?;
+        progress.busy = available > 0;
+        if available == 0 {
+            return Ok(0);
+        }
+        self.prefetch_used(progress);
         let mut count = usize::from(available).min(BURST);
         let mut fault = None;
 

@@ -72,6 +72,8 @@ impl SplitRing {
             outcome.faulted = list.len() as u32;
             return outcome;
         }
+        self.prefetch_available(&progress);
+        self.prefetch_used(&progress);
         let before = progress.next_used;
         let mut left = list;
         while !left.is_empty() {
