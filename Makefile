@@ -63,7 +63,7 @@ unit: ## unit and property tests
 	else \
 	    set -x; cargo test --workspace --exclude ringway-tests --lib --bins --tests; \
 	fi
-	cargo test --workspace --exclude ringway-tests --doc
+	cargo test --workspace --exclude ringway-tests --exclude dpdk-sys --doc
 
 # The runner gives root to the test executables alone; cargo stays the user's.
 e2e: ## end-to-end tests alone; needs `make build`, takes TEST=name and FILE=guests
