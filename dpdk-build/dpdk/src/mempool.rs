@@ -28,7 +28,7 @@ pub enum MempoolError {
     /// DPDK could not create it.
     #[error(
         "mempool `{name}` of {count} buffers with {data_room_bytes} bytes each was not to be had: \
-         {errno}; DPDK may take {limit_mib} MiB in all (memory_mib). DPDK says: {log}"
+         {errno}; DPDK may take {limit_mib} MiB in all (ringwayd: raise --memory). DPDK says: {log}"
     )]
     Refused {
         /// The pool's name.

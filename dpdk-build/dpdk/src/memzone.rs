@@ -43,7 +43,7 @@ pub enum MemzoneError {
     /// DPDK has not that much memory in one piece.
     #[error(
         "memzone `{name}` of {bytes} bytes was not to be had: {errno}; DPDK may take {limit_mib} \
-         MiB in all (memory_mib). DPDK says: {log}"
+         MiB in all (ringwayd: raise --memory). DPDK says: {log}"
     )]
     Refused {
         /// The zone's name.

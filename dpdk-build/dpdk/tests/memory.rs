@@ -102,7 +102,7 @@ fn mempools_that_cannot_be_are_refused() {
     }
     let said = create(1_000_000, 9000, 0).to_string();
     assert!(
-        said.contains("1000000 buffers with 9000 bytes") && said.contains("memory_mib"),
+        said.contains("1000000 buffers with 9000 bytes") && said.contains("--memory"),
         "{said}"
     );
 }
