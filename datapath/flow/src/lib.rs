@@ -1,0 +1,28 @@
+//! Flows: OpenFlow-style rules in Open vSwitch's syntax, and what becomes of them.
+//!
+//! ```text
+//!  text ──▶ Change ──▶ FlowTables (control plane) ──▶ Pipeline      an immutable snapshot
+//!                                                       │
+//!  frame ──▶ extract ──▶ PacketKey ──▶ translate ───────┴─▶ Translation: mask, program, rules
+//!                                                                          │
+//!  frame ◀── rewrite (headers, checksums) ◀──────────────────────────── Program
+//! ```
+//!
+//! Nothing here knows DPDK, rings or threads. `translate` neither allocates
+//! nor locks, so that a poll-mode core can call it on a miss.
+
+pub mod action;
+pub mod compose;
+pub mod extract;
+pub mod field;
+pub mod key;
+pub mod matching;
+pub mod pipeline;
+pub mod program;
+pub mod rewrite;
+pub mod rule;
+pub mod stats;
+pub mod table;
+pub mod text;
+pub mod trace;
+pub mod translate;
