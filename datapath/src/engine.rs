@@ -172,8 +172,19 @@ impl Datapath {
         if actual.ports.values().any(|p| p.spec.name == spec.name) {
             return Err(DatapathError::exists("port", &spec.name));
         }
-        let number = (1..MAX_PORTS as u32)
-            .find(|number| !actual.ports.contains_key(number))
+        let free = |number: &u32| !actual.ports.contains_key(number);
+        let wanted = spec.number.filter(|n| (1..MAX_PORTS as u32).contains(n));
+        if let (Some(number), None) = (spec.number, wanted.filter(free)) {
+            let why = match actual.ports.get(&number) {
+                Some(other) => format!("number {number} is port {}'s", other.spec.name),
+                None => format!("number {number} is not between 1 and {}", MAX_PORTS - 1),
+            };
+            let port = spec.name.clone();
+            return Err(DatapathError::BadOption { port, why });
+        }
+        let number = (wanted.into_iter())
+            .chain(1..MAX_PORTS as u32)
+            .find(free)
             .ok_or_else(|| DatapathError::Unavailable {
                 port: spec.name.clone(),
                 why: format!("all {} port numbers are in use", MAX_PORTS - 1),

@@ -19,6 +19,8 @@ pub mod drop_reason;
 mod engine;
 mod error;
 mod fdb;
+mod flow_control;
+pub mod flows;
 mod housekeeping;
 mod lookup;
 mod nic;

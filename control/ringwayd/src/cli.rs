@@ -64,6 +64,7 @@ impl Cli {
             hugepages: self.hugepages,
             memory_mib: self.memory,
             sleep_after: self.sleep_after,
+            ..DatapathConfig::default()
         }
     }
 }

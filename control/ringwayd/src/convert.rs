@@ -155,6 +155,7 @@ pub fn port_to_spec(port: &Port) -> Result<PortSpec, String> {
     Ok(PortSpec {
         name: port.name.clone(),
         bridge: port.bridge.clone(),
+        number: None,
         kind,
     })
 }

@@ -89,6 +89,15 @@ impl Pipeline {
     }
 }
 
+/// Why a rule's time had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// No packet for `idle_timeout` seconds.
+    Idle,
+    /// `hard_timeout` seconds have passed.
+    Hard,
+}
+
 /// Why a change was refused. Nothing was changed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ChangeError {
