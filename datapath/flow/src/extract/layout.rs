@@ -6,11 +6,11 @@
 use super::{ARP, DL_TYPE_NONE, IPV4, IPV6, RARP, is_tpid};
 
 /// ICMPv6 types of neighbour discovery (RFC 4861, 4.3 and 4.4).
-const ND_SOLICIT: u8 = 135;
-const ND_ADVERT: u8 = 136;
+pub(crate) const ND_SOLICIT: u8 = 135;
+pub(crate) const ND_ADVERT: u8 = 136;
 /// Types of the options that hold a link-layer address (RFC 4861, 4.6.1).
-const ND_SOURCE: u8 = 1;
-const ND_TARGET: u8 = 2;
+pub(crate) const ND_SOURCE: u8 = 1;
+pub(crate) const ND_TARGET: u8 = 2;
 
 pub(crate) const PROTO_ICMP: u8 = 1;
 pub(crate) const PROTO_IGMP: u8 = 2;

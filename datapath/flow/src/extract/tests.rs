@@ -106,7 +106,7 @@ mod naive {
         key[3] = number(&ip[12..20]);
         key[4] = u64::from(ip[1]) << 8 | u64::from(ip[8]);
         key[0] |= u64::from(ip[9]);
-        let later = number(&ip[6..8]) % 0x2000 != 0;
+        let later = number(&ip[6..8]) & 0x1fff != 0;
         if later {
             key[0] |= 0x300;
         } else if ip[6] & 0x20 != 0 {
