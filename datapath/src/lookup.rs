@@ -1,90 +1,82 @@
-//! Stage 3: keys → verdicts. Today the bridge's verdict is NORMAL's: learn
-//! the source, look up the destination. (Flows will be looked up before it.)
-
-use ringway_vhost::BURST;
+//! Stage 3, second part: NORMAL. What the flow cache ([`crate::cache`]) says of
+//! a packet is final, except this: it is looked up now, in the bridge's FDB.
 
 use crate::drop_reason::DropReason;
 use crate::fdb::Learned;
 use crate::parse::{Key, Station};
 use crate::snapshot::BridgeView;
-use crate::spec::FailMode;
 
-/// What is to happen to a packet.
+/// Where NORMAL sends a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Destination {
     /// To the port with this number.
-    Output(u32),
+    Port(u32),
     /// To every other port of the bridge.
     Flood,
     /// Nowhere.
     Drop(DropReason),
 }
 
-/// One verdict per packet of a burst.
-pub struct Verdicts([Verdict; BURST]);
-
-impl Default for Verdicts {
-    fn default() -> Self {
-        Self([Verdict::Flood; BURST])
-    }
+/// NORMAL for the packets of a burst that came in on one port, one after the
+/// other.
+///
+/// Packets of a burst come in runs of one conversation: what was just found is
+/// good for the next one.
+pub struct Normal<'b> {
+    pub bridge: &'b BridgeView,
+    pub ingress: u32,
+    pub second: u32,
+    // No station has all bits clear.
+    learned: Station,
+    decided: (Station, Destination),
 }
 
-impl Verdicts {
-    /// The verdict on packet `index`.
+impl<'b> Normal<'b> {
+    /// For a burst from port `ingress` in this second.
     #[inline(always)]
-    pub fn of(&self, index: usize) -> Verdict {
-        self.0[index]
+    pub fn new(bridge: &'b BridgeView, ingress: u32, second: u32) -> Self {
+        Self {
+            bridge,
+            ingress,
+            second,
+            learned: Station::default(),
+            decided: (Station::default(), Destination::Flood),
+        }
     }
-}
 
-/// Decides for a burst that came in on port `ingress` in this second.
-#[inline(always)]
-pub fn lookup(
-    keys: &[Key],
-    bridge: &BridgeView,
-    ingress: u32,
-    second: u32,
-    verdicts: &mut Verdicts,
-) {
-    if bridge.fail_mode == FailMode::Secure {
-        verdicts.0[..keys.len()].fill(Verdict::Drop(DropReason::NoFlow));
-        return;
-    }
-    // Packets of a burst come in runs of one conversation: what was just
-    // found is good for the next one. No station has all bits clear.
-    let mut learned = Station::default();
-    let mut decided = (Station::default(), Verdict::Flood);
-    for (key, verdict) in keys.iter().zip(&mut verdicts.0) {
-        if key.source != learned {
+    /// Learns the source and looks up the destination.
+    #[inline(always)]
+    pub fn decide(&mut self, key: &Key) -> Destination {
+        if key.source != self.learned {
             if !key.source.is_group()
-                && bridge.fdb.learn(key.source, ingress, second) != Learned::Known
+                && self.bridge.fdb.learn(key.source, self.ingress, self.second) != Learned::Known
             {
                 // What was decided may have been about this very station.
-                decided.0 = Station::default();
+                self.decided.0 = Station::default();
             }
-            learned = key.source;
+            self.learned = key.source;
         }
-        if key.destination != decided.0 {
-            decided = (key.destination, normal(key.destination, bridge, ingress));
+        if key.destination != self.decided.0 {
+            self.decided = (key.destination, normal(key.destination, self.bridge, self.ingress));
         }
-        *verdict = decided.1;
+        self.decided.1
     }
 }
 
 /// Where a learning switch sends a frame.
 #[inline(always)]
-fn normal(destination: Station, bridge: &BridgeView, ingress: u32) -> Verdict {
+pub fn normal(destination: Station, bridge: &BridgeView, ingress: u32) -> Destination {
     if destination.is_group() {
         return if destination.is_reserved() {
-            Verdict::Drop(DropReason::ReservedMulticast)
+            Destination::Drop(DropReason::ReservedMulticast)
         } else {
-            Verdict::Flood
+            Destination::Flood
         };
     }
     match bridge.fdb.lookup(destination) {
-        None => Verdict::Flood,
-        Some(port) if port == ingress => Verdict::Drop(DropReason::SameIngress),
-        Some(port) => Verdict::Output(port),
+        None => Destination::Flood,
+        Some(port) if port == ingress => Destination::Drop(DropReason::SameIngress),
+        Some(port) => Destination::Port(port),
     }
 }
 

@@ -289,7 +289,7 @@ impl Packets<'_> {
 
     /// Makes a copy of packet `index`, whose head can be rewritten without the
     /// other's being changed; the body is the same memory. `None`: there is no
-    /// room for one more until [`forget_copies`](Self::forget_copies).
+    /// room for one more until [`keep_copy`](Self::keep_copy).
     pub fn copy_packet(&mut self, index: usize) -> Option<usize> {
         let burst = &mut *self.burst;
         let copy = burst.len + burst.copies;
@@ -302,9 +302,19 @@ impl Packets<'_> {
         Some(copy)
     }
 
-    /// Makes room for copies: those made so far are delivered.
-    pub fn forget_copies(&mut self) {
-        self.burst.copies = 0;
+    /// Makes room for copies, but keeps packet `index`, which may be a copy;
+    /// returns where it is now.
+    pub fn keep_copy(&mut self, index: usize) -> usize {
+        let burst = &mut *self.burst;
+        burst.copies = 0;
+        if index < burst.len {
+            return index;
+        }
+        let kept = burst.len;
+        burst.copies = 1;
+        burst.packets[kept] = burst.packets[index];
+        burst.slots[kept] = burst.slots[index];
+        kept
     }
 
     /// Copies as much of frame `index` into `out` as fits; returns how much.
@@ -483,7 +493,10 @@ mod tests {
                 assert_eq!((out[0], &out[132..]), (0xee, &frame[128..]));
                 assert_eq!(packets.copy_prefix(copy, &mut out[..7]), 7);
                 while packets.copy_packet(0).is_some() {}
-                packets.forget_copies();
+                assert_eq!(packets.keep_copy(copy + 1), BURST);
+                assert_eq!(packets.head(BURST), packets.head(0));
+                assert_eq!(packets.copy_packet(0), Some(BURST + 1));
+                assert_eq!(packets.keep_copy(0), 0);
                 assert_eq!(packets.copy_packet(0), Some(BURST));
             },
         );

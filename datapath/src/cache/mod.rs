@@ -43,6 +43,7 @@ use crate::clock::CoarseClock;
 use crate::counters::{Counter, PmdCounterCells};
 use crate::cpu::{prefetch, tsc};
 use crate::snapshot::{BridgeView, Snapshot};
+use crate::watch::FoundBy;
 
 pub use self::read::{MegaflowRecord, hold, read_all};
 
@@ -124,6 +125,10 @@ pub struct Found {
     /// The entry that each packet is counted in, or [`NONE`].
     entries: [u32; BURST],
     verdicts: [Verdict; BURST],
+    /// Packets found in the exact-match cache, and by a mask.
+    emc: u32,
+    mask: u32,
+    catch_all: bool,
 }
 
 impl Default for Found {
@@ -131,6 +136,9 @@ impl Default for Found {
         Self {
             entries: [NONE; BURST],
             verdicts: [Verdict::Lost; BURST],
+            emc: 0,
+            mask: 0,
+            catch_all: false,
         }
     }
 }
@@ -147,9 +155,21 @@ impl Found {
         Some(self.entries[index]).filter(|entry| *entry != NONE)
     }
 
-    /// The same verdict for all.
+    /// How its megaflow was found.
+    pub fn found_by(&self, index: usize) -> FoundBy {
+        match () {
+            () if self.catch_all => FoundBy::CatchAll,
+            () if self.emc >> index & 1 == 1 => FoundBy::Emc,
+            () if self.mask >> index & 1 == 1 => FoundBy::Mask,
+            () => FoundBy::Upcall,
+        }
+    }
+
+    /// The one megaflow's verdict for all.
     #[inline(always)]
-    pub fn fill(&mut self, count: usize, verdict: Verdict) {
+    pub fn fill(&mut self, count: usize, entry: u32, verdict: Verdict) {
+        self.catch_all = true;
+        self.entries[..count].fill(entry);
         self.verdicts[..count].fill(verdict);
     }
 }
@@ -286,11 +306,14 @@ impl FlowCache {
             stale: 0,
         };
         found.entries = [NONE; BURST];
+        found.catch_all = false;
+        let all = pending.packets;
         if core.bridges[place].order().len() > 1 {
             core.emc(&parts, keys, place, view, table, found, &mut pending, now);
             let hits = count as u64 - u64::from(pending.packets.count_ones());
             counters.lookups.emc_hits.add(hits);
         }
+        found.emc = all & !pending.packets;
         let emc_missed = pending.packets.count_ones();
         if emc_missed > 0 {
             let probes = core.masks(&parts, keys, place, view, table, found, &mut pending, now);
@@ -298,6 +321,7 @@ impl FlowCache {
             let hits = emc_missed - pending.packets.count_ones();
             counters.lookups.megaflow_hits.add(hits.into());
         }
+        found.mask = all & !pending.packets & !found.emc;
         core.budget.known(count as u32 - pending.packets.count_ones());
         if pending.packets != 0 {
             core.upcalls(&parts, keys, lens, place, view, table, found, pending, counters, now);
@@ -355,7 +379,7 @@ impl FlowCache {
         let parts = table.parts();
         let end = table.high_water.load(Ordering::Relaxed) as usize;
         let flush = table.flush.load(Ordering::Acquire);
-        if flush && move_counts(table, || ()).is_none() {
+        if flush && table.holds.load(Ordering::SeqCst) > 0 {
             return;
         }
         let slice = match flush {
@@ -376,10 +400,14 @@ impl FlowCache {
             let idle = used_now(now).wrapping_sub(meta.used);
             let goes = flush || idle > core.sweep.max_idle || match view {
                 None => true,
-                Some(view) => !is_current(entry, meta, view),
+                Some(view) => {
+                    meta.version != view.pipeline.version() as u16
+                        && !core.is_current(entry, meta, view)
+                }
             };
             if goes {
-                core.evict(table, &parts, at as u32, view, now);
+                // With a reader at work it goes the next time.
+                move_counts(table, || core.evict(table, &parts, at as u32, view, now));
             }
         }
         core.sweep.at += slice;
