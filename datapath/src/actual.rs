@@ -6,11 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dpdk::{Eal, Mempool};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
+use ringway_flow::pipeline::FlowTables;
+use ringway_flow::stats::StatsTable;
 
+use crate::cache;
 use crate::clock::CoarseClock;
 use crate::cpu::tsc;
 use crate::error::DatapathError;
 use crate::fdb::Fdb;
+use crate::inject::Injector;
 use crate::meter::Meter;
 use crate::port::{Backing, Port};
 use crate::publish::{PmdShared, publish};
@@ -54,6 +58,8 @@ pub struct Inner {
     pub clock: CoarseClock,
     pub pmds: Vec<Arc<PmdShared>>,
     pub actual: Mutex<Actual>,
+    /// What it takes to send a packet from the control plane.
+    pub injector: Mutex<Injector>,
 }
 
 /// Most bridges: [`crate::cache::BRIDGES`].
@@ -99,7 +105,11 @@ impl Actual {
     /// An id for another bridge: not the last one's, nor one in the place of a
     /// living bridge's.
     pub fn new_bridge_id(&mut self) -> Option<u16> {
-        let taken: Vec<u16> = self.bridges.values().map(|bridge| bridge.id % BRIDGES).collect();
+        let taken: Vec<u16> = self
+            .bridges
+            .values()
+            .map(|bridge| bridge.id % BRIDGES)
+            .collect();
         let mut ids = (0..BRIDGES).map(|n| self.last_bridge_id.wrapping_add(1 + n));
         let id = ids.find(|id| *id != 0 && !taken.contains(&(id % BRIDGES)))?;
         self.last_bridge_id = id;
@@ -177,6 +187,11 @@ impl Actual {
 }
 
 impl Inner {
+    /// Milliseconds of the datapath's clock.
+    pub fn now_ms(&self) -> u64 {
+        self.clock.ms_at(tsc())
+    }
+
     pub fn second(&self) -> u32 {
         let mut clock = self.clock;
         clock.seconds_at(tsc())

@@ -40,7 +40,15 @@ impl Surroundings<'_> {
         keys: &[Key; BURST_PACKETS],
         bridge: &BridgeView,
     ) {
-        tx::flush(lists, packets, keys, self.snapshot, bridge.id, self.pmd, self.own);
+        tx::flush(
+            lists,
+            packets,
+            keys,
+            self.snapshot,
+            bridge.id,
+            self.pmd,
+            self.own,
+        );
     }
 }
 

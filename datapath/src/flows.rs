@@ -57,6 +57,8 @@ pub struct GroupStatus {
     pub counts: Counts,
     /// Its buckets' counts, in their order.
     pub buckets: Vec<Counts>,
+    /// Since it was added.
+    pub age: Duration,
 }
 
 /// A meter as the datapath has it.

@@ -24,6 +24,7 @@ mod fdb;
 mod flow_control;
 pub mod flows;
 mod housekeeping;
+mod inject;
 mod lookup;
 mod meter;
 mod nic;
@@ -32,6 +33,8 @@ mod parse;
 mod pmd;
 mod port;
 mod publish;
+#[cfg(test)]
+mod rig;
 mod rx;
 mod snapshot;
 pub mod spec;

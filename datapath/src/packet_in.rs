@@ -56,7 +56,8 @@ impl PacketInRing {
     pub fn put(&self, meta: PacketInMeta, bytes: &[u8]) -> bool {
         let put = self.put.load(Ordering::Relaxed);
         if put - self.taken.load(Ordering::Acquire) >= SLOTS as u64 {
-            self.lost.store(self.lost.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            self.lost
+                .store(self.lost.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             return false;
         }
         let slot = &self.slots[put as usize % SLOTS];
@@ -69,7 +70,10 @@ impl PacketInRing {
         let (whole, rest) = bytes.as_chunks::<8>();
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
-        let data = whole.iter().chain([&last]).map(|bytes| u64::from_le_bytes(*bytes));
+        let data = whole
+            .iter()
+            .chain([&last])
+            .map(|bytes| u64::from_le_bytes(*bytes));
         for (to, word) in slot.iter().zip(words.into_iter().chain(data)) {
             to.store(word, Ordering::Relaxed);
         }

@@ -90,7 +90,9 @@ impl Key {
         hash = step(hash, words[3]);
         hash = step(hash, words[4] >> 32 | words[0] << 32);
         if words[0] >> 16 & 0xffff == u64::from(ETHERTYPE_IPV6) {
-            hash = words[8..12].iter().fold(hash, |hash, word| step(hash, *word));
+            hash = words[8..12]
+                .iter()
+                .fold(hash, |hash, word| step(hash, *word));
         }
         Self {
             destination,

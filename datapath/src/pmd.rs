@@ -53,7 +53,9 @@ pub fn run(
             } else {
                 counters.idle_cycles.add(after - now);
             }
-            workspace.cache().poll_took(after, after - now, received > 0);
+            workspace
+                .cache()
+                .poll_took(after, after - now, received > 0);
             now = after;
         }
         workspace.cache().keep(&plan.snapshot, now);

@@ -13,9 +13,9 @@ use ringway_vhost::SplitRing;
 
 use crate::counters::PortCounterTable;
 use crate::fdb::Fdb;
+use crate::meter::Meter;
 use crate::nic::Nic;
 use crate::watch::Watch;
-use crate::meter::Meter;
 
 /// Port numbers are below this; 0 is never used.
 pub const MAX_PORTS: usize = 1024;

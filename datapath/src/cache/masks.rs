@@ -171,10 +171,19 @@ impl BridgeMasks {
         }
         let wide_enough = |number: &&u16| {
             let mask = pool.get(**number);
-            mask.bits.0.iter().zip(bits.0).all(|(has, needs)| has & needs == needs)
+            mask.bits
+                .0
+                .iter()
+                .zip(bits.0)
+                .all(|(has, needs)| has & needs == needs)
         };
         let bits_of = |number: &&u16| -> u32 {
-            pool.get(**number).bits.0.iter().map(|word| word.count_ones()).sum()
+            pool.get(**number)
+                .bits
+                .0
+                .iter()
+                .map(|word| word.count_ones())
+                .sum()
         };
         if let Some(number) = self.order.iter().filter(wide_enough).min_by_key(bits_of) {
             return Some((*number, false));
@@ -254,7 +263,10 @@ mod tests {
             pool.get_mut(number).uses += 1;
         }
         assert_eq!(masks.order().len(), MAX_MASKS + 1);
-        assert_eq!(pool.get(*masks.order().last().unwrap()).bits, PacketKey::ALL);
+        assert_eq!(
+            pool.get(*masks.order().last().unwrap()).bits,
+            PacketKey::ALL
+        );
     }
 
     #[test]

@@ -45,7 +45,8 @@ use crate::cpu::{prefetch, tsc};
 use crate::snapshot::{BridgeView, Snapshot};
 use crate::watch::FoundBy;
 
-pub use self::read::{MegaflowRecord, hold, read_all};
+pub use self::masks::MAX_MASKS;
+pub use self::read::{Hold, MegaflowRecord, hold, read_all};
 
 /// Bridges that a core caches for at the same time.
 pub const BRIDGES: usize = 256;
@@ -265,7 +266,22 @@ impl FlowCache {
         {
             return None;
         }
-        let key = PacketKey([u64::from(view.id) << 48, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let key = PacketKey([
+            u64::from(view.id) << 48,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ]);
         let parts = self.table.parts();
         let entry = core.probe(&parts, mask.hash(&key), &key)?;
         let meta = Meta::load(&parts.entries[entry as usize]);
@@ -322,9 +338,12 @@ impl FlowCache {
             counters.lookups.megaflow_hits.add(hits.into());
         }
         found.mask = all & !pending.packets & !found.emc;
-        core.budget.known(count as u32 - pending.packets.count_ones());
+        core.budget
+            .known(count as u32 - pending.packets.count_ones());
         if pending.packets != 0 {
-            core.upcalls(&parts, keys, lens, place, view, table, found, pending, counters, now);
+            core.upcalls(
+                &parts, keys, lens, place, view, table, found, pending, counters, now,
+            );
         }
         count_burst(&parts, found, lens, count, now);
     }
@@ -398,13 +417,15 @@ impl FlowCache {
             let bridge = (entry[0].load(Ordering::Relaxed) >> 48) as u16;
             let view = snapshot.bridges.iter().find(|view| view.id == bridge);
             let idle = used_now(now).wrapping_sub(meta.used);
-            let goes = flush || idle > core.sweep.max_idle || match view {
-                None => true,
-                Some(view) => {
-                    meta.version != view.pipeline.version() as u16
-                        && !core.is_current(entry, meta, view)
-                }
-            };
+            let goes = flush
+                || idle > core.sweep.max_idle
+                || match view {
+                    None => true,
+                    Some(view) => {
+                        meta.version != view.pipeline.version() as u16
+                            && !core.is_current(entry, meta, view)
+                    }
+                };
             if goes {
                 // With a reader at work it goes the next time.
                 move_counts(table, || core.evict(table, &parts, at as u32, view, now));
@@ -419,7 +440,11 @@ impl FlowCache {
             return;
         }
         core.sweep.tidy_in = 100;
-        for masks in core.bridges.iter_mut().filter(|masks| masks.order().len() > 1) {
+        for masks in core
+            .bridges
+            .iter_mut()
+            .filter(|masks| masks.order().len() > 1)
+        {
             masks.tidy(&mut core.pool);
         }
     }
@@ -523,7 +548,17 @@ impl Core {
         }
         for i in bits(pending.packets) {
             if let Some(meta) = self.is_of(parts, candidates[i], &keys[i]) {
-                self.take(parts, candidates[i], meta, i, view, table, found, pending, now);
+                self.take(
+                    parts,
+                    candidates[i],
+                    meta,
+                    i,
+                    view,
+                    table,
+                    found,
+                    pending,
+                    now,
+                );
             }
         }
     }
@@ -582,7 +617,17 @@ impl Core {
                         None => continue,
                     },
                 };
-                if self.take(parts, candidates[i], meta, i, view, table, found, pending, now) {
+                if self.take(
+                    parts,
+                    candidates[i],
+                    meta,
+                    i,
+                    view,
+                    table,
+                    found,
+                    pending,
+                    now,
+                ) {
                     hits += 1;
                     if round > 1 {
                         let union = self.bridges[place].union();
@@ -668,7 +713,10 @@ impl Core {
         let version = view.pipeline.version();
         let mask = &self.pool.get(meta.mask).bits.0;
         let (key, dependencies) = (table::key(entry).0, dependencies(entry));
-        if view.pipeline.is_stale(made(entry), &dependencies, &key, mask) {
+        if view
+            .pipeline
+            .is_stale(made(entry), &dependencies, &key, mask)
+        {
             return false;
         }
         table::set_made(entry, version);
@@ -699,7 +747,19 @@ impl Core {
         let mut installed = false;
         for i in bits(pending.packets) {
             // A packet before it may have been of the same flow.
-            if installed && self.find_installed(parts, &keys[i], place, i, view, table, found, &mut pending, now) {
+            if installed
+                && self.find_installed(
+                    parts,
+                    &keys[i],
+                    place,
+                    i,
+                    view,
+                    table,
+                    found,
+                    &mut pending,
+                    now,
+                )
+            {
                 counters.lookups.megaflow_hits.add(1);
                 continue;
             }
@@ -710,7 +770,13 @@ impl Core {
             }
             counters.lookups.missed.add(1);
             let translation = &mut *self.translation;
-            translate(&view.pipeline, &keys[i], Start::Tables, translation, &mut Untraced);
+            translate(
+                &view.pipeline,
+                &keys[i],
+                Start::Tables,
+                translation,
+                &mut Untraced,
+            );
             match self.install(table, parts, &keys[i], place, now) {
                 Some(entry) => {
                     installed = true;
@@ -822,7 +888,9 @@ impl Core {
         let flows = table.flows.load(Ordering::Relaxed);
         table.flows.store(flows + 1, Ordering::Relaxed);
         if table.high_water.load(Ordering::Relaxed) <= entry_number.into() {
-            table.high_water.store(u64::from(entry_number) + 1, Ordering::Relaxed);
+            table
+                .high_water
+                .store(u64::from(entry_number) + 1, Ordering::Relaxed);
         }
         Some(entry_number)
     }
@@ -839,7 +907,14 @@ impl Core {
         };
         let entry = &parts.entries[number as usize];
         let none = Default::default();
-        write_facts(entry, &PacketKey::default(), &none, (program_len(translation), 0), 0, 0);
+        write_facts(
+            entry,
+            &PacketKey::default(),
+            &none,
+            (program_len(translation), 0),
+            0,
+            0,
+        );
         write_loose(&mut self.free, parts, entry, translation);
         self.loose.push(number);
         Verdict::Program(number)
@@ -889,7 +964,9 @@ impl Core {
         self.free_blocks(parts, number);
         release(entry);
         let flows = table.flows.load(Ordering::Relaxed);
-        table.flows.store(flows.saturating_sub(1), Ordering::Relaxed);
+        table
+            .flows
+            .store(flows.saturating_sub(1), Ordering::Relaxed);
     }
 
     fn let_go(&mut self, parts: &Parts<'_>, table: &CacheTable, place: usize, mask: u16) {
@@ -943,7 +1020,10 @@ fn remember(parts: &Parts<'_>, hash: u32, entry: u32) {
     let bucket = parts.emc_bucket(hash);
     let same = |slot: u64| (slot >> 32) as u32 == hash;
     let slots = bucket.iter().map(|slot| slot.load(Ordering::Relaxed));
-    let at = slots.clone().position(same).or_else(|| slots.clone().position(|slot| slot == 0));
+    let at = slots
+        .clone()
+        .position(same)
+        .or_else(|| slots.clone().position(|slot| slot == 0));
     // Which one goes is as good as random: the hash's upper bits.
     let at = at.unwrap_or(hash as usize >> 29);
     let hint = u64::from(hash) << 32 | u64::from(entry + 1);

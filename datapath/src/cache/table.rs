@@ -327,7 +327,9 @@ impl Payload {
 
     pub fn counted(&self) -> impl Iterator<Item = u32> {
         let words = self.words.get(self.program..).unwrap_or(&[]);
-        let pairs = words.iter().flat_map(|word| [(word >> 32) as u32, *word as u32]);
+        let pairs = words
+            .iter()
+            .flat_map(|word| [(word >> 32) as u32, *word as u32]);
         pairs.take(self.counted)
     }
 }
@@ -335,7 +337,9 @@ impl Payload {
 /// How many words `program` and `counted` take, in blocks beyond the entry.
 pub fn blocks_needed(program: usize, counted: usize) -> usize {
     let payload = program + counted.div_ceil(2);
-    payload.saturating_sub(ENTRY_WORDS - PAYLOAD).div_ceil(ENTRY_WORDS - 1)
+    payload
+        .saturating_sub(ENTRY_WORDS - PAYLOAD)
+        .div_ceil(ENTRY_WORDS - 1)
 }
 
 /// Writes program and cells into an entry and `blocks`, of which there are as
@@ -347,9 +351,9 @@ pub fn write_payload(
     program: &[u64],
     counted: &[u32],
 ) {
-    let cells = counted.chunks(2).map(|pair| {
-        u64::from(pair[0]) << 32 | u64::from(pair.get(1).copied().unwrap_or(0))
-    });
+    let cells = counted
+        .chunks(2)
+        .map(|pair| u64::from(pair[0]) << 32 | u64::from(pair.get(1).copied().unwrap_or(0)));
     let mut words = program.iter().copied().chain(cells);
     let mut fill = |block: &[AtomicU64]| {
         for (to, word) in block.iter().zip(&mut words) {
