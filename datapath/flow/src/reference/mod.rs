@@ -325,7 +325,10 @@ impl<'a> Way<'a> {
             GroupType::All | GroupType::Indirect => group.buckets.iter().collect(),
             GroupType::Select => {
                 let index = (self.bridge.choose)(group, &self.packet.key);
-                index.map(|index| &group.buckets[index]).into_iter().collect()
+                index
+                    .map(|index| &group.buckets[index])
+                    .into_iter()
+                    .collect()
             }
             GroupType::FastFailover => {
                 let mut buckets = group.buckets.iter();

@@ -221,12 +221,7 @@ impl Packet {
 
     /// Computes all checksums anew.
     fn sum_up(&mut self) {
-        let Places {
-            l3,
-            l4,
-            proto,
-            end,
-        } = self.places();
+        let Places { l3, l4, proto, end } = self.places();
         let v4 = match self.rest[..2] {
             [0x08, 0x00] => true,
             [0x86, 0xdd] => false,
