@@ -11,7 +11,7 @@ use ringway_flow::action::Action;
 use ringway_flow::key::PORT_LOCAL;
 use ringway_flow::pipeline::TABLES;
 use ringway_flow::rule::{Change, FlowSpec, Rule};
-use ringway_flow::stats::{Counts, StatsId};
+use ringway_flow::stats::{Counts, StatsCell, StatsId, StatsTable};
 use ringway_flow::translate::Start;
 
 use crate::actual::{Actual, Bridge, Inner, lock};
@@ -45,12 +45,12 @@ impl Inner {
 
     /// What a bridge's living megaflows have counted. `then` sees it while no
     /// counts move, so that it adds up with the cells.
-    fn with_living<T>(&self, bridge: &Bridge, then: impl FnOnce(&Living) -> T) -> T {
+    fn with_living<T>(&self, cells: &Cells, then: impl FnOnce(&Living) -> T) -> T {
         let now_ms = self.now_ms();
         let mut living = Living::new();
         let held = self.read_megaflows(|_, record| {
-            if record.bridge == bridge.id && record.packets > 0 {
-                self.add_living(&mut living, bridge, &record, now_ms);
+            if record.bridge == cells.bridge && record.packets > 0 {
+                self.add_living(&mut living, cells, &record, now_ms);
             }
         });
         let done = then(&living);
@@ -61,13 +61,13 @@ impl Inner {
     fn add_living(
         &self,
         living: &mut Living,
-        bridge: &Bridge,
+        cells: &Cells,
         record: &MegaflowRecord,
         now_ms: u64,
     ) {
         let idle_ms = record.idle_cycles * 1000 / self.eal.tsc_hz().max(1);
         for id in &record.counted {
-            let cell = bridge.stats.cell(*id);
+            let cell = cells.stats.cell(*id);
             if cell.is_some_and(|cell| cell.counts_for(record.version)) {
                 let counts = living.entry(*id).or_default();
                 counts.packets += record.packets;
@@ -78,26 +78,43 @@ impl Inner {
     }
 }
 
-/// A cell's counts with those of living megaflows.
-fn counts(bridge: &Bridge, living: &Living, id: StatsId) -> Counts {
-    let cell = bridge.stats.cell(id);
-    let mut counts = cell.map(|cell| cell.read()).unwrap_or_default();
-    if let Some(more) = living.get(&id) {
-        counts.packets += more.packets;
-        counts.bytes += more.bytes;
-        counts.used_ms = counts.used_ms.max(more.used_ms);
-    }
-    counts
+/// A bridge's cells.
+struct Cells {
+    bridge: u16,
+    stats: Arc<StatsTable>,
 }
 
-fn rule_status(bridge: &Bridge, living: &Living, rule: Arc<Rule>, now_ms: u64) -> RuleStatus {
-    let counts = counts(bridge, living, rule.stats);
-    let since = |ms: u64| Duration::from_millis(now_ms.saturating_sub(ms));
-    RuleStatus {
-        age: since(rule.created_ms),
-        idle: since(counts.used_ms.max(rule.created_ms)),
-        counts,
-        rule,
+impl Bridge {
+    fn cells(&self) -> Cells {
+        Cells {
+            bridge: self.id,
+            stats: Arc::clone(&self.stats),
+        }
+    }
+}
+
+impl Cells {
+    /// A cell's counts with those of living megaflows.
+    fn counts(&self, living: &Living, id: StatsId) -> Counts {
+        let cell = self.stats.cell(id);
+        let mut counts = cell.map(StatsCell::read).unwrap_or_default();
+        if let Some(more) = living.get(&id) {
+            counts.packets += more.packets;
+            counts.bytes += more.bytes;
+            counts.used_ms = counts.used_ms.max(more.used_ms);
+        }
+        counts
+    }
+
+    fn rule_status(&self, living: &Living, rule: Arc<Rule>, now_ms: u64) -> RuleStatus {
+        let counts = self.counts(living, rule.stats);
+        let since = |ms: u64| Duration::from_millis(now_ms.saturating_sub(ms));
+        RuleStatus {
+            age: since(rule.created_ms),
+            idle: since(counts.used_ms.max(rule.created_ms)),
+            counts,
+            rule,
+        }
     }
 }
 
@@ -121,14 +138,9 @@ impl Datapath {
         let mut actual = lock(&inner.actual);
         let known = (actual.bridges.get_mut(bridge))
             .ok_or_else(|| FlowChangeError::NoBridge(bridge.to_owned()))?;
-        // Tables share what is the same: a copy is cheap, and nobody's until
-        // it has been stored.
-        let mut tables = known.tables.clone();
-        let applied = tables
-            .apply(changes, now_ms)
+        let applied = (known.tables.apply_if(changes, now_ms, store))
+            .map_err(FlowChangeError::NotStored)?
             .map_err(|(index, error)| FlowChangeError::Refused { index, error })?;
-        store().map_err(FlowChangeError::NotStored)?;
-        let old = std::mem::replace(&mut known.tables, tables);
         known.take_over_meters(changes, inner.eal.tsc_hz(), now_ms);
         inner.publish(&mut actual);
         if !applied.removed.is_empty()
@@ -136,9 +148,6 @@ impl Datapath {
         {
             inner.settle(known, &applied.removed);
         }
-        drop(actual);
-        // Freed when no lock is held: it may be many rules.
-        drop(old);
         Ok(FlowsChanged {
             added: applied.added as u64,
             modified: applied.modified as u64,
@@ -152,12 +161,13 @@ impl Datapath {
         let inner = &self.inner;
         let actual = lock(&inner.actual);
         let bridge = bridge(&actual, name)?;
+        let cells = bridge.cells();
         let rules = bridge.tables.rules(filter);
         let now_ms = inner.now_ms();
-        Ok(inner.with_living(bridge, |living| {
+        Ok(inner.with_living(&cells, |living| {
             let rules = rules.into_iter();
             rules
-                .map(|rule| rule_status(bridge, living, rule, now_ms))
+                .map(|rule| cells.rule_status(living, rule, now_ms))
                 .collect()
         }))
     }
@@ -166,14 +176,15 @@ impl Datapath {
     pub fn groups(&self, name: &str) -> Result<Vec<GroupStatus>, DatapathError> {
         let actual = lock(&self.inner.actual);
         let bridge = bridge(&actual, name)?;
+        let cells = bridge.cells();
         let now_ms = self.inner.now_ms();
-        Ok(self.inner.with_living(bridge, |living| {
+        Ok(self.inner.with_living(&cells, |living| {
             let groups = bridge.tables.groups().into_iter();
             let status = groups.map(|group| GroupStatus {
                 spec: group.spec.clone(),
-                counts: counts(bridge, living, group.stats),
+                counts: cells.counts(living, group.stats),
                 buckets: (group.bucket_stats.iter())
-                    .map(|id| counts(bridge, living, *id))
+                    .map(|id| cells.counts(living, *id))
                     .collect(),
                 age: Duration::from_millis(now_ms.saturating_sub(group.created_ms)),
             });
@@ -212,18 +223,19 @@ impl Datapath {
     pub fn tables(&self, name: &str) -> Result<Vec<TableStatus>, DatapathError> {
         let actual = lock(&self.inner.actual);
         let bridge = bridge(&actual, name)?;
+        let cells = bridge.cells();
         let pipeline = bridge.tables.pipeline();
         let rules = bridge.tables.rules(&FlowSpec::default());
-        Ok(self.inner.with_living(bridge, |living| {
+        Ok(self.inner.with_living(&cells, |living| {
             let mut matched: BTreeMap<u8, u64> = BTreeMap::new();
             for rule in &rules {
                 *matched.entry(rule.table).or_default() +=
-                    counts(bridge, living, rule.stats).packets;
+                    cells.counts(living, rule.stats).packets;
             }
             let status = (0..TABLES as u8).map(|table| {
                 let now = matched.get(&table).copied().unwrap_or(0);
                 let matched = now + bridge.tables.table_base(table);
-                let missed = counts(bridge, living, pipeline.miss_stats(table)).packets;
+                let missed = cells.counts(living, pipeline.miss_stats(table)).packets;
                 TableStatus {
                     table,
                     active: bridge.tables.table_len(table),
@@ -243,29 +255,21 @@ impl Datapath {
         let now_ms = inner.now_ms();
         let mut actual = lock(&inner.actual);
         let mut expired = Vec::new();
-        let names: Vec<String> = actual.bridges.keys().cloned().collect();
-        for name in names {
-            let Some(known) = actual.bridges.get(&name) else {
-                continue;
-            };
-            let mut tables = known.tables.clone();
+        for (name, bridge) in &mut actual.bridges {
+            let cells = bridge.cells();
             // Asked for only if some rule's time may have come.
             let all = OnceCell::new();
-            let living = || all.get_or_init(|| inner.with_living(known, Living::clone));
-            let gone = tables.expire(now_ms, &|id| counts(known, living(), id).used_ms);
-            if gone.is_empty() {
-                continue;
-            }
-            let of_bridge = gone.iter().map(|(rule, expiry)| ExpiredRule {
-                bridge: name.clone(),
-                status: rule_status(known, living(), Arc::clone(rule), now_ms),
-                expiry: *expiry,
-            });
-            expired.extend(of_bridge);
-            let rules: Vec<Arc<Rule>> = gone.into_iter().map(|(rule, _)| rule).collect();
-            if let Some(known) = actual.bridges.get_mut(&name) {
-                known.tables = tables;
-                inner.settle(known, &rules);
+            let living = || all.get_or_init(|| inner.with_living(&cells, Living::clone));
+            let used = |id| cells.counts(living(), id).used_ms;
+            let gone = bridge.tables.expire(now_ms, &used);
+            for (rule, expiry) in gone {
+                let status = cells.rule_status(living(), rule, now_ms);
+                (bridge.tables).settle_removed(&status.rule, status.counts);
+                expired.push(ExpiredRule {
+                    bridge: name.clone(),
+                    status,
+                    expiry,
+                });
             }
         }
         if !expired.is_empty() {
@@ -460,10 +464,10 @@ impl Datapath {
 impl Inner {
     /// Rules are gone: what they counted stays in their tables' sums.
     fn settle(&self, bridge: &mut Bridge, removed: &[Arc<Rule>]) {
-        let last: Vec<Counts> = self.with_living(bridge, |living| {
-            (removed.iter())
-                .map(|rule| counts(bridge, living, rule.stats))
-                .collect()
+        let cells = bridge.cells();
+        let last: Vec<Counts> = self.with_living(&cells, |living| {
+            let counts = |rule: &Arc<Rule>| cells.counts(living, rule.stats);
+            removed.iter().map(counts).collect()
         });
         for (rule, counts) in removed.iter().zip(last) {
             bridge.tables.settle_removed(rule, counts);

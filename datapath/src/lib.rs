@@ -27,6 +27,8 @@ mod housekeeping;
 mod inject;
 mod lookup;
 mod meter;
+#[cfg(test)]
+mod model_tests;
 mod nic;
 mod packet_in;
 mod parse;

@@ -2,7 +2,7 @@
 //! frames out, one bridge.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringway_flow::action::Action;
@@ -13,10 +13,11 @@ use ringway_flow::stats::StatsTable;
 use ringway_vhost::{BURST, BURST_PACKETS, Burst};
 
 use crate::action::{self, TxLists};
+use crate::actual::lock;
 use crate::cache::table::{CacheTable, Shape};
 use crate::cache::{FlowCache, Found};
 use crate::clock::CoarseClock;
-use crate::counters::{PmdCounterCells, QueueCounters};
+use crate::counters::{PmdCounterCells, PortCounterTable, QueueCounters};
 use crate::cpu::tsc;
 use crate::drop_reason::DropReason;
 use crate::execute::Surroundings;
@@ -24,7 +25,7 @@ use crate::fdb::Fdb;
 use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
 use crate::parse::{self, Key};
-use crate::snapshot::{BridgeView, Snapshot};
+use crate::snapshot::{BridgeView, Output, PortView, Snapshot};
 use crate::table_memory::TableMemory;
 
 /// The rules of a bridge whose fail mode is standalone.
@@ -96,6 +97,15 @@ impl Rig {
             meters: Vec::new(),
             members: members.to_vec(),
         });
+        for number in 0..=members.iter().copied().max().unwrap_or(0) {
+            let port = members.contains(&number).then(|| PortView {
+                bridge: 0,
+                bridge_id: 1,
+                output: Output::Sink(Mutex::default()),
+                counters: Arc::new(PortCounterTable::new(1, 1)),
+            });
+            rig.snapshot.ports.push(port);
+        }
         rig.change(&rules);
         rig
     }
@@ -187,16 +197,18 @@ impl Rig {
                     None,
                     &with,
                 );
-                while let Some((port, list)) = lists.pop() {
-                    for index in list {
-                        let mut frame = vec![0; packets.frame_len(index.into())];
-                        assert!(packets.copy_frame(index.into(), &mut frame));
-                        outcome.sent.entry(port).or_default().push(frame);
-                    }
-                }
+                with.flush(lists, packets, keys, bridge);
                 cache.finish();
             },
         );
+        for (number, port) in snapshot.ports.iter().enumerate() {
+            if let Some(Output::Sink(frames)) = port.as_ref().map(|port| &port.output) {
+                let frames = std::mem::take(&mut *lock(frames));
+                if !frames.is_empty() {
+                    outcome.sent.insert(number as u32, frames);
+                }
+            }
+        }
         outcome.replicated = self.counters.replicated.get() - replicated;
         for (reason, count) in self.queue.rx_drops.nonzero() {
             let old = before.iter().find(|(old, _)| *old == reason);

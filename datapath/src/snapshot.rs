@@ -67,6 +67,9 @@ pub enum Output {
     Guest(Vec<(u16, Arc<SplitRing>)>),
     /// A DPDK device.
     Nic(Arc<Nic>),
+    /// A test that wants to see them.
+    #[cfg(test)]
+    Sink(std::sync::Mutex<Vec<Vec<u8>>>),
 }
 
 /// Where frames come from.
