@@ -58,13 +58,7 @@ impl Inner {
         done
     }
 
-    fn add_living(
-        &self,
-        living: &mut Living,
-        cells: &Cells,
-        record: &MegaflowRecord,
-        now_ms: u64,
-    ) {
+    fn add_living(&self, living: &mut Living, cells: &Cells, record: &MegaflowRecord, now_ms: u64) {
         let idle_ms = record.idle_cycles * 1000 / self.eal.tsc_hz().max(1);
         for id in &record.counted {
             let cell = cells.stats.cell(*id);
@@ -229,8 +223,7 @@ impl Datapath {
         Ok(self.inner.with_living(&cells, |living| {
             let mut matched: BTreeMap<u8, u64> = BTreeMap::new();
             for rule in &rules {
-                *matched.entry(rule.table).or_default() +=
-                    cells.counts(living, rule.stats).packets;
+                *matched.entry(rule.table).or_default() += cells.counts(living, rule.stats).packets;
             }
             let status = (0..TABLES as u8).map(|table| {
                 let now = matched.get(&table).copied().unwrap_or(0);

@@ -34,7 +34,12 @@ impl Stations {
         if source[0] & 1 == 0 && source != [0; 6] {
             self.0.insert((source, vlan), ingress);
         }
-        let others = || MEMBERS.into_iter().filter(|port| *port != ingress).collect();
+        let others = || {
+            MEMBERS
+                .into_iter()
+                .filter(|port| *port != ingress)
+                .collect()
+        };
         if destination[..5] == [1, 0x80, 0xc2, 0, 0] && destination[5] < 16 {
             return Vec::new();
         }
@@ -76,7 +81,10 @@ fn expect(
             let ports = match output.to {
                 To::Port(port) => vec![port.into()],
                 To::Normal => stations.forward(&output.frame, ingress.into()),
-                To::Flood => MEMBERS.into_iter().filter(|p| *p != u32::from(ingress)).collect(),
+                To::Flood => MEMBERS
+                    .into_iter()
+                    .filter(|p| *p != u32::from(ingress))
+                    .collect(),
                 To::Controller(..) => {
                     controllers += 1;
                     Vec::new()
@@ -114,7 +122,10 @@ fn change(rules: &mut Rules, what: u8, which: usize, action: Action) -> Option<C
         // Its actions become others.
         1 => {
             rule.actions = vec![action];
-            Some(Change::Flow(FlowCommand::ModifyStrict, Box::new(rule.clone())))
+            Some(Change::Flow(
+                FlowCommand::ModifyStrict,
+                Box::new(rule.clone()),
+            ))
         }
         // One comes that matches as much and counts for more.
         _ => {
@@ -123,9 +134,8 @@ fn change(rules: &mut Rules, what: u8, which: usize, action: Action) -> Option<C
                 actions: vec![action],
                 ..rule.clone()
             };
-            let same = |other: &FlowSpec| {
-                (other.table, other.priority) == (rule.table, rule.priority)
-            };
+            let same =
+                |other: &FlowSpec| (other.table, other.priority) == (rule.table, rule.priority);
             if rules.rules.iter().any(same) {
                 return None;
             }
@@ -137,10 +147,19 @@ fn change(rules: &mut Rules, what: u8, which: usize, action: Action) -> Option<C
 
 /// Living megaflows and cells add up to what was sent.
 fn counts_of(rig: &Rig, id: u32) -> Counts {
-    let mut counts = rig.bridge().stats.cell(id).map(|cell| cell.read()).unwrap_or_default();
+    let mut counts = rig
+        .bridge()
+        .stats
+        .cell(id)
+        .map(|cell| cell.read())
+        .unwrap_or_default();
     let held = hold(std::iter::once(&*rig.table));
     read_all(&rig.table, tsc(), |record| {
-        let times = record.counted.iter().filter(|counted| **counted == id).count() as u64;
+        let times = record
+            .counted
+            .iter()
+            .filter(|counted| **counted == id)
+            .count() as u64;
         let cell = rig.bridge().stats.cell(id);
         if cell.is_some_and(|cell| cell.counts_for(record.version)) {
             counts.packets += times * record.packets;

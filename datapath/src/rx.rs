@@ -186,7 +186,14 @@ impl Stages {
             &with,
         );
         if let (Some(watch), Some(watched)) = (watch, watched) {
-            self.tell(watch, watched, packets);
+            tell(
+                watch,
+                watched,
+                packets,
+                &self.found,
+                &mut self.lists,
+                self.pmd,
+            );
         }
         with.flush(&mut self.lists, packets, &self.keys, bridge);
         self.cache.finish();
@@ -242,25 +249,32 @@ impl Stages {
         );
         bytes
     }
+}
 
-    /// Tells what was done with the watched packet.
-    #[cold]
-    fn tell(&mut self, watch: &Watch, watched: usize, packets: &Packets<'_>) {
-        let record = self.lists.take_record();
-        let found_by = match record.dropped {
-            Some(DropReason::UpcallLimit) => FoundBy::Lost,
-            _ => self.found.found_by(watched),
-        };
-        watch.finish(
-            packets.head(watched),
-            packets.frame_len(watched),
-            self.pmd,
-            found_by,
-            self.found.entry(watched),
-            &record.ports,
-            record.dropped,
-        );
-    }
+/// Tells what was done with the watched packet.
+#[cold]
+fn tell(
+    watch: &Watch,
+    watched: usize,
+    packets: &Packets<'_>,
+    found: &Found,
+    lists: &mut TxLists,
+    pmd: usize,
+) {
+    let record = lists.take_record();
+    let found_by = match record.dropped {
+        Some(DropReason::UpcallLimit) => FoundBy::Lost,
+        _ => found.found_by(watched),
+    };
+    watch.finish(
+        packets.head(watched),
+        packets.frame_len(watched),
+        pmd,
+        found_by,
+        found.entry(watched),
+        &record.ports,
+        record.dropped,
+    );
 }
 
 /// The first packet of a burst that somebody waits for.
