@@ -26,7 +26,6 @@ pub struct Normal<'b> {
     pub bridge: &'b BridgeView,
     pub ingress: u32,
     pub second: u32,
-    // No station has all bits clear.
     learned: Station,
     decided: (Station, Destination),
 }
@@ -39,8 +38,8 @@ impl<'b> Normal<'b> {
             bridge,
             ingress,
             second,
-            learned: Station::default(),
-            decided: (Station::default(), Destination::Flood),
+            learned: Station::NONE,
+            decided: (Station::NONE, Destination::Flood),
         }
     }
 
@@ -52,7 +51,7 @@ impl<'b> Normal<'b> {
                 && self.bridge.fdb.learn(key.source, self.ingress, self.second) != Learned::Known
             {
                 // What was decided may have been about this very station.
-                self.decided.0 = Station::default();
+                self.decided.0 = Station::NONE;
             }
             self.learned = key.source;
         }

@@ -22,6 +22,9 @@ const PROTO_UDP: u8 = 17;
 pub struct Station(u64);
 
 impl Station {
+    /// No station: bits 12 to 15 are clear in every other.
+    pub const NONE: Self = Self(0xf000);
+
     /// The station with this MAC in this VLAN.
     #[cfg(test)]
     pub fn new(mac: [u8; 6], vlan: u16) -> Self {
