@@ -198,7 +198,7 @@ fn config() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").is_ok();
     match cases {
         true => ProptestConfig::default(),
-        false => ProptestConfig::with_cases(96),
+        false => ProptestConfig::with_cases(1500),
     }
 }
 
