@@ -10,7 +10,7 @@ use super::names::{
 use super::ports::{PortNames, write_port};
 use super::values::{FRAGS, TCP_FLAGS};
 use crate::field::Field;
-use crate::key::VLAN_PRESENT;
+use crate::key::{FlowKey, VLAN_PRESENT};
 use crate::matching::Match;
 
 /// A match as `ovs-ofctl` prints it: `tcp,in_port=1,nw_src=10.0.0.0/8`. Empty if it
@@ -28,7 +28,10 @@ pub fn print_port(port: u16, ports: &dyn PortNames) -> String {
     out
 }
 
-/// Fields 16 registers.
+/// The word whose lowest 16 bits are the inner tag's.
+const INNER_TCI_WORD: usize = 2;
+
+/// The registers.
 const REGISTERS: [Field; 16] = [
     Field::Reg0,
     Field::Reg1,
@@ -155,7 +158,7 @@ impl Writer<'_, '_> {
             write_port(self.out, port as u16, ports);
             self.out.push(',');
         }
-        self.vlan();
+        self.vlans();
         self.mac("dl_src", Field::EthSrc);
         self.mac("dl_dst", Field::EthDst);
         if word.is_none() && eth_mask != 0 {
@@ -232,23 +235,33 @@ impl Writer<'_, '_> {
         }
     }
 
-    fn vlan(&mut self) {
-        let (tci, mask) = self.get(Field::VlanTci);
+    /// The outer tag (`dl_vlan`), and the inner one (`dl_vlan1`), which only a
+    /// packet that is traced has.
+    fn vlans(&mut self) {
+        let (outer, outer_mask) = self.get(Field::VlanTci);
+        self.vlan("", outer, outer_mask);
+        if outer_mask != 0 {
+            let inner = |key: &FlowKey| u128::from(key.0[INNER_TCI_WORD] & 0xffff);
+            self.vlan("1", inner(&self.matching.key), inner(&self.matching.mask));
+        }
+    }
+
+    fn vlan(&mut self, which: &str, tci: u128, mask: u128) {
         let present = u128::from(VLAN_PRESENT);
         let (vid, pcp) = (mask & 0xfff, mask & 0xe000);
         let whole = matches!(vid, 0 | 0xfff) && matches!(pcp, 0 | 0xe000) && vid | pcp != 0;
         if mask == 0 {
         } else if mask & tci & present != 0 && whole {
             if vid != 0 {
-                self.text(format_args!("dl_vlan={},", tci & 0xfff));
+                self.text(format_args!("dl_vlan{which}={},", tci & 0xfff));
             }
             if pcp != 0 {
-                self.text(format_args!("dl_vlan_pcp={},", tci >> 13));
+                self.text(format_args!("dl_vlan_pcp{which}={},", tci >> 13));
             }
         } else if mask == 0xffff {
-            self.text(format_args!("vlan_tci={tci:#06x},"));
+            self.text(format_args!("vlan_tci{which}={tci:#06x},"));
         } else {
-            self.text(format_args!("vlan_tci={tci:#06x}/{mask:#06x},"));
+            self.text(format_args!("vlan_tci{which}={tci:#06x}/{mask:#06x},"));
         }
     }
 }
