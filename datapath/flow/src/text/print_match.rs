@@ -288,14 +288,14 @@ fn shorthand(eth_type: u16, protocol: Option<u8>) -> Option<(&'static str, bool)
 }
 
 /// As C's `%#x` has it: zero stays `0`.
-pub(super) fn write_hex(out: &mut String, value: u128) {
+pub(crate) fn write_hex(out: &mut String, value: u128) {
     let _ = match value {
         0 => write!(out, "0"),
         _ => write!(out, "{value:#x}"),
     };
 }
 
-pub(super) fn write_mac(out: &mut String, value: u128, mask: u128) {
+pub(crate) fn write_mac(out: &mut String, value: u128, mask: u128) {
     let octets = |out: &mut String, value: u128| {
         for i in (0..6).rev() {
             let end = if i == 0 { "" } else { ":" };
@@ -334,7 +334,7 @@ pub(super) fn write_ipv6(out: &mut String, value: u128, mask: u128) {
 }
 
 /// As inet_ntop(3) prints it: also ::192.0.2.1 with its IPv4 part.
-fn write_ipv6_address(out: &mut String, value: u128) {
+pub(crate) fn write_ipv6_address(out: &mut String, value: u128) {
     let _ = if value >> 32 == 0 && value >> 16 != 0 {
         write!(out, "::{}", Ipv4Addr::from(value as u32))
     } else {
@@ -342,7 +342,7 @@ fn write_ipv6_address(out: &mut String, value: u128) {
     };
 }
 
-pub(super) fn write_tcp_flags(out: &mut String, flags: u128, mask: u128) {
+pub(crate) fn write_tcp_flags(out: &mut String, flags: u128, mask: u128) {
     let whole = mask == Field::TcpFlags.ones();
     if whole && flags == 0 {
         out.push('0');
