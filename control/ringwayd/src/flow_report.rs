@@ -218,7 +218,10 @@ pub fn megaflow(status: &MegaflowStatus, names: &Names, by_name: bool) -> pb::Me
         packets: status.packets,
         bytes: status.bytes,
         used_ms: status.used.map(millis),
-        actions: format!("{:?}", ringway_flow::program::Steps::of(&status.program).collect::<Vec<_>>()),
+        actions: format!(
+            "{:?}",
+            ringway_flow::program::Steps::of(&status.program).collect::<Vec<_>>()
+        ),
     }
 }
 

@@ -182,9 +182,8 @@ pub async fn trace_next<S: Switch>(
             () = stopping.wait() => return Err(Status::unavailable("ringwayd is stopping")),
             seen = seen => seen,
         };
-        let seen = seen.map_err(|error| {
-            Status::internal(format!("the request broke off: {error}"))
-        })?;
+        let seen =
+            seen.map_err(|error| Status::internal(format!("the request broke off: {error}")))?;
         if let Some(text) = seen? {
             return Ok(pb::TraceResponse { text });
         }

@@ -169,11 +169,7 @@ impl Flows {
 
     /// How many flows, groups and meters a bridge shall have, and has. Of a
     /// bridge that is being changed right now both are the same.
-    pub fn totals<S: Switch>(
-        &self,
-        switch: &S,
-        bridge: &str,
-    ) -> (Option<Totals>, Option<Totals>) {
+    pub fn totals<S: Switch>(&self, switch: &S, bridge: &str) -> (Option<Totals>, Option<Totals>) {
         let before = self.era.load(Ordering::SeqCst);
         let desired = lock(&self.desired).get(bridge).copied();
         let actual = Totals::actual(switch, bridge);
@@ -238,7 +234,9 @@ impl Flows {
         unix_ms: u64,
     ) -> Result<FlowsChanged, FlowsError> {
         let no_bridge = |_| FlowsError::NoBridge(bridge.to_owned());
-        let there = switch.rules(bridge, &FlowSpec::default()).map_err(no_bridge)?;
+        let there = switch
+            .rules(bridge, &FlowSpec::default())
+            .map_err(no_bridge)?;
         let changes = replacing(&there, wanted);
         drop(there);
         match changes.is_empty() {
@@ -262,7 +260,9 @@ impl Flows {
             count += changes.len();
             let lines: String = changes.iter().map(flow_text::journal_line).collect();
             if let Err(error) = inner.journal.append(bridge, &lines, unix_ms) {
-                inner.journal.set_unsound(format!("expired flows are still in it: {error}"));
+                inner
+                    .journal
+                    .set_unsound(format!("expired flows are still in it: {error}"));
             }
         }
         let mut touched: Vec<String> = gone.into_keys().collect();
@@ -305,7 +305,10 @@ impl Flows {
             return Ok(false);
         }
         let loaded = lock(&self.desired).clone();
-        let live = loaded.values().map(|totals| totals.lines() + 2).sum::<usize>();
+        let live = loaded
+            .values()
+            .map(|totals| totals.lines() + 2)
+            .sum::<usize>();
         let most = match at_start {
             true => live + live / 4 + 8,
             false => live * 2 + SPARE_LINES,
@@ -327,10 +330,9 @@ impl Flows {
     fn recount<S: Switch>(&self, switch: &S, bridge: &str, groups_too: bool) {
         let known = lock(&self.desired).get(bridge).copied();
         let counted = match known {
-            Some(known) if !groups_too => count_flows(switch, bridge).map(|flows| Totals {
-                flows,
-                ..known
-            }),
+            Some(known) if !groups_too => {
+                count_flows(switch, bridge).map(|flows| Totals { flows, ..known })
+            }
             _ => Totals::actual(switch, bridge),
         };
         if let Some(totals) = counted {
@@ -453,7 +455,8 @@ impl Inner {
         bridge: &str,
         born: &HashMap<(u8, u16, Match), u64>,
     ) -> Result<(), String> {
-        self.deadlines.retain(|Reverse(deadline)| deadline.bridge != bridge);
+        self.deadlines
+            .retain(|Reverse(deadline)| deadline.bridge != bridge);
         if born.is_empty() {
             return Ok(());
         }

@@ -379,10 +379,7 @@ impl Rewrite<'_> {
 
 fn transaction(text: &mut String, bridge: &str, lines: &str, unix_ms: u64) {
     let (seconds, ms) = (unix_ms / 1000, unix_ms % 1000);
-    let _ = write!(
-        text,
-        "bridge {bridge}\n{lines}commit {seconds}.{ms:03}\n"
-    );
+    let _ = write!(text, "bridge {bridge}\n{lines}commit {seconds}.{ms:03}\n");
 }
 
 /// What a line of the journal says.
@@ -547,5 +544,8 @@ fn unix_time(text: &str) -> Result<u64, String> {
     }
     let whole = seconds.parse::<u64>().map_err(|_| bad())?;
     let part = ms.parse::<u64>().map_err(|_| bad())?;
-    whole.checked_mul(1000).map(|whole| whole + part).ok_or_else(bad)
+    whole
+        .checked_mul(1000)
+        .map(|whole| whole + part)
+        .ok_or_else(bad)
 }

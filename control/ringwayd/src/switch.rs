@@ -45,11 +45,7 @@ pub trait Switch: Send + Sync + 'static {
         store: &mut dyn FnMut() -> Result<(), String>,
     ) -> Result<FlowsChanged, FlowChangeError>;
     /// See [`Datapath::rules`].
-    fn rules(
-        &self,
-        bridge: &str,
-        filter: &FlowSpec,
-    ) -> Result<Vec<RuleStatus>, DatapathError>;
+    fn rules(&self, bridge: &str, filter: &FlowSpec) -> Result<Vec<RuleStatus>, DatapathError>;
     /// See [`Datapath::groups`].
     fn groups(&self, bridge: &str) -> Result<Vec<GroupStatus>, DatapathError>;
     /// See [`Datapath::meters`].
@@ -132,11 +128,7 @@ impl Switch for Datapath {
     ) -> Result<FlowsChanged, FlowChangeError> {
         Datapath::change_flows(self, bridge, changes, store)
     }
-    fn rules(
-        &self,
-        bridge: &str,
-        filter: &FlowSpec,
-    ) -> Result<Vec<RuleStatus>, DatapathError> {
+    fn rules(&self, bridge: &str, filter: &FlowSpec) -> Result<Vec<RuleStatus>, DatapathError> {
         Datapath::rules(self, bridge, filter)
     }
     fn groups(&self, bridge: &str) -> Result<Vec<GroupStatus>, DatapathError> {

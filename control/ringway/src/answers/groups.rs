@@ -57,12 +57,19 @@ pub fn group_json(group: &pb::Group) -> Value {
 pub fn meter_forms(stats: bool) -> (&'static str, fn(&pb::Meter) -> String) {
     match stats {
         true => ("OFPST_METER reply (OF1.3) (xid=0x2):\n", meter_stats),
-        false => ("OFPST_METER_CONFIG reply (OF1.3) (xid=0x2):\n", meter_config),
+        false => (
+            "OFPST_METER_CONFIG reply (OF1.3) (xid=0x2):\n",
+            meter_config,
+        ),
     }
 }
 
 fn meter_config(meter: &pb::Meter) -> String {
-    let unit = if meter.packets_per_second { "pktps" } else { "kbps" };
+    let unit = if meter.packets_per_second {
+        "pktps"
+    } else {
+        "kbps"
+    };
     let mut out = format!("meter={} {unit} ", meter.meter);
     if meter.burst.is_some() {
         out.push_str("burst ");
