@@ -109,7 +109,10 @@ pub fn name(case: &Case) -> String {
     } else {
         "single"
     };
-    format!("{} {merge}", case.size)
+    match case.scenario {
+        Some(scenario) => format!("{} {merge}, {scenario}", case.size),
+        None => format!("{} {merge}", case.size),
+    }
 }
 
 fn rate(cell: &Cell) -> f64 {

@@ -57,6 +57,9 @@ const DEAD_SECONDS: f64 = 3.0;
 /// After this time without a frame, traffic has drained.
 const DRAIN_SECONDS: f64 = 0.2;
 
+/// How often the flows sent are counted while warming up.
+const PASS_SECONDS: f64 = 0.005;
+
 /// Runs the traffic that `options` describe.
 pub fn run(options: &Options) -> Result<Report, Error> {
     let mut engine = Engine::open(options)?;
@@ -223,14 +226,20 @@ impl<'a> Engine<'a> {
     fn warm_up(&mut self) -> Result<Warmup, Error> {
         let start = tsc::now();
         let seconds = |engine: &Self| (tsc::now() - start) as f64 / engine.hertz;
-        self.traffic(self.options.warmup)?;
-        let wanted = u64::from(self.options.warmup_passes);
-        while self.passes() < wanted as f64 && seconds(self) < self.options.warmup_limit {
-            self.traffic(0.05)?;
+        let limit = self.options.warmup_limit;
+        let mut first_pass = None;
+        let wanted = f64::from(self.options.warmup_passes);
+        while self.passes() < wanted && seconds(self) < limit {
+            self.traffic(PASS_SECONDS)?;
+            if first_pass.is_none() && self.passes() >= 1.0 {
+                first_pass = Some(seconds(self));
+            }
         }
+        self.traffic((self.options.warmup - seconds(self)).max(0.0))?;
         Ok(Warmup {
             seconds: seconds(self),
             passes: self.passes(),
+            first_pass,
         })
     }
 

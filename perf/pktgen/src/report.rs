@@ -52,6 +52,8 @@ pub struct Warmup {
     pub seconds: f64,
     /// How often every flow had been sent when it ended.
     pub passes: f64,
+    /// Seconds until every flow had been sent once, if that was waited for.
+    pub first_pass: Option<f64>,
 }
 
 /// The traffic from one port to another.
