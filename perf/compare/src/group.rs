@@ -22,10 +22,10 @@ pub struct Cell {
     pub missed: Option<Summary>,
     /// Flows per second when each was sent for the first time, likewise.
     pub first_pass: Option<Summary>,
+    /// Crafted frames per second that the switch took, likewise.
+    pub crafted: Option<Summary>,
     /// Megaflows at the end, likewise.
     pub flows: Option<Summary>,
-    /// Masks at the end, likewise.
-    pub masks: Option<Summary>,
     /// Masks tried per lookup, likewise.
     pub probes: Option<Summary>,
     /// Bytes per megaflow, likewise.
@@ -71,8 +71,8 @@ fn grouped(results: &Results, wanted: impl Fn(&Run) -> bool) -> Grouped {
                     let number = run.case.scenario?.flows_in_all()?;
                     Some(f64::from(number) / flows.first_pass?)
                 }),
+                crafted: flows(|_, flows| flows.crafted),
                 flows: flows(|_, flows| Some(flows.lookups.flows as f64)),
-                masks: flows(|_, flows| flows.lookups.masks.map(|masks| masks as f64)),
                 probes: flows(|_, flows| flows.lookups.probes),
                 flow_bytes: flows(|_, flows| flows.bytes_per_flow()),
                 lost: all(|run| run.lost.map(|lost| lost as f64)),

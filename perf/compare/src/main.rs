@@ -6,12 +6,14 @@
 //! switches/      start each switch, read its cycles      generators/  drive it
 //! pingpong.rs    how far apart the cores are             parse.rs     what programs print
 //! results.rs     the JSON file      group.rs, stats.rs   like with like, medians
-//! table.rs, diff.rs, plot.rs        Markdown and SVG
+//! table.rs, diff.rs, plot.rs        Markdown and SVG (flow_table.rs, flow_plot.rs: of flows)
 //! process.rs     children that never outlive us
 //! ```
 
 mod diff;
 mod error;
+mod flow_plot;
+mod flow_table;
 mod flows;
 mod generators;
 mod group;
@@ -116,7 +118,7 @@ fn perform(verb: Verb) -> Result<ExitCode, Error> {
 fn present((results, path): (Results, PathBuf)) -> Result<ExitCode, Error> {
     print!("{}", table::markdown(&results));
     eprintln!("results: {}", path.display());
-    if !results.runs.is_empty() {
+    if plot::can_be_drawn(&results) {
         let picture = path.with_extension("svg");
         plot::svg(&results, &picture)?;
         eprintln!("picture: {}", picture.display());

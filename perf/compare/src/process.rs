@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
@@ -245,19 +246,22 @@ pub fn output_within(
     }
 }
 
-/// Memory of a process, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Memory of a process (or what it has grown by), in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Resident, without hugepages.
     pub resident: u64,
-    /// On hugepages.
+    /// On hugepages, its guests' included.
     pub huge: u64,
 }
 
 impl Memory {
-    /// What was added since `before`.
-    pub fn since(self, before: Self) -> u64 {
-        (self.resident + self.huge).saturating_sub(before.resident + before.huge)
+    /// What it has grown by since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            resident: self.resident.saturating_sub(before.resident),
+            huge: self.huge.saturating_sub(before.huge),
+        }
     }
 }
 

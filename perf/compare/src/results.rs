@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::generators::{FlowOutcome, GeneratorKind};
 use crate::machine::Machine;
 use crate::pingpong::Distance;
+use crate::process::Memory;
 use crate::scenario::Scenario;
 use crate::switches::{Adding, OvsForwarding, SwitchKind};
 
@@ -125,8 +126,8 @@ pub struct Addition {
     pub rules: u32,
     /// Seconds that the command took.
     pub seconds: f64,
-    /// Bytes that the switch has taken for them.
-    pub grown: Option<u64>,
+    /// What the switch has grown by for them.
+    pub grown: Option<Memory>,
 }
 
 impl Run {
@@ -244,16 +245,38 @@ pub mod sample {
         }
     }
 
+    /// The same with a scenario, counted for two seconds.
+    pub fn flow_run(round: u32, switch: SwitchKind, scenario: Scenario, mpps: f64) -> Run {
+        let mut run = run(round, switch, mpps, 100.0);
+        run.case.scenario = Some(scenario);
+        run.flows = Some(FlowOutcome {
+            seconds: 2.0,
+            ..FlowOutcome::default()
+        });
+        run
+    }
+
     #[test]
     fn results_survive_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/results.json");
         let mut written = results();
         written.runs.push(run(1, SwitchKind::Ovs, 10.0, 200.0));
+        let masks = Scenario::Masks { masks: 10 };
+        written.runs.push(flow_run(1, SwitchKind::Ovs, masks, 9.0));
         written.write(&path).unwrap();
         let read = Results::read(&path).unwrap();
         assert_eq!(read.runs[0].mpps, 10.0);
         assert_eq!(read.runs[0].case, written.runs[0].case);
+        assert_eq!(read.runs[1].case.scenario, Some(masks));
         assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn results_from_before_flows_are_still_read() {
+        let path = "../results/2026-11-23T185003Z-0240c449.json";
+        let read = Results::read(Path::new(path)).unwrap();
+        assert!(read.runs.iter().all(|run| run.case.scenario.is_none()));
+        assert_eq!(read.settings.flow_limit, None);
     }
 }

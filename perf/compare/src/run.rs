@@ -277,12 +277,16 @@ impl Series<'_> {
             None => (Job::Forward(self.ovs_forwarding), 2),
         };
         let setup = method.setup(dir.path(), job, ports);
+        let (warmup, seconds) = match case.scenario {
+            Some(scenario) => scenario.seconds(method.warmup, method.seconds),
+            None => (method.warmup, method.seconds),
+        };
         let traffic = Traffic {
             size: case.size,
             mrg_rxbuf: case.mrg_rxbuf,
             ring_size: method.ring_size,
-            warmup: method.warmup,
-            seconds: method.seconds,
+            warmup,
+            seconds,
             core: method.generator_core,
             dir: dir.path().join("generator"),
             binaries: method.binaries(),

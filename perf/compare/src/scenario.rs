@@ -18,6 +18,9 @@ const MASKS_FLOWS: u32 = 100_000;
 /// Flows in all that are established before an attack.
 const ATTACKED_FLOWS: u32 = 10_000;
 
+/// Longest warm-up and measurement while every frame is a new flow.
+const SETUP_SECONDS: (f64, f64) = (0.1, 1.0);
+
 /// Which rules the flows of [`Scenario::Rate`] meet.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
@@ -115,6 +118,15 @@ impl Scenario {
             Self::Masks { .. } => Some(per_direction(MASKS_FLOWS)),
             Self::Attack { .. } => Some(per_direction(ATTACKED_FLOWS)),
             Self::SetUp => None,
+        }
+    }
+
+    /// Seconds of traffic before measuring and of measuring: what is wanted,
+    /// but setting flows up must not fill the table.
+    pub fn seconds(self, warmup: f64, measure: f64) -> (f64, f64) {
+        match self {
+            Self::SetUp => (warmup.min(SETUP_SECONDS.0), measure.min(SETUP_SECONDS.1)),
+            _ => (warmup, measure),
         }
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::parse::{Cycles, Lookups};
-use crate::process::SchedWatch;
+use crate::process::{Memory, SchedWatch};
 use crate::scenario::FlowTraffic;
 use crate::switches::Switch;
 
@@ -97,8 +97,8 @@ pub struct FlowOutcome {
     pub passes: f64,
     /// Crafted frames per second, if there was an attacker.
     pub crafted: Option<f64>,
-    /// Bytes that the switch has taken since it had its rules.
-    pub grown: Option<u64>,
+    /// What the switch has grown by since it had its rules.
+    pub grown: Option<Memory>,
 }
 
 impl FlowOutcome {
@@ -107,13 +107,14 @@ impl FlowOutcome {
         self.lookups.missed as f64 / self.seconds
     }
 
-    /// Bytes of a megaflow: what the switch says, or what it has grown by.
-    /// Few flows are lost in what else it took.
+    /// Bytes of a megaflow: what the switch says, or what it has grown by off
+    /// hugepages (buffers and guests are there). A few flows are lost in what
+    /// else it took.
     pub fn bytes_per_flow(&self) -> Option<f64> {
         let flows = self.lookups.flows;
         let said = self.lookups.flow_bytes.map(|bytes| bytes as f64);
         let grown = self.grown.filter(|_| flows >= ENOUGH_FLOWS);
-        said.or(grown.map(|grown| grown as f64 / flows as f64))
+        said.or(grown.map(|grown| grown.resident as f64 / flows as f64))
     }
 }
 
