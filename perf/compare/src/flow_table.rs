@@ -12,29 +12,20 @@ use crate::table::{figures, ratio};
 
 use SwitchKind::{Ovs, Ringway};
 
-/// All sections that there are runs for.
+/// All sections that there are runs for. Rates are told for near and for far
+/// cores too; else there are few runs of a kind.
 pub fn sections(results: &Results) -> String {
-    let mut text = String::new();
-    let distances = [Distance::Near, Distance::Far, Distance::Mixed];
-    let mut by_distance: Vec<(&str, Rows)> = distances
-        .into_iter()
-        .map(|distance| (distance.word(), rows(group(results, distance))))
-        .filter(|(_, rows)| !rows.is_empty())
-        .collect();
     let all = rows(group_all(results));
-    if by_distance.len() > 1 {
-        by_distance.push(("near, far and mixed together", all.clone()));
+    let mut text = String::new();
+    for distance in [Distance::Near, Distance::Far] {
+        text += &rates(&rows(group(results, distance)), distance.word());
     }
-    for (distance, rows) in &by_distance {
-        text += &rates(rows, distance);
-    }
-    for (distance, rows) in &by_distance {
-        text += &masks(rows, distance);
-    }
-    for (distance, rows) in &by_distance {
-        text += &attacks(rows, distance);
-    }
-    text + &set_up(&all) + &additions(&results.additions) + &memory(results, &all)
+    text + &rates(&all, "near, far and mixed together")
+        + &masks(&all)
+        + &attacks(&all)
+        + &set_up(&all)
+        + &additions(&results.additions)
+        + &memory(results, &all)
 }
 
 /// A case's scenario with both switches' figures.
@@ -147,7 +138,7 @@ fn rates(rows: &[Row], distance: &str) -> String {
     table(&title, &columns, &lines)
 }
 
-fn masks(rows: &[Row], distance: &str) -> String {
+fn masks(rows: &[Row]) -> String {
     let mut lines = Vec::new();
     for row in rows {
         let Scenario::Masks { masks } = row.scenario else {
@@ -174,11 +165,10 @@ fn masks(rows: &[Row], distance: &str) -> String {
         "Open vSwitch ÷ its rate at 1",
         "masks tried per lookup",
     ];
-    let title = format!("Rate against masks in each direction, cores {distance}");
-    table(&title, &columns, &lines)
+    table("Rate against masks in each direction", &columns, &lines)
 }
 
-fn attacks(rows: &[Row], distance: &str) -> String {
+fn attacks(rows: &[Row]) -> String {
     let mut lines = Vec::new();
     for row in rows {
         let Scenario::Attack { rate } = row.scenario else {
@@ -188,8 +178,9 @@ fn attacks(rows: &[Row], distance: &str) -> String {
             .iter()
             .find(|row| row.scenario == Scenario::Attack { rate: 0 });
         let mut cells = vec![thousands(rate.into()), row.runs()];
-        cells
-            .extend([row.ringway, row.ovs].map(|cell| cell.map_or("–".into(), |c| spread(c.mpps))));
+        cells.extend(
+            [row.ringway, row.ovs].map(|cell| cell.map_or("–".into(), |c| thin_spread(c.mpps))),
+        );
         cells.extend(row.beside(peace));
         cells.push(row.both(|cell| whole(cell.crafted), "–"));
         cells.push(row.both(|cell| whole(cell.flows), "–"));
@@ -205,8 +196,7 @@ fn attacks(rows: &[Row], distance: &str) -> String {
         "crafted frames/s taken",
         "megaflows",
     ];
-    let title = format!("Established flows beside an attacker, cores {distance}");
-    table(&title, &columns, &lines)
+    table("Established flows beside an attacker", &columns, &lines)
 }
 
 /// `1.23 (1.11–1.30)`.
@@ -215,6 +205,14 @@ fn spread(summary: Summary) -> String {
         median, min, max, ..
     } = summary;
     format!("{median:.2} ({min:.2}–{max:.2})")
+}
+
+/// The same for rates that may be next to nothing.
+fn thin_spread(summary: Summary) -> String {
+    let Summary {
+        median, min, max, ..
+    } = summary;
+    format!("{median:.3} ({min:.3}–{max:.3})")
 }
 
 fn set_up(rows: &[Row]) -> String {
@@ -372,7 +370,7 @@ mod tests {
                    | 5.00 (5.00–5.00) / 100 | **3.00** | **1.00** | **0.75** | **0.50** |";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("cores near"), "{text}");
-        assert!(!text.contains("together"), "{text}");
+        assert!(!text.contains("cores far"), "{text}");
     }
 
     #[test]
@@ -402,7 +400,7 @@ mod tests {
         }
         let text = sections(&results);
         assert!(
-            text.contains("| 10,000 | 1 / 0 | 9.00 (9.00–9.00) | – | **0.90** | – |"),
+            text.contains("| 10,000 | 1 / 0 | 9.000 (9.000–9.000) | – | **0.90** | – |"),
             "{text}"
         );
     }

@@ -21,6 +21,10 @@ const ATTACKED_FLOWS: u32 = 10_000;
 /// Longest warm-up and measurement while every frame is a new flow.
 const SETUP_SECONDS: (f64, f64) = (0.1, 1.0);
 
+/// Shortest time that an attack lasts before it is measured: at 10,000 frames
+/// per second all combinations of nw_src, tp_src and tp_dst have come twice.
+const ATTACK_SECONDS: f64 = 2.0;
+
 /// Which rules the flows of [`Scenario::Rate`] meet.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
@@ -122,10 +126,12 @@ impl Scenario {
     }
 
     /// Seconds of traffic before measuring and of measuring: what is wanted,
-    /// but setting flows up must not fill the table.
+    /// but setting flows up must not fill the table, and an attacker needs
+    /// some time.
     pub fn seconds(self, warmup: f64, measure: f64) -> (f64, f64) {
         match self {
             Self::SetUp => (warmup.min(SETUP_SECONDS.0), measure.min(SETUP_SECONDS.1)),
+            Self::Attack { rate: 1.. } => (warmup.max(ATTACK_SECONDS), measure),
             _ => (warmup, measure),
         }
     }
