@@ -15,6 +15,9 @@ use crate::scenario::{Rules, Scenario};
 use crate::stats::Summary;
 use crate::switches::SwitchKind;
 
+/// Height of a panel as a multiple of its highest figure: the legend is above.
+const LEGEND_ROOM: f64 = 1.4;
+
 /// What a column of panels has on its x axis.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Axis {
@@ -114,9 +117,10 @@ fn draw_panel<'a>(
         .margin(10)
         .x_label_area_size(32)
         .y_label_area_size(56)
-        .build_cartesian_2d(-0.15..last + 0.15, 0.0..highest * 1.1)?;
+        .build_cartesian_2d(-0.15..last + 0.15, 0.0..highest * LEGEND_ROOM)?;
     chart
         .configure_mesh()
+        .light_line_style(TRANSPARENT)
         .x_labels(last.ceil() as usize + 1)
         .x_label_formatter(&|&x| power_of_ten(x))
         .draw()?;
@@ -148,6 +152,7 @@ fn draw_panel<'a>(
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
         .legend_area_size(30)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
