@@ -230,6 +230,32 @@ mod tests {
     }
 
     #[test]
+    fn ringway_flow_caches() {
+        let text = r#"{"name": "netdev@ringway", "cache": {
+            "emc_hits": 60, "megaflow_hits": 30, "missed": 10, "lost": 2, "not_installed": 0,
+            "flows": 9, "flow_limit": 1000, "masks": 3, "mask_limit": 64, "mask_probes": 100,
+            "emc_entries": 4096, "bytes": 1000000, "megaflow_bytes": 256, "rules": 2}}"#;
+        let lookups = ringway_lookups(text).unwrap();
+        assert_eq!((lookups.hit, lookups.missed, lookups.lost), (90, 10, 2));
+        assert_eq!((lookups.flows, lookups.masks), (9, Some(3)));
+        // The exact-match cache tries no mask.
+        assert_eq!(lookups.probes, Some(2.5));
+        assert_eq!(lookups.flow_bytes, Some(256));
+        assert_eq!(ringway_lookups(r#"{"name": "netdev@ringway"}"#), None);
+    }
+
+    #[test]
+    fn counts_are_subtracted_and_what_is_there_stays() {
+        let at = |hit, missed, flows| Lookups {
+            hit,
+            missed,
+            flows,
+            ..Lookups::default()
+        };
+        assert_eq!(at(10, 7, 5).since(&at(4, 2, 3)), at(6, 5, 5));
+    }
+
+    #[test]
     fn a_difference_of_two_readings() {
         let at = |busy, idle, packets| Cycles {
             busy,
