@@ -147,6 +147,7 @@ pub fn group(status: &GroupStatus, names: &Names, by_name: bool) -> pb::Group {
         text: text::print_group(&status.spec, ports(names, by_name)),
         packets: status.counts.packets,
         bytes: status.counts.bytes,
+        duration_ms: millis(status.age),
         buckets: status
             .buckets
             .iter()

@@ -94,9 +94,11 @@ pub(crate) fn datapath_status(error: DatapathError) -> Status {
     let code = match &error {
         DatapathError::Exists { .. } => Code::AlreadyExists,
         DatapathError::NotFound { .. } => Code::NotFound,
-        DatapathError::BadOption { .. } => Code::InvalidArgument,
+        DatapathError::BadOption { .. } | DatapathError::BadPacket(_) => Code::InvalidArgument,
         DatapathError::Unavailable { .. } => Code::FailedPrecondition,
-        DatapathError::NoMemory { .. } => Code::ResourceExhausted,
+        DatapathError::NoMemory { .. } | DatapathError::TooManyBridges { .. } => {
+            Code::ResourceExhausted
+        }
         DatapathError::Start(_) => Code::Internal,
     };
     Status::new(code, error.to_string())

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ringway_datapath::flows::{
-    CacheStatus, ExpiredRule, FlowChangeError, FlowsChanged, GroupStatus, MegaflowStatus,
+    CacheStatus, ExpiredRule, FlowChangeError, FlowTotals, FlowsChanged, GroupStatus, MegaflowStatus,
     MeterStatus, PacketIn, RuleStatus, TableStatus,
 };
 use ringway_datapath::spec::{BridgeSpec, PortSpec};
@@ -50,6 +50,8 @@ pub trait Switch: Send + Sync + 'static {
         bridge: &str,
         filter: &FlowSpec,
     ) -> Result<Vec<RuleStatus>, DatapathError>;
+    /// See [`Datapath::flow_totals`].
+    fn flow_totals(&self, bridge: &str) -> Result<FlowTotals, DatapathError>;
     /// See [`Datapath::groups`].
     fn groups(&self, bridge: &str) -> Result<Vec<GroupStatus>, DatapathError>;
     /// See [`Datapath::meters`].
@@ -138,6 +140,9 @@ impl Switch for Datapath {
         filter: &FlowSpec,
     ) -> Result<Vec<RuleStatus>, DatapathError> {
         Datapath::rules(self, bridge, filter)
+    }
+    fn flow_totals(&self, bridge: &str) -> Result<FlowTotals, DatapathError> {
+        Datapath::flow_totals(self, bridge)
     }
     fn groups(&self, bridge: &str) -> Result<Vec<GroupStatus>, DatapathError> {
         Datapath::groups(self, bridge)
