@@ -13,7 +13,7 @@
 //!   20      version when it was made (32) | hash (32)
 //!   21      next block of the payload, plus one (32)
 //!   22 … 31 payload: program words, then counted cells, two to a word
-//! block: 32 words of more payload, the last of which is the next block plus one
+//! block: more payload; words 5 and 17 say that it is no entry, the last is the next block plus one
 //! index and exact-match cache: buckets of 8 words, each hash (32) | entry plus one (32)
 //! ```
 //!
@@ -274,30 +274,40 @@ impl<'t> Parts<'t> {
             counted,
         };
         let total = (program + counted.div_ceil(2)).min(PAYLOAD_WORDS);
-        let (mut block, mut next) = (&entry[PAYLOAD..], entry[NEXT].load(Ordering::Relaxed));
         let mut at = 0;
-        loop {
-            let here = block.len().min(total - at);
-            for (to, from) in payload.words[at..at + here].iter_mut().zip(block) {
-                *to = from.load(Ordering::Relaxed);
+        let mut copy = |from: &AtomicU64| {
+            if at < total {
+                payload.words[at] = from.load(Ordering::Relaxed);
+                at += 1;
             }
-            at += here;
-            if at == total {
-                return payload;
-            }
-            // A reader may meet a chain that is being changed: it ends anyway,
-            // for every round takes words.
-            let Some(more) = (next as usize).checked_sub(1) else {
-                return payload;
-            };
-            let Some(more) = self.entries.get(more) else {
-                return payload;
-            };
-            block = &more[..ENTRY_WORDS - 1];
-            next = more[ENTRY_WORDS - 1].load(Ordering::Relaxed);
+            at < total
+        };
+        let mut more = entry[PAYLOAD..].iter().all(&mut copy);
+        let mut next = entry[NEXT].load(Ordering::Relaxed);
+        // A reader may meet a chain that is being changed: it ends anyway, for
+        // every round takes words.
+        while more
+            && let Some(number) = (next as usize).checked_sub(1)
+            && let Some(block) = self.entries.get(number)
+        {
+            more = block_words(block).all(&mut copy);
+            next = block[ENTRY_WORDS - 1].load(Ordering::Relaxed);
         }
+        payload
     }
 }
+
+/// The words of a block that hold payload: not those by which an entry is known.
+fn block_words(block: &Entry) -> impl Iterator<Item = &AtomicU64> {
+    let (before, rest) = block.split_at(META);
+    let (middle, rest) = rest.split_at(STATE - META);
+    let (_, middle) = middle.split_at(1);
+    let end = &rest[1..rest.len() - 1];
+    before.iter().chain(middle).chain(end)
+}
+
+/// Payload words of a block.
+const BLOCK_WORDS: usize = ENTRY_WORDS - 3;
 
 /// What stands in an entry.
 #[derive(Clone, Debug)]
@@ -339,7 +349,7 @@ pub fn blocks_needed(program: usize, counted: usize) -> usize {
     let payload = program + counted.div_ceil(2);
     payload
         .saturating_sub(ENTRY_WORDS - PAYLOAD)
-        .div_ceil(ENTRY_WORDS - 1)
+        .div_ceil(BLOCK_WORDS)
 }
 
 /// Writes program and cells into an entry and `blocks`, of which there are as
@@ -355,19 +365,19 @@ pub fn write_payload(
         .chunks(2)
         .map(|pair| u64::from(pair[0]) << 32 | u64::from(pair.get(1).copied().unwrap_or(0)));
     let mut words = program.iter().copied().chain(cells);
-    let mut fill = |block: &[AtomicU64]| {
-        for (to, word) in block.iter().zip(&mut words) {
-            to.store(word, Ordering::Relaxed);
-        }
-    };
-    fill(&entry[PAYLOAD..]);
+    for (to, word) in entry[PAYLOAD..].iter().zip(&mut words) {
+        to.store(word, Ordering::Relaxed);
+    }
     let mut link = &entry[NEXT];
     for number in blocks {
         link.store(u64::from(*number) + 1, Ordering::Relaxed);
         let Some(block) = parts.entries.get(*number as usize) else {
             return;
         };
-        fill(&block[..ENTRY_WORDS - 1]);
+        // Free, and so without a mask and in the state FREE: it stays so.
+        for (to, word) in block_words(block).zip(&mut words) {
+            to.store(word, Ordering::Relaxed);
+        }
         link = &block[ENTRY_WORDS - 1];
     }
     link.store(0, Ordering::Relaxed);
@@ -472,4 +482,40 @@ pub fn set_made(entry: &Entry, version: u32) {
 /// The hash under which an entry is in the index.
 pub fn hash(entry: &Entry) -> u32 {
     entry[MADE].load(Ordering::Relaxed) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_of_every_length_come_back() {
+        let shape = Shape::new(64, 8);
+        let table = CacheTable::new(TableMemory::ordinary(shape.words()), shape);
+        let parts = table.parts();
+        let entry = &parts.entries[0];
+        for program_len in 0..=PROGRAM_WORDS {
+            for counted_len in [0, 1, 2, 7, MAX_COUNTED] {
+                let program: Vec<u64> = (0..program_len as u64).map(|i| i + 1000).collect();
+                let counted: Vec<u32> = (0..counted_len as u32).map(|i| i + 5000).collect();
+                let blocks: Vec<u32> = (1..)
+                    .take(blocks_needed(program_len, counted_len))
+                    .collect();
+                let sizes = (program_len, counted_len);
+                let (key, none) = (PacketKey::default(), Dependencies::default());
+                write_facts(entry, &key, &none, sizes, 1, 1);
+                write_payload(&parts, entry, &blocks, &program, &counted);
+                for block in &parts.entries[1..] {
+                    assert_eq!(Meta::load(block).mask, 0);
+                    assert_eq!(block[STATE].load(Ordering::Relaxed) & STATE_BITS, FREE);
+                }
+                let payload = parts.verdict(entry);
+                assert_eq!(payload.program(), program);
+                assert_eq!(payload.counted().collect::<Vec<_>>(), counted);
+                let mut linked = Vec::new();
+                for_each_block(&parts, entry, |block| linked.push(block));
+                assert_eq!(linked, blocks);
+            }
+        }
+    }
 }

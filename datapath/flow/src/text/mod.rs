@@ -21,6 +21,7 @@
 //!   to choose. Actions are printed as they were written.
 
 mod actions;
+mod arguments;
 mod check;
 mod error;
 mod flow;
@@ -36,6 +37,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 mod values;
+mod writes;
 
 pub use actions::parse_actions;
 pub use error::TextError;
@@ -47,6 +49,7 @@ pub use ports::{NoNames, PortNames};
 pub use print::{FlowAges, print_flow, print_group, print_meter, print_spec};
 pub use print_actions::print_actions;
 pub use print_match::{print_match, print_port};
+pub(crate) use print_match::{write_hex, write_ipv6_address, write_mac, write_tcp_flags};
 
 /// What a text stands for, and what its author should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
