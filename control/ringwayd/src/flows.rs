@@ -388,7 +388,7 @@ impl Inner {
             let outcome = switch.change_flows(bridge, &changes, &mut || Ok(()));
             outcome.map(drop).map_err(|error| match error {
                 FlowChangeError::Refused { index, error } => format!(
-                    "the journal's line {} is refused: {error}",
+                    "line {} cannot be done: {error}",
                     lines.get(index).copied().unwrap_or(0)
                 ),
                 error => error.to_string(),
@@ -412,10 +412,10 @@ impl Inner {
         });
         let path = self.journal.path().display();
         read.map_err(|error| match error {
-            JournalError::Damaged { why, .. } => format!("{path}: {why}"),
+            JournalError::Damaged { why, .. } => format!("{path}, {why}"),
             error => error.to_string(),
         })?;
-        flush(&mut batch).map_err(|why| format!("{path}: {why}"))?;
+        flush(&mut batch).map_err(|why| format!("{path}, {why}"))?;
         self.remember_births(switch, bridge, &born)?;
         for (bridge, changes) in self.overdue(switch, unix_ms) {
             let outcome = self.change(switch, &bridge, &changes, unix_ms);

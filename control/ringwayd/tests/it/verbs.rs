@@ -365,7 +365,17 @@ async fn a_broken_pipe_is_no_failure() {
 }
 
 /// Tells once when a word was written.
-struct Until(Vec<u8>, &'static str, Option<oneshot::Sender<()>>);
+pub struct Until(Vec<u8>, &'static str, Option<oneshot::Sender<()>>);
+
+impl Until {
+    pub fn new(word: &'static str, sender: oneshot::Sender<()>) -> Self {
+        Self(vec![], word, Some(sender))
+    }
+
+    pub fn text(self) -> String {
+        String::from_utf8(self.0).unwrap()
+    }
+}
 
 impl Write for Until {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -394,7 +404,7 @@ async fn show_watch_prints_until_the_daemon_stops() {
     ];
     let cli = ringway::cli::Cli::try_parse_from(words).unwrap();
     let (sender, printed) = oneshot::channel();
-    let (mut out, mut err) = (Until(vec![], "Port late", Some(sender)), Vec::new());
+    let (mut out, mut err) = (Until::new("Port late", sender), Vec::new());
     let change = async {
         daemon.ok("add-port br0 late type=vhost-user").await;
         printed.await.unwrap();
