@@ -1,0 +1,194 @@
+//! Random rule sets as people write them.
+
+mod actions;
+mod matches;
+
+use crate::dice::Dice;
+
+/// How a rule is written, and with that the OpenFlow version it must be told
+/// to Open vSwitch in: another would turn its actions into others
+/// (`mod_vlan_vid` into `push_vlan`, `set_field` into `load`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenFlow 1.0 with Nicira's extensions: `mod_*`, `load`, `move`, `resubmit`.
+    Nicira,
+    /// OpenFlow 1.3 and later: `set_field`, groups, instructions.
+    Standard,
+}
+
+impl Dialect {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Nicira, Self::Standard];
+}
+
+/// A rule as `add-flow` takes it. Its cookie tells it from the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleText {
+    /// How it is written.
+    pub dialect: Dialect,
+    /// What `add-flow` takes.
+    pub text: String,
+}
+
+/// A group as `add-group` takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupText {
+    /// `group_id`
+    pub id: u32,
+    /// `type=`
+    pub kind: &'static str,
+    /// What follows.
+    pub rest: String,
+    text: String,
+}
+
+impl GroupText {
+    /// A group with these buckets.
+    pub fn new(id: u32, kind: &'static str, rest: String) -> Self {
+        let text = format!("group_id={id},type={kind}{rest}");
+        Self {
+            id,
+            kind,
+            rest,
+            text,
+        }
+    }
+
+    /// What `add-group` takes.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether a hash chooses the bucket.
+    pub fn is_select(&self) -> bool {
+        self.kind == "select"
+    }
+}
+
+/// Groups and rules of a bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleSet {
+    /// Added first.
+    pub groups: Vec<GroupText>,
+    /// Added then: those of [`Dialect::Nicira`], then the others.
+    pub rules: Vec<RuleText>,
+}
+
+/// Highest table that rules are put in.
+const TABLES: usize = 4;
+
+impl RuleSet {
+    /// A random one with about `size` rules.
+    pub fn random(dice: &mut Dice, size: usize) -> Self {
+        let groups: Vec<GroupText> = if dice.one_in(2) {
+            let count = dice.between(1, 4) as u32;
+            (1..=count).map(|id| group(dice, id)).collect()
+        } else {
+            Vec::new()
+        };
+        let count = dice.between(size / 2, size * 3 / 2);
+        let mut rules: Vec<RuleText> = (0..count).map(|_| rule(dice, groups.len())).collect();
+        rules.sort_by_key(|rule| rule.dialect == Dialect::Standard);
+        for (i, rule) in rules.iter_mut().enumerate() {
+            rule.text = format!("cookie={:#x},{}", i + 1, rule.text);
+        }
+        Self { groups, rules }
+    }
+}
+
+impl std::fmt::Display for RuleSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for group in &self.groups {
+            writeln!(
+                f,
+                "ovs-ofctl -O OpenFlow15 add-group br0 '{}'",
+                group.text()
+            )?;
+        }
+        for rule in &self.rules {
+            let version = match rule.dialect {
+                Dialect::Nicira => 10,
+                Dialect::Standard => 14,
+            };
+            let text = &rule.text;
+            writeln!(f, "ovs-ofctl -O OpenFlow{version} add-flow br0 '{text}'")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where actions stand, and what they may count on.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    dialect: Dialect,
+    kind: matches::Kind,
+    /// The match asks for a VLAN tag.
+    tagged: bool,
+    table: usize,
+    /// Groups 1 to this number are there.
+    groups: usize,
+}
+
+fn rule(dice: &mut Dice, groups: usize) -> RuleText {
+    let dialect = dice.of(&Dialect::ALL);
+    let table = if dice.percent(55) {
+        0
+    } else {
+        dice.between(1, TABLES)
+    };
+    let mut parts = Vec::new();
+    if table > 0 || dice.one_in(3) {
+        parts.push(format!("table={table}"));
+    }
+    if dice.percent(75) {
+        parts.push(format!("priority={}", dice.of(&[0, 1, 10, 10, 100, 65535])));
+    }
+    let (kind, tagged, mut fields) = matches::random(dice, table);
+    if dice.one_in(8) {
+        // Any order is good, except that prerequisites come first.
+        let reverse_from = fields.iter().position(|field| !field.contains('='));
+        if reverse_from.is_none() {
+            parts.reverse();
+        }
+    }
+    parts.append(&mut fields);
+    let place = Place {
+        dialect,
+        kind,
+        tagged,
+        table,
+        groups,
+    };
+    parts.push(format!("actions={}", actions::of_rule(dice, place)));
+    RuleText {
+        dialect,
+        text: parts.join(","),
+    }
+}
+
+fn group(dice: &mut Dice, id: u32) -> GroupText {
+    let kind = dice.of(&["all", "select", "indirect", "ff"]);
+    let mut rest = String::new();
+    if kind == "select" && dice.one_in(2) {
+        rest += ",selection_method=hash";
+        if dice.one_in(2) {
+            rest += dice.pick(&[",fields(ip_dst)", ",fields(eth_src,ip_src)"]);
+        }
+    }
+    let buckets = match kind {
+        "indirect" => 1,
+        _ => dice.between(0, 3),
+    };
+    for _ in 0..buckets {
+        rest += ",bucket=";
+        match kind {
+            "select" if dice.one_in(2) => {
+                rest += &format!("weight:{},", dice.of(&[0, 1, 10, 100]));
+            }
+            "ff" => rest += &format!("watch_port:{},", dice.between(1, 6)),
+            _ => {}
+        }
+        rest += &actions::of_bucket(dice, id);
+    }
+    GroupText::new(id, kind, rest)
+}
