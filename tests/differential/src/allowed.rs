@@ -1,0 +1,34 @@
+//! The decisions of `DECISIONS.md`, each as narrow as it can be put: what may
+//! differ, and nothing else.
+
+use crate::execute::HEAD;
+
+/// A heading of `DECISIONS.md`.
+pub type Decision = &'static str;
+
+/// Whether a frame may be read in two ways, as [`crate::printed`] writes them.
+pub fn extracted(frame: &[u8], oracle: &str, ringway: &str) -> Option<Decision> {
+    // Fields of transport and neighbour discovery that lie, in part, beyond
+    // the head: zero with us, the rest the same.
+    let beyond = |(theirs, ours): (&str, &str)| {
+        let (Some((name, _)), Some((same, value))) = (theirs.split_once('='), ours.split_once('='))
+        else {
+            return false;
+        };
+        let zero = matches!(value, "0" | "::" | "00:00:00:00:00:00");
+        let late = [
+            "tp_src",
+            "tp_dst",
+            "tcp_flags",
+            "nd_target",
+            "nd_sll",
+            "nd_tll",
+        ];
+        name == same && zero && late.contains(&name)
+    };
+    let fields = oracle.split(',').zip(ringway.split(','));
+    let allowed = frame.len() > HEAD
+        && oracle.split(',').count() == ringway.split(',').count()
+        && fields.into_iter().all(|(a, b)| a == b || beyond((a, b)));
+    allowed.then_some("Headers beyond the head")
+}

@@ -1,0 +1,357 @@
+//! One rule set and its frames through both; what differs is told with a
+//! reproduction as small as it can be made.
+
+use std::fmt;
+
+use ringway_tests::Result;
+
+use crate::allowed;
+use crate::oracle::{Oracle, Outputs, hex};
+use crate::printed;
+use crate::rules::{Dialect, RuleSet};
+use crate::subject::Subject;
+
+/// A frame and the port that it comes in at.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The port.
+    pub port: u16,
+    /// The frame.
+    pub frame: Vec<u8>,
+}
+
+/// Something on which both disagree.
+#[derive(Clone, Debug)]
+pub enum Difference {
+    /// One accepts the text, the other does not.
+    Acceptance {
+        /// The text.
+        text: String,
+        /// Why Open vSwitch refused it, if it did.
+        oracle: Option<String>,
+        /// Why ringway refused it, if it did.
+        ringway: Option<String>,
+    },
+    /// The same rule is printed in two ways.
+    Printed {
+        /// The rule's text.
+        text: String,
+        /// What `ovs-ofctl dump-flows` prints.
+        oracle: String,
+        /// What ringway prints.
+        ringway: String,
+    },
+    /// A frame is read in two ways.
+    Extracted {
+        /// The frame.
+        sent: Sent,
+        /// How Open vSwitch reads it.
+        oracle: String,
+        /// How ringway reads it.
+        ringway: String,
+    },
+    /// Other frames, or other ports.
+    Outputs {
+        /// As few rules as show it.
+        set: RuleSet,
+        /// The frame.
+        sent: Sent,
+        /// What Open vSwitch sent.
+        oracle: Outputs,
+        /// What ringway sent.
+        ringway: Outputs,
+        /// Open vSwitch's own account.
+        trace: String,
+        /// ringway's program.
+        program: String,
+    },
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = |refusal: &Option<String>| match refusal {
+            Some(why) => format!("refused: {why}"),
+            None => "accepted".into(),
+        };
+        match self {
+            Self::Acceptance {
+                text,
+                oracle,
+                ringway,
+            } => {
+                writeln!(f, "acceptance of {text}")?;
+                writeln!(f, "  Open vSwitch {}", verdict(oracle))?;
+                writeln!(f, "  ringway      {}", verdict(ringway))
+            }
+            Self::Printed {
+                text,
+                oracle,
+                ringway,
+            } => {
+                writeln!(f, "print of {text}")?;
+                writeln!(f, "  Open vSwitch {oracle}\n  ringway      {ringway}")
+            }
+            Self::Extracted {
+                sent,
+                oracle,
+                ringway,
+            } => {
+                writeln!(f, "extract of {}", hex(&sent.frame))?;
+                writeln!(f, "  Open vSwitch {oracle}\n  ringway      {ringway}")
+            }
+            Self::Outputs {
+                set,
+                sent,
+                oracle,
+                ringway,
+                trace,
+                program,
+            } => {
+                writeln!(f, "outputs of in_port={} {}", sent.port, hex(&sent.frame))?;
+                write!(f, "{set}")?;
+                writeln!(f, "  Open vSwitch sent{}", outputs(oracle))?;
+                writeln!(f, "  ringway sent     {}", outputs(ringway))?;
+                writeln!(f, "  ringway's program: {program}\n{trace}")
+            }
+        }
+    }
+}
+
+fn outputs(outputs: &Outputs) -> String {
+    if outputs.is_empty() {
+        return " nothing".into();
+    }
+    let frames = |(port, frames): (&u16, &Vec<Vec<u8>>)| {
+        let frames: Vec<String> = frames.iter().map(|frame| hex(frame)).collect();
+        format!("\n    {port}: {}", frames.join("\n       "))
+    };
+    outputs.iter().map(frames).collect()
+}
+
+/// How much was compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Rule sets.
+    pub sets: usize,
+    /// Rules that both accepted.
+    pub accepted: usize,
+    /// Rules that both refused.
+    pub refused: usize,
+    /// Frames.
+    pub frames: usize,
+    /// Frames that came out somewhere, of both.
+    pub came_out: usize,
+    /// Differences that a decision allows.
+    pub allowed: usize,
+}
+
+/// Compares everything that a rule set and frames give occasion for.
+pub fn compare(
+    oracle: &mut Oracle,
+    set: &RuleSet,
+    frames: &[Sent],
+    tally: &mut Tally,
+) -> Result<Vec<Difference>> {
+    let mut differences = Vec::new();
+    tally.sets += 1;
+    let common = accepted_by_both(oracle, set, tally, &mut differences)?;
+    let mut subject = load(oracle, &common)?;
+    compare_dumps(oracle, &subject, &common, &mut differences)?;
+    for sent in frames {
+        tally.frames += 1;
+        if let Some(difference) = compare_extracted(oracle, &subject, sent)? {
+            differences.push(difference);
+        }
+        let answer = differing_outputs(oracle, &subject, &common, sent)?;
+        let Some((theirs, _)) = answer.differing else {
+            tally.came_out += usize::from(!answer.nothing);
+            continue;
+        };
+        if allowed::outputs(&subject, sent, &theirs).is_some() {
+            tally.allowed += 1;
+            continue;
+        }
+        let small = shrink(oracle, &common, sent)?;
+        differences.push(described(oracle, small, sent)?);
+        subject = load(oracle, &common)?;
+    }
+    Ok(differences)
+}
+
+/// Gives the texts to both; the result holds those that both accept.
+fn accepted_by_both(
+    oracle: &mut Oracle,
+    set: &RuleSet,
+    tally: &mut Tally,
+    differences: &mut Vec<Difference>,
+) -> Result<RuleSet> {
+    oracle.reset()?;
+    let mut subject = Subject::new(oracle.ports());
+    let mut common = RuleSet::default();
+    let mut judge = |text: &str, oracle: Option<String>, ringway: Option<String>| {
+        let accepted = oracle.is_none() && ringway.is_none();
+        if accepted {
+            tally.accepted += 1;
+        } else if oracle.is_some() && ringway.is_some() {
+            tally.refused += 1;
+        } else if allowed::acceptance(text, oracle.as_deref(), ringway.as_deref()).is_some() {
+            tally.allowed += 1;
+        } else {
+            differences.push(Difference::Acceptance {
+                text: text.to_owned(),
+                oracle,
+                ringway,
+            });
+        }
+        accepted
+    };
+    for (group, theirs) in set.groups.iter().zip(oracle.add_groups(&set.groups)?) {
+        if judge(group.text(), theirs, subject.add_group(group.text()).err()) {
+            common.groups.push(group.clone());
+        }
+    }
+    for (rule, theirs) in set.rules.iter().zip(oracle.add_flows(&set.rules)?) {
+        if judge(&rule.text, theirs, subject.add_flow(&rule.text).err()) {
+            common.rules.push(rule.clone());
+        }
+    }
+    Ok(common)
+}
+
+/// Gives both the same rules, afresh.
+fn load(oracle: &mut Oracle, set: &RuleSet) -> Result<Subject> {
+    oracle.reset()?;
+    oracle.add_groups(&set.groups)?;
+    oracle.add_flows(&set.rules)?;
+    let mut subject = Subject::new(oracle.ports());
+    // Without a group, rules that use it fall out on both sides.
+    let _ = subject.add_all(set);
+    Ok(subject)
+}
+
+fn compare_dumps(
+    oracle: &mut Oracle,
+    subject: &Subject,
+    set: &RuleSet,
+    differences: &mut Vec<Difference>,
+) -> Result<()> {
+    for dialect in Dialect::ALL {
+        let theirs = printed::by_cookie(&oracle.dump_flows(dialect)?);
+        let ours = printed::by_cookie(&subject.dump_flows());
+        for rule in set.rules.iter().filter(|rule| rule.dialect == dialect) {
+            let cookie = printed::cookie(&rule.text).unwrap_or_default();
+            let none = || "(not there)".to_owned();
+            let oracle = theirs.get(&cookie).cloned().unwrap_or_else(none);
+            let ringway = ours.get(&cookie).cloned().unwrap_or_else(none);
+            if oracle != ringway && allowed::printed(&oracle, &ringway).is_none() {
+                differences.push(Difference::Printed {
+                    text: rule.text.clone(),
+                    oracle,
+                    ringway,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn compare_extracted(
+    oracle: &mut Oracle,
+    subject: &Subject,
+    sent: &Sent,
+) -> Result<Option<Difference>> {
+    let trace = oracle.trace(sent.port, &sent.frame)?;
+    let theirs = printed::traced_flow(&trace);
+    let ours = printed::key(&subject.key(sent.port, &sent.frame));
+    Ok((theirs != ours).then(|| Difference::Extracted {
+        sent: sent.clone(),
+        oracle: theirs,
+        ringway: ours,
+    }))
+}
+
+/// What a frame came to.
+struct Answer {
+    /// Both sent nothing.
+    nothing: bool,
+    /// Their outputs and ours, if they are not the same.
+    differing: Option<(Outputs, Outputs)>,
+}
+
+fn differing_outputs(
+    oracle: &mut Oracle,
+    subject: &Subject,
+    set: &RuleSet,
+    sent: &Sent,
+) -> Result<Answer> {
+    oracle.forget_learnt()?;
+    let theirs = oracle.send(sent.port, &sent.frame)?;
+    let ours = subject.send(sent.port, &sent.frame);
+    let nothing = theirs.is_empty() && ours.is_empty();
+    let same = theirs == ours || chosen_otherwise(subject, set, sent, &theirs);
+    Ok(Answer {
+        nothing,
+        differing: (!same).then_some((theirs, ours)),
+    })
+}
+
+/// Whether ringway sends the same once its select groups choose other buckets:
+/// each switch has its own hash.
+fn chosen_otherwise(subject: &Subject, set: &RuleSet, sent: &Sent, theirs: &Outputs) -> bool {
+    if !set.groups.iter().any(|group| group.is_select()) {
+        return false;
+    }
+    subject.all_choices().into_iter().any(|choices| {
+        let mut other = Subject::new(subject.ports());
+        let _ = other.add_all(set);
+        other.choose(&choices).is_ok() && other.send(sent.port, &sent.frame) == *theirs
+    })
+}
+
+/// Leaves out rules and groups, one at a time, as long as the difference stays.
+fn shrink(oracle: &mut Oracle, set: &RuleSet, sent: &Sent) -> Result<RuleSet> {
+    let mut small = set.clone();
+    let mut differs = |candidate: &RuleSet| -> Result<bool> {
+        let subject = load(oracle, candidate)?;
+        let answer = differing_outputs(oracle, &subject, candidate, sent)?;
+        Ok(answer.differing.is_some())
+    };
+    let mut step = small.rules.len().div_ceil(2);
+    while step > 0 {
+        let mut at = 0;
+        while at < small.rules.len() {
+            let mut candidate = small.clone();
+            candidate.rules.drain(at..(at + step).min(small.rules.len()));
+            if differs(&candidate)? {
+                small = candidate;
+            } else {
+                at += step;
+            }
+        }
+        step /= 2;
+    }
+    for at in (0..small.groups.len()).rev() {
+        let mut candidate = small.clone();
+        candidate.groups.remove(at);
+        if differs(&candidate)? {
+            small = candidate;
+        }
+    }
+    Ok(small)
+}
+
+fn described(oracle: &mut Oracle, set: RuleSet, sent: &Sent) -> Result<Difference> {
+    let subject = load(oracle, &set)?;
+    oracle.forget_learnt()?;
+    let trace = oracle.trace(sent.port, &sent.frame)?;
+    let theirs = oracle.send(sent.port, &sent.frame)?;
+    let program = subject.translate(sent.port, &sent.frame).program;
+    Ok(Difference::Outputs {
+        ringway: subject.send(sent.port, &sent.frame),
+        sent: sent.clone(),
+        oracle: theirs,
+        trace,
+        program: format!("{:x?}", program.steps().collect::<Vec<_>>()),
+        set,
+    })
+}

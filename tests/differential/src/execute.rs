@@ -1,0 +1,126 @@
+//! Does to a frame what a program says, as the datapath does.
+
+use std::collections::BTreeMap;
+
+use ringway_flow::program::{DpAction, Program};
+use ringway_flow::rewrite::Head;
+
+use crate::oracle::Outputs;
+
+/// Bytes of a frame that the datapath copies, parses and rewrites.
+pub const HEAD: usize = 128;
+/// Room in a head for tags to be pushed.
+const HEADROOM: usize = 64;
+
+/// A frame at work: a head of our own and a body that never changes.
+struct Work<'f> {
+    head: Vec<u8>,
+    len: usize,
+    frame_len: usize,
+    body: &'f [u8],
+}
+
+impl Work<'_> {
+    fn head(&mut self) -> Head<'_> {
+        Head {
+            bytes: &mut self.head,
+            len: &mut self.len,
+            frame_len: &mut self.frame_len,
+            partial: None,
+        }
+    }
+
+    fn frame(&self) -> Vec<u8> {
+        let frame = [&self.head[..self.len], self.body].concat();
+        assert_eq!(
+            frame.len(),
+            self.frame_len,
+            "the head keeps no count of the frame"
+        );
+        frame
+    }
+}
+
+/// The head's bytes, as [`ringway_flow::extract::extract`] takes them.
+pub fn head_of(frame: &[u8]) -> ([u8; HEAD], usize) {
+    // What lies behind the frame is stale and must not be looked at.
+    let mut head = [0xa5; HEAD];
+    let len = frame.len().min(HEAD);
+    head[..len].copy_from_slice(&frame[..len]);
+    (head, len)
+}
+
+/// Runs a program on a frame that came in at `in_port` of a bridge with
+/// `ports`, whose learnt addresses have been forgotten.
+pub fn execute(program: &Program, frame: &[u8], in_port: u16, ports: &[u16]) -> Outputs {
+    let len = frame.len().min(HEAD);
+    let mut work = Work {
+        head: [&frame[..len], &[0; HEADROOM][..]].concat(),
+        len,
+        frame_len: frame.len(),
+        body: &frame[len..],
+    };
+    let mut outputs = Outputs::new();
+    let mut stations = BTreeMap::new();
+    for step in program.steps() {
+        match step {
+            DpAction::Output(port) if ports.contains(&port) => {
+                outputs.entry(port).or_default().push(work.frame());
+            }
+            // To a port that is not there.
+            DpAction::Output(_) => {}
+            DpAction::Flood => {
+                for port in ports.iter().filter(|port| **port != in_port) {
+                    outputs.entry(*port).or_default().push(work.frame());
+                }
+            }
+            DpAction::Normal => {
+                for port in normal(&work.frame(), in_port, ports, &mut stations) {
+                    outputs.entry(port).or_default().push(work.frame());
+                }
+            }
+            DpAction::Set { word, value, mask } => work.head().set(word, value, mask),
+            DpAction::PushVlan { tpid, tci } => {
+                assert!(work.head().push_vlan(tpid, tci), "no room for a tag");
+            }
+            DpAction::PopVlan => work.head().pop_vlan(),
+            DpAction::Controller { .. } | DpAction::Meter(_) => {}
+            DpAction::Drop(_) => {
+                assert!(outputs.is_empty(), "a program drops what it has sent");
+            }
+        }
+    }
+    outputs
+}
+
+/// Where a learning switch sends a frame.
+fn normal(
+    frame: &[u8],
+    in_port: u16,
+    ports: &[u16],
+    stations: &mut BTreeMap<(u16, [u8; 6]), u16>,
+) -> Vec<u16> {
+    let mac = |at: usize| {
+        let mut mac = [0; 6];
+        mac.copy_from_slice(&frame[at..at + 6]);
+        mac
+    };
+    let (to, from) = (mac(0), mac(6));
+    let tagged = matches!(frame.get(12..14), Some([0x81, 0] | [0x88, 0xa8]));
+    let vid = match frame.get(14..16) {
+        Some(tci) if tagged => u16::from_be_bytes([tci[0] & 0x0f, tci[1]]),
+        _ => 0,
+    };
+    if from[0] & 1 == 0 {
+        stations.insert((vid, from), in_port);
+    }
+    match stations.get(&(vid, to)) {
+        Some(port) if *port == in_port => Vec::new(),
+        Some(port) => vec![*port],
+        None => ports
+            .iter()
+            .copied()
+            .filter(|port| *port != in_port)
+            .collect(),
+    }
+}

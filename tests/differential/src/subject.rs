@@ -1,0 +1,138 @@
+//! ringway's flow tables, asked the same as the oracle.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ringway_flow::action::{GroupSpec, GroupType};
+use ringway_flow::extract::extract;
+use ringway_flow::key::PacketKey;
+use ringway_flow::pipeline::{FlowTables, Pipeline};
+use ringway_flow::rule::{Change, FlowCommand, FlowSpec};
+use ringway_flow::stats::StatsTable;
+use ringway_flow::text::{self, NoNames};
+use ringway_flow::translate::{Start, Translation, Untraced, translate};
+
+use crate::execute::{execute, head_of};
+use crate::oracle::Outputs;
+use crate::rules::RuleSet;
+
+/// Which bucket each select group is to choose, by group and index.
+pub type Choices = BTreeMap<u32, usize>;
+
+/// Tables of one bridge with ports.
+pub struct Subject {
+    tables: FlowTables,
+    pipeline: Pipeline,
+    ports: Vec<u16>,
+    groups: Vec<GroupSpec>,
+    now_ms: u64,
+}
+
+impl std::fmt::Debug for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subject").finish_non_exhaustive()
+    }
+}
+
+impl Subject {
+    /// Empty tables.
+    pub fn new(ports: impl Iterator<Item = u16>) -> Self {
+        let mut tables = FlowTables::new(Arc::new(StatsTable::default()));
+        let ports: Vec<u16> = ports.collect();
+        tables.set_live_ports(&ports);
+        let pipeline = tables.pipeline();
+        Self {
+            tables,
+            pipeline,
+            ports,
+            groups: Vec::new(),
+            now_ms: 1,
+        }
+    }
+
+    /// Adds a group. The error is why it was refused.
+    pub fn add_group(&mut self, text: &str) -> Result<(), String> {
+        let group = text::parse_group(text, &NoNames).map_err(|error| error.to_string())?;
+        self.groups.push(group.value.clone());
+        self.apply(Change::AddGroup(group.value))
+    }
+
+    /// Adds a rule. The error is why it was refused.
+    pub fn add_flow(&mut self, text: &str) -> Result<FlowSpec, String> {
+        let flow = text::parse_flow(text, &NoNames).map_err(|error| error.to_string())?;
+        let add = Change::Flow(FlowCommand::Add, Box::new(flow.value.clone()));
+        self.apply(add).map(|()| flow.value)
+    }
+
+    /// Adds groups and rules that are known to be good.
+    pub fn add_all(&mut self, set: &RuleSet) -> Result<(), String> {
+        set.groups.iter().try_for_each(|group| self.add_group(group.text()))?;
+        let mut rules = set.rules.iter();
+        rules.try_for_each(|rule| self.add_flow(&rule.text).map(drop))
+    }
+
+    /// Makes select groups choose these buckets.
+    pub fn choose(&mut self, choices: &Choices) -> Result<(), String> {
+        for (id, bucket) in choices {
+            let mut group = (self.groups.iter())
+                .find(|group| group.id == *id)
+                .ok_or("no such group")?
+                .clone();
+            for (i, other) in group.buckets.iter_mut().enumerate() {
+                other.weight = u16::from(i == *bucket);
+            }
+            self.apply(Change::ModifyGroup(group, false))?;
+        }
+        Ok(())
+    }
+
+    /// Every way in which the select groups can choose, up to a bound.
+    pub fn all_choices(&self) -> Vec<Choices> {
+        let mut all = vec![Choices::new()];
+        for group in self.groups.iter().filter(|group| group.kind == GroupType::Select) {
+            let buckets = group.buckets.iter().enumerate();
+            let live: Vec<usize> = buckets.filter(|(_, b)| b.weight > 0).map(|(i, _)| i).collect();
+            let with = |choices: &Choices, bucket: usize| {
+                let mut choices = choices.clone();
+                choices.insert(group.id, bucket);
+                choices
+            };
+            if !live.is_empty() {
+                all = (all.iter())
+                    .flat_map(|choices| live.iter().map(|bucket| with(choices, *bucket)))
+                    .collect();
+            }
+        }
+        all.truncate(256);
+        all
+    }
+
+    /// A frame's key.
+    pub fn key(&self, port: u16, frame: &[u8]) -> PacketKey {
+        let mut key = PacketKey::default();
+        let (head, len) = head_of(frame);
+        extract(&head, len, frame.len(), 0, port, &mut key);
+        key
+    }
+
+    /// What becomes of a frame.
+    pub fn translate(&self, port: u16, frame: &[u8]) -> Translation {
+        let mut out = Translation::default();
+        let key = self.key(port, frame);
+        translate(&self.pipeline, &key, Start::Tables, &mut out, &mut Untraced);
+        out
+    }
+
+    /// Puts a frame into a port and gives what came out.
+    pub fn send(&self, port: u16, frame: &[u8]) -> Outputs {
+        execute(&self.translate(port, frame).program, frame, port, &self.ports)
+    }
+
+    fn apply(&mut self, change: Change) -> Result<(), String> {
+        self.now_ms += 1;
+        let applied = self.tables.apply(&[change], self.now_ms);
+        applied.map_err(|(_, error)| error.to_string())?;
+        self.pipeline = self.tables.pipeline();
+        Ok(())
+    }
+}
