@@ -64,11 +64,14 @@ impl Subject {
         self.apply(add).map(|()| flow.value)
     }
 
-    /// Adds groups and rules that are known to be good.
-    pub fn add_all(&mut self, set: &RuleSet) -> Result<(), String> {
-        set.groups.iter().try_for_each(|group| self.add_group(group.text()))?;
-        let mut rules = set.rules.iter();
-        rules.try_for_each(|rule| self.add_flow(&rule.text).map(drop))
+    /// Adds groups and rules; leaves out what is refused.
+    pub fn add_all(&mut self, set: &RuleSet) {
+        for group in &set.groups {
+            let _ = self.add_group(group.text());
+        }
+        for rule in &set.rules {
+            let _ = self.add_flow(&rule.text);
+        }
     }
 
     /// Makes select groups choose these buckets.
@@ -105,6 +108,11 @@ impl Subject {
         }
         all.truncate(256);
         all
+    }
+
+    /// Its ports.
+    pub fn ports(&self) -> impl Iterator<Item = u16> + use<> {
+        self.ports.clone().into_iter()
     }
 
     /// A frame's key.
