@@ -12,7 +12,7 @@
 
 pub(crate) mod layout;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use self::layout::{Layout, Network, PROTO_TCP, PROTO_UDP, Transport, bytes_at};
 use crate::key::{PacketKey, VLAN_PRESENT};
