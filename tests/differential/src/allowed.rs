@@ -1,7 +1,10 @@
 //! The decisions of `DECISIONS.md`, each as narrow as it can be put: what may
 //! differ, and nothing else.
 
+use crate::compare::Sent;
 use crate::execute::HEAD;
+use crate::oracle::Outputs;
+use crate::subject::Subject;
 
 /// A heading of `DECISIONS.md`.
 pub type Decision = &'static str;
@@ -31,4 +34,14 @@ pub fn extracted(frame: &[u8], oracle: &str, ringway: &str) -> Option<Decision> 
         && oracle.split(',').count() == ringway.split(',').count()
         && fields.into_iter().all(|(a, b)| a == b || beyond((a, b)));
     allowed.then_some("Headers beyond the head")
+}
+
+/// Whether one of both may refuse a text.
+pub fn acceptance(_text: &str, _oracle: Option<&str>, _ringway: Option<&str>) -> Option<Decision> {
+    None
+}
+
+/// Whether a frame may come to something else.
+pub fn outputs(_subject: &Subject, _sent: &Sent, _oracle: &Outputs) -> Option<Decision> {
+    None
 }

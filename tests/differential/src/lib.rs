@@ -6,6 +6,7 @@
 //! allowed by name in [`allowed`].
 
 pub mod allowed;
+pub mod compare;
 pub mod dice;
 pub mod domain;
 pub mod execute;
@@ -13,4 +14,5 @@ pub mod frames;
 pub mod oracle;
 pub mod printed;
 pub mod rules;
+pub mod subject;
 pub mod unixctl;

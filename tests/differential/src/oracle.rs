@@ -146,7 +146,7 @@ impl Oracle {
             if lines.is_empty() {
                 continue;
             }
-            let protocol = protocol(dialect);
+            let protocol = ["-O", dialect.versions()[0]];
             let file = self.dir.path().join("flows.txt");
             fs::write(&file, lines.join("\n")).map_err(Error::io("write a file of flows"))?;
             let all = self.ofctl(
@@ -165,12 +165,11 @@ impl Oracle {
         Ok(refusals)
     }
 
-    /// The rules as `ovs-ofctl dump-flows` prints them in a dialect, one a line.
-    pub fn dump_flows(&self, dialect: Dialect) -> Result<Vec<String>> {
+    /// The rules as `ovs-ofctl dump-flows` prints them over a version of
+    /// OpenFlow (`OpenFlow10`), one a line.
+    pub fn dump_flows(&self, version: &str) -> Result<Vec<String>> {
         let target = self.target();
-        let protocol = protocol(dialect);
-        let command = [&protocol[..], &["dump-flows", &target]].concat();
-        let printed = machine::sh("ovs-ofctl", &command)?;
+        let printed = machine::sh("ovs-ofctl", &["-O", version, "dump-flows", &target])?;
         let rules = printed.lines().filter(|line| line.contains("actions="));
         Ok(rules.map(|line| line.trim().to_owned()).collect())
     }
@@ -243,14 +242,6 @@ impl Oracle {
         let file = OpenOptions::new().write(true).open(&path);
         (file.and_then(|file| file.set_len(PCAP_HEADER))).map_err(Error::io(what()))?;
         Ok(frames)
-    }
-}
-
-/// Options of ovs-ofctl under which rules keep the form they were written in.
-fn protocol(dialect: Dialect) -> [&'static str; 2] {
-    match dialect {
-        Dialect::Nicira => ["-O", "OpenFlow10"],
-        Dialect::Standard => ["-O", "OpenFlow14"],
     }
 }
 

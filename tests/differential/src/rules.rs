@@ -19,6 +19,15 @@ pub enum Dialect {
 impl Dialect {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Nicira, Self::Standard];
+
+    /// The version to add rules in, and all that print an action as it was
+    /// written: 1.4 prints a masked `set_field` as `load`, 1.5 the other way round.
+    pub fn versions(self) -> &'static [&'static str] {
+        match self {
+            Self::Nicira => &["OpenFlow10"],
+            Self::Standard => &["OpenFlow14", "OpenFlow15"],
+        }
+    }
 }
 
 /// A rule as `add-flow` takes it. Its cookie tells it from the others.
@@ -90,7 +99,12 @@ impl RuleSet {
         let mut rules: Vec<RuleText> = (0..count).map(|_| rule(dice, groups.len())).collect();
         rules.sort_by_key(|rule| rule.dialect == Dialect::Standard);
         for (i, rule) in rules.iter_mut().enumerate() {
-            rule.text = format!("cookie={:#x},{}", i + 1, rule.text);
+            // Which of two rules of the same priority wins is not defined.
+            let priority = (dice.below(256) * 256) | i;
+            rule.text = format!("cookie={:#x},priority={priority},{}", i + 1, rule.text);
+        }
+        if dice.one_in(3) && !rules.is_empty() {
+            replace_one(dice, &mut rules);
         }
         Self { groups, rules }
     }
@@ -106,12 +120,9 @@ impl std::fmt::Display for RuleSet {
             )?;
         }
         for rule in &self.rules {
-            let version = match rule.dialect {
-                Dialect::Nicira => 10,
-                Dialect::Standard => 14,
-            };
+            let version = rule.dialect.versions()[0];
             let text = &rule.text;
-            writeln!(f, "ovs-ofctl -O OpenFlow{version} add-flow br0 '{text}'")?;
+            writeln!(f, "ovs-ofctl -O {version} add-flow br0 '{text}'")?;
         }
         Ok(())
     }
@@ -129,6 +140,29 @@ struct Place {
     groups: usize,
 }
 
+/// One rule gets another's priority and match, and with them its place; another
+/// may get the priority that a rule has whose text says none.
+fn replace_one(dice: &mut Dice, rules: &mut [RuleText]) {
+    let parts = |rule: &RuleText| {
+        let (_, rest) = rule.text.split_once(',')?;
+        let (matching, actions) = rest.split_once("actions=")?;
+        Some((matching.to_owned(), actions.to_owned()))
+    };
+    let (from, to) = (dice.below(rules.len()), dice.below(rules.len()));
+    if let (Some((matching, _)), Some((_, actions))) = (parts(&rules[from]), parts(&rules[to]))
+        && rules[from].dialect == rules[to].dialect
+    {
+        rules[to].text = format!("cookie={:#x},{matching}actions={actions}", to + 1);
+    }
+    let plain = dice.below(rules.len());
+    if plain != from && plain != to {
+        let text = &rules[plain].text;
+        let mut parts: Vec<&str> = text.split(',').collect();
+        parts.retain(|part| !part.starts_with("priority="));
+        rules[plain].text = parts.join(",");
+    }
+}
+
 fn rule(dice: &mut Dice, groups: usize) -> RuleText {
     let dialect = dice.of(&Dialect::ALL);
     let table = if dice.percent(55) {
@@ -139,9 +173,6 @@ fn rule(dice: &mut Dice, groups: usize) -> RuleText {
     let mut parts = Vec::new();
     if table > 0 || dice.one_in(3) {
         parts.push(format!("table={table}"));
-    }
-    if dice.percent(75) {
-        parts.push(format!("priority={}", dice.of(&[0, 1, 10, 10, 100, 65535])));
     }
     let (kind, tagged, mut fields) = matches::random(dice, table);
     if dice.one_in(8) {

@@ -9,7 +9,7 @@ use ringway_flow::key::PacketKey;
 use ringway_flow::pipeline::{FlowTables, Pipeline};
 use ringway_flow::rule::{Change, FlowCommand, FlowSpec};
 use ringway_flow::stats::StatsTable;
-use ringway_flow::text::{self, NoNames};
+use ringway_flow::text::{self, FlowAges, NoNames};
 use ringway_flow::translate::{Start, Translation, Untraced, translate};
 
 use crate::execute::{execute, head_of};
@@ -37,9 +37,8 @@ impl std::fmt::Debug for Subject {
 impl Subject {
     /// Empty tables.
     pub fn new(ports: impl Iterator<Item = u16>) -> Self {
-        let mut tables = FlowTables::new(Arc::new(StatsTable::default()));
+        let tables = FlowTables::new(Arc::new(StatsTable::default()));
         let ports: Vec<u16> = ports.collect();
-        tables.set_live_ports(&ports);
         let pipeline = tables.pipeline();
         Self {
             tables,
@@ -53,13 +52,15 @@ impl Subject {
     /// Adds a group. The error is why it was refused.
     pub fn add_group(&mut self, text: &str) -> Result<(), String> {
         let group = text::parse_group(text, &NoNames).map_err(|error| error.to_string())?;
-        self.groups.push(group.value.clone());
-        self.apply(Change::AddGroup(group.value))
+        self.apply(Change::AddGroup(group.clone()))?;
+        self.groups.push(group);
+        Ok(())
     }
 
     /// Adds a rule. The error is why it was refused.
     pub fn add_flow(&mut self, text: &str) -> Result<FlowSpec, String> {
-        let flow = text::parse_flow(text, &NoNames).map_err(|error| error.to_string())?;
+        let flow = text::parse_flow(text, FlowCommand::Add, &NoNames)
+            .map_err(|error| error.to_string())?;
         let add = Change::Flow(FlowCommand::Add, Box::new(flow.value.clone()));
         self.apply(add).map(|()| flow.value)
     }
@@ -92,9 +93,16 @@ impl Subject {
     /// Every way in which the select groups can choose, up to a bound.
     pub fn all_choices(&self) -> Vec<Choices> {
         let mut all = vec![Choices::new()];
-        for group in self.groups.iter().filter(|group| group.kind == GroupType::Select) {
+        for group in self
+            .groups
+            .iter()
+            .filter(|group| group.kind == GroupType::Select)
+        {
             let buckets = group.buckets.iter().enumerate();
-            let live: Vec<usize> = buckets.filter(|(_, b)| b.weight > 0).map(|(i, _)| i).collect();
+            let live: Vec<usize> = buckets
+                .filter(|(_, b)| b.weight > 0)
+                .map(|(i, _)| i)
+                .collect();
             let with = |choices: &Choices, bucket: usize| {
                 let mut choices = choices.clone();
                 choices.insert(group.id, bucket);
@@ -115,6 +123,16 @@ impl Subject {
         self.ports.clone().into_iter()
     }
 
+    /// The rules as `dump-flows` prints them.
+    pub fn dump_flows(&self) -> Vec<String> {
+        let tables = (0..=u8::MAX).filter_map(|table| self.pipeline.table(table));
+        let rules = tables.flat_map(|table| table.iter());
+        let ages = FlowAges::default();
+        rules
+            .map(|rule| text::print_flow(rule, Some(&ages), &NoNames))
+            .collect()
+    }
+
     /// A frame's key.
     pub fn key(&self, port: u16, frame: &[u8]) -> PacketKey {
         let mut key = PacketKey::default();
@@ -133,7 +151,12 @@ impl Subject {
 
     /// Puts a frame into a port and gives what came out.
     pub fn send(&self, port: u16, frame: &[u8]) -> Outputs {
-        execute(&self.translate(port, frame).program, frame, port, &self.ports)
+        execute(
+            &self.translate(port, frame).program,
+            frame,
+            port,
+            &self.ports,
+        )
     }
 
     fn apply(&mut self, change: Change) -> Result<(), String> {
