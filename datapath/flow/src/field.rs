@@ -147,7 +147,7 @@ fields! {
     // dl_vlan and dl_vlan_pcp mean a TCI with its CFI bit; the text module
     // turns them into matches on the TCI.
     VlanTci "vlan_tci" [] "NXM_OF_VLAN_TCI" @ 1:0+16 None Any true Hex;
-    VlanVid "vlan_vid" [] "OXM_OF_VLAN_VID" @ 1:0+13 None Any true Hex;
+    VlanVid "vlan_vid" [] "OXM_OF_VLAN_VID" @ 1:0+13 None Any true Decimal;
     VlanPcp "vlan_pcp" ["dl_vlan_pcp"] "OXM_OF_VLAN_PCP" @ 1:13+3 Vlan Never true Decimal;
     EthSrc "eth_src" ["dl_src"] "NXM_OF_ETH_SRC" @ 2:16+48 None Any true Mac;
     EthDst "eth_dst" ["dl_dst"] "NXM_OF_ETH_DST" @ 1:16+48 None Any true Mac;
@@ -163,7 +163,7 @@ fields! {
     IpDscp "ip_dscp" [] "OXM_OF_IP_DSCP" @ 4:10+6 Ip Never true Decimal;
     IpEcn "nw_ecn" ["ip_ecn"] "NXM_NX_IP_ECN" @ 4:8+2 Ip Never true Decimal;
     IpTtl "nw_ttl" [] "NXM_NX_IP_TTL" @ 4:0+8 Ip Never true Decimal;
-    IpFrag "nw_frag" ["ip_frag"] "NXM_NX_IP_FRAG" @ 0:8+2 Ip Any false Frag;
+    IpFrag "ip_frag" ["nw_frag"] "NXM_NX_IP_FRAG" @ 0:8+2 Ip Any false Frag;
     ArpOp "arp_op" [] "NXM_OF_ARP_OP" @ 0:0+8 Arp Never true Decimal;
     ArpSpa "arp_spa" [] "NXM_OF_ARP_SPA" @ 3:32+32 Arp Any true Ipv4;
     ArpTpa "arp_tpa" [] "NXM_OF_ARP_TPA" @ 3:0+32 Arp Any true Ipv4;

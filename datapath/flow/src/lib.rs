@@ -13,12 +13,15 @@
 
 pub mod action;
 pub mod compose;
+pub mod datapath_text;
 pub mod extract;
 pub mod field;
 pub mod key;
 pub mod matching;
 pub mod pipeline;
 pub mod program;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod reference;
 pub mod rewrite;
 pub mod rule;
 pub mod stats;

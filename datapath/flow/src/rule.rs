@@ -31,6 +31,8 @@ pub struct FlowSpec {
     pub priority: u16,
     /// `cookie=`
     pub cookie: u64,
+    /// `cookie=VALUE` was there: modified flows get this cookie too.
+    pub sets_cookie: bool,
     /// `cookie=VALUE/MASK`: which rules are meant; 0 when none is given.
     pub cookie_mask: u64,
     /// The match.
@@ -57,6 +59,7 @@ impl Default for FlowSpec {
             table: None,
             priority: DEFAULT_PRIORITY,
             cookie: 0,
+            sets_cookie: false,
             cookie_mask: 0,
             matching: Match::default(),
             actions: Vec::new(),

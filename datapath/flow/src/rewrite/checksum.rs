@@ -6,10 +6,10 @@ use crate::extract::layout::{
 };
 
 /// What a rewrite adds to a one's complement sum of 16-bit words: for each
-/// word `!old + new` (RFC 1624, equation 3).
+/// word `!old + new` (RFC 1624, equation 3). `None`: no byte has changed.
 #[derive(Clone, Copy, Default)]
 #[must_use]
-pub(super) struct Change(u64);
+pub(super) struct Change(Option<u64>);
 
 /// What a transport checksum covers of what was written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,22 +31,22 @@ impl Change {
         let change = old.iter().zip(new).map(|(old, new)| {
             u64::from(!u16::from_be_bytes(*old)) + u64::from(u16::from_be_bytes(*new))
         });
-        Self(change.sum())
+        Self(Some(change.sum()))
     }
 
     /// No checksum covers it.
     pub(super) fn ignore(self) {}
 
-    /// Whether sums stay as they are.
+    /// Whether all is as it was.
     fn is_nothing(self) -> bool {
-        self.0 == 0
+        self.0.is_none()
     }
 
     /// The sum, changed.
     fn add_to_sum(self, sum: u16) -> u16 {
-        // Twice brings any sum of fewer than 2^32 words below 2^16.
+        // A few words' sum is below 2^20: folded twice it is below 2^16.
         let fold = |sum: u64| (sum & 0xffff) + (sum >> 16);
-        fold(fold(fold(u64::from(sum) + self.0))) as u16
+        fold(fold(u64::from(sum) + self.0.unwrap_or(0))) as u16
     }
 
     /// The checksum, which is the sum's complement, changed. From a right one,

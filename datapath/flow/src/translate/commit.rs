@@ -61,7 +61,29 @@ impl<T: Tracer> Way<'_, '_, T> {
 
     #[inline(never)]
     fn commit_changes(&mut self) {
-        let mut words = self.touched & ((1 << PACKET_WORDS) - 1);
+        let words = self.touched & ((1 << PACKET_WORDS) - 1);
+        // Neighbour discovery's fields are written while the packet's type
+        // says that it has them.
+        let last = if self.type_goes_last() { 1 << 4 } else { 0 };
+        self.commit_words(words & !last);
+        self.commit_words(words & last);
+        self.commit_tags();
+        self.committed.key = self.out.flow.packet();
+        self.committed.written = self.written;
+        self.committed.hidden = self.hidden;
+    }
+
+    /// Whether the committed packet is known to be of neighbour discovery.
+    fn type_goes_last(&self) -> bool {
+        const TYPE_AND_CODE: u64 = 0xffff_ffff << 32;
+        let known = self.committed.written.0[4] | self.out.mask.0[4];
+        let type_and_code = (self.committed.key.0[4] & TYPE_AND_CODE) >> 32;
+        !known & TYPE_AND_CODE == 0
+            && matches!(type_and_code, 0x0087_0000 | 0x0088_0000)
+            && self.touched & (1 << 6 | 1 << 7 | 1 << 12 | 1 << 13) != 0
+    }
+
+    fn commit_words(&mut self, mut words: u32) {
         while words != 0 {
             let word = words.trailing_zeros() as usize;
             words &= words - 1;
@@ -78,11 +100,6 @@ impl<T: Tracer> Way<'_, '_, T> {
             }
             self.emit_set(word, self.out.flow.0[word], set);
         }
-        self.commit_tags();
-        let packet = self.out.flow.packet();
-        self.committed.key = packet;
-        self.committed.written = self.written;
-        self.committed.hidden = self.hidden;
     }
 
     /// Bits of a word that were written in the packet as it is or as it is

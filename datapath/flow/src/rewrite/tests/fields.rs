@@ -257,6 +257,11 @@ fn an_empty_echo_reply_of_zeros() {
     assert_eq!(packet.frame()[34..], [0, 0, 0xff, 0xff, 0, 0, 0, 0]);
     packet.edit(|head| head.set(4, 8 << 48, TYPE_CODE));
     assert_eq!(packet.frame()[34..], [8, 0, 0xf7, 0xff, 0, 0, 0, 0]);
+    // Ones to zeros add nothing to the sum, and yet it is another zero.
+    packet.edit(|head| head.set(4, u64::MAX, TYPE_CODE));
+    assert_eq!(packet.frame()[34..], [0xff, 0xff, 0, 0, 0, 0, 0, 0]);
+    packet.edit(|head| head.set(4, 0, TYPE_CODE));
+    assert_eq!(packet.frame()[34..], [0, 0, 0xff, 0xff, 0, 0, 0, 0]);
 }
 
 #[test]

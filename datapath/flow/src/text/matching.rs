@@ -1,0 +1,242 @@
+//! Matches from text, and what a match may not hold.
+
+use super::names::{
+    ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_RARP, ICMP, ICMPV6, ND_ADVERT, ND_SOLICIT, SCTP, TCP, UDP,
+    field, only_subfield, shorthand, unknown_field,
+};
+use super::ports::PortNames;
+use super::print_match::print_match;
+use super::scan::{Item, Items, Scan, fault, integer, number};
+use super::values::{exact, full_mask, masked};
+use super::{NoNames, Parsed, TextError};
+use crate::field::Field;
+use crate::key::VLAN_PRESENT;
+use crate::matching::Match;
+
+/// The bit of `vlan_tci` that says "there is a tag".
+const PRESENT: u128 = VLAN_PRESENT as u128;
+
+/// Reads a match: `in_port=1,tcp,nw_src=10.0.0.0/8`.
+pub fn parse_match(text: &str, ports: &dyn PortNames) -> Result<Parsed<Match>, TextError> {
+    let read = || {
+        let mut matching = Match::default();
+        let mut items = Items::of(text);
+        while let Some(item) = items.next()? {
+            if !read_field(&mut matching, item, ports)? {
+                return Err(unknown_field(item.key, "field"));
+            }
+        }
+        Ok(matching)
+    };
+    let mut value = read().map_err(|fault| TextError::new(fault, text, None))?;
+    let warnings = normalize(&mut value).into_iter().collect();
+    Ok(Parsed { value, warnings })
+}
+
+/// Reads one field, shorthand or subfield into a match. False: it is none.
+pub(super) fn read_field<'t>(
+    matching: &mut Match,
+    item: Item<'t>,
+    ports: &dyn PortNames,
+) -> Scan<'t, bool> {
+    let Item { key, value, .. } = item;
+    if let Some((eth_type, protocol)) = shorthand(key) {
+        if !value.is_empty() {
+            return fault!(value, "{key} stands alone and takes no value");
+        }
+        set(matching, Field::EthType, eth_type.into(), 0xffff);
+        if protocol != 0 {
+            set(matching, Field::IpProto, protocol.into(), 0xff);
+        }
+        return Ok(true);
+    }
+    match key {
+        // Every packet is an Ethernet frame.
+        "eth" => {}
+        "dl_vlan" => {
+            let (value, mask) = dl_vlan(value)?;
+            set_tag(matching, value, mask, 0xfff);
+        }
+        "dl_vlan_pcp" | "vlan_pcp" => {
+            let (value, mask) = masked(Field::VlanPcp, value, ports)?;
+            set_tag(matching, value << 13, mask << 13, 0xe000);
+        }
+        _ if key.contains('[') => {
+            let bits = only_subfield(key)?;
+            let ones = bits.ones() >> bits.offset;
+            let Some(number) = integer(value) else {
+                return fault!(value, "the value of {key} must be a number");
+            };
+            if number & !ones != 0 {
+                return fault!(value, "the value does not fit into {} bits", bits.width);
+            }
+            matching.masked(bits.field, number << bits.offset, bits.ones());
+        }
+        _ => {
+            let Some(field) = field(key) else {
+                return Ok(false);
+            };
+            let (value, mask) = masked(field, value, ports)?;
+            match field {
+                // They are the low bytes of port fields whose high bytes are
+                // zero in ICMP; `normalize` gives them their own width again.
+                Field::IcmpType | Field::Icmpv6Type => {
+                    set(matching, Field::TcpSrc, value, mask | mask << 8);
+                }
+                Field::IcmpCode | Field::Icmpv6Code => {
+                    set(matching, Field::TcpDst, value, mask | mask << 8);
+                }
+                _ => set(matching, field, value, mask),
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// `dl_vlan=N`; 0xffff is "no tag".
+fn dl_vlan(text: &str) -> Scan<'_, (u128, u128)> {
+    match text {
+        "*" => Ok((0, 0)),
+        _ => match number(text, "dl_vlan", 0xffff)? {
+            0xffff => Ok((0, 0xffff)),
+            vid @ 0..=0xfff => Ok((u128::from(vid) | PRESENT, 0xfff | PRESENT)),
+            _ => fault!(text, "a VLAN is 0 to 4095, or 0xffff for no tag"),
+        },
+    }
+}
+
+/// The field's bits become those of the value; a later word replaces an earlier.
+fn set(matching: &mut Match, field: Field, value: u128, mask: u128) {
+    clear(matching, field, full_mask(field));
+    matching.masked(field, value, mask);
+}
+
+/// The bits of the outer tag. No mask: whether there is a tag does not matter
+/// either, unless the other part of it does.
+fn set_tag(matching: &mut Match, value: u128, mask: u128, own: u128) {
+    clear(matching, Field::VlanTci, own);
+    let present = if mask == 0 { 0 } else { PRESENT };
+    matching.masked(Field::VlanTci, value | present, mask | present);
+}
+
+fn clear(matching: &mut Match, field: Field, bits: u128) {
+    field.set_masked(&mut matching.key, 0, bits);
+    field.set_masked(&mut matching.mask, 0, bits);
+}
+
+/// Takes out of a match what its own protocol does not have (ovs-fields(7),
+/// "prerequisites"), as Open vSwitch does, and says so if it did.
+pub(super) fn normalize(matching: &mut Match) -> Option<String> {
+    let before = *matching;
+    let get = |field: Field| field.get(&before.key);
+    let eth_type = get(Field::EthType) as u16;
+    let protocol = get(Field::IpProto) as u8;
+    let ip = matches!(eth_type, ETH_IPV4 | ETH_IPV6);
+    let arp = matches!(eth_type, ETH_ARP | ETH_RARP);
+    let icmp = eth_type == ETH_IPV4 && protocol == ICMP;
+    let icmpv6 = eth_type == ETH_IPV6 && protocol == ICMPV6;
+    let ports = ip && matches!(protocol, TCP | UDP | SCTP) || icmp || icmpv6;
+    let nd = |kind: u16| icmpv6 && get(Field::TcpSrc) == kind.into();
+    let (solicit, advert) = (nd(ND_SOLICIT), nd(ND_ADVERT));
+
+    let may_have: [(bool, &[Field]); 9] = [
+        (arp || eth_type == ETH_IPV4, &[Field::IpSrc, Field::IpDst]),
+        (ports, &[Field::TcpSrc, Field::TcpDst]),
+        (arp || ip, &[Field::IpProto]),
+        // nw_tos has the bits of nw_ecn too.
+        (ip, &[Field::IpTos, Field::IpTtl, Field::IpFrag]),
+        (ip && protocol == TCP, &[Field::TcpFlags]),
+        (arp || solicit, &[Field::ArpSha]),
+        (arp || advert, &[Field::ArpTha]),
+        (
+            eth_type == ETH_IPV6,
+            &[Field::Ipv6Src, Field::Ipv6Dst, Field::Ipv6Label],
+        ),
+        (solicit || advert, &[Field::NdTarget]),
+    ];
+    for (may, fields) in may_have {
+        if !may {
+            for field in fields {
+                clear(matching, *field, field.ones());
+            }
+        }
+    }
+    let changed = *matching != before;
+    if icmp || icmpv6 {
+        for field in [Field::TcpSrc, Field::TcpDst] {
+            if field.get(&matching.mask) == 0xffff && field.get(&matching.key) < 0x100 {
+                clear(matching, field, 0xff00);
+            }
+        }
+    }
+    changed.then(|| {
+        format!(
+            "normalization changed ofp_match, details:\n pre: {}\npost: {}",
+            print_match(&before, &NoNames),
+            print_match(matching, &NoNames)
+        )
+    })
+}
+
+/// Reads the packet that `ofproto/trace` is asked about, as in
+/// `in_port=1,tcp,nw_src=10.0.0.1,tcp_dst=80`: whole values, each field once and
+/// behind its prerequisites. The mask of the answer tells which were given.
+pub fn parse_packet(text: &str, ports: &dyn PortNames) -> Result<Match, TextError> {
+    let read = || {
+        let mut packet = Match::default();
+        let mut items = Items::of(text);
+        while let Some(item) = items.next()? {
+            read_packet_field(&mut packet, item, ports)?;
+        }
+        Ok(packet)
+    };
+    read().map_err(|fault| TextError::new(fault, text, None))
+}
+
+fn read_packet_field<'t>(
+    packet: &mut Match,
+    item: Item<'t>,
+    ports: &dyn PortNames,
+) -> Scan<'t, ()> {
+    let Item { key, value, .. } = item;
+    if let Some((_, protocol)) = shorthand(key) {
+        if Field::EthType.get(&packet.mask) != 0 {
+            return fault!(key, "the Ethernet type was given already");
+        }
+        if protocol != 0 && Field::IpProto.get(&packet.mask) != 0 {
+            return fault!(key, "the IP protocol was given already");
+        }
+        read_field(packet, item, ports)?;
+        return Ok(());
+    }
+    let bits = match key {
+        "eth" => return Ok(()),
+        "dl_vlan" => (Field::VlanTci, 0xfff),
+        "dl_vlan_pcp" | "vlan_pcp" => (Field::VlanTci, 0xe000),
+        _ => match field(key) {
+            Some(field) => (field, full_mask(field)),
+            None => return Err(unknown_field(key, "field")),
+        },
+    };
+    if bits.0.get(&packet.mask) & bits.1 != 0 {
+        return fault!(key, "{key} was given already");
+    }
+    let known = super::check::Packet::of(packet);
+    if !known.has(bits.0.info().prereq) {
+        return fault!(
+            key,
+            "{key} is behind what it needs: give {} first",
+            super::check::needs(bits.0.info().prereq)
+        );
+    }
+    if key != "dl_vlan" {
+        let field = if bits.0 == Field::VlanTci && bits.1 != 0xffff {
+            Field::VlanPcp
+        } else {
+            bits.0
+        };
+        exact(field, value, ports)?;
+    }
+    read_field(packet, item, ports)?;
+    Ok(())
+}
