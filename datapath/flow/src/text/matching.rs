@@ -54,8 +54,10 @@ pub(super) fn read_field<'t>(
         // Every packet is an Ethernet frame.
         "eth" => {}
         "dl_vlan" => {
-            let (value, mask) = dl_vlan(value)?;
-            set_tag(matching, value, mask, 0xfff);
+            match dl_vlan(value)? {
+                (0, 0xffff) => set(matching, Field::VlanTci, 0, 0xffff),
+                (value, mask) => set_tag(matching, value, mask, 0xfff),
+            }
         }
         "dl_vlan_pcp" | "vlan_pcp" => {
             let (value, mask) = masked(Field::VlanPcp, value, ports)?;
