@@ -248,7 +248,7 @@ fn write_value(
         form => {
             match form {
                 Form::Decimal => write!(out, "{value}")?,
-                _ => write!(out, "{value:#x}")?,
+                _ => write_hex(out, value),
             }
             if !full {
                 write!(out, "/{mask:#x}")?;
