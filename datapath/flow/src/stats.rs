@@ -5,7 +5,7 @@
 //! cell plus the megaflows that name it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const CHUNK: usize = 4096;
 const CHUNKS: usize = 1024;
@@ -23,6 +23,8 @@ pub struct StatsCell {
     bytes: AtomicU64,
     /// Milliseconds, of the datapath's clock.
     used: AtomicU64,
+    /// The pipeline's version at which it was given to its owner.
+    since: AtomicU32,
 }
 
 /// Counts, read at one moment.
@@ -44,6 +46,19 @@ impl StatsCell {
         self.used.fetch_max(counts.used_ms, Ordering::Relaxed);
     }
 
+    /// Adds what a megaflow counted that was made at `made_version` of the
+    /// pipeline, unless the cell belonged to another owner then. Whether it did add.
+    ///
+    /// A cell that changes owners has rested for seconds, so that no core is
+    /// between the look at `since` and the sums meanwhile.
+    pub fn add_if(&self, counts: Counts, made_version: u32) -> bool {
+        let ours = self.since.load(Ordering::Relaxed) <= made_version;
+        if ours {
+            self.add(counts);
+        }
+        ours
+    }
+
     /// The counts now.
     pub fn read(&self) -> Counts {
         Counts {
@@ -53,8 +68,9 @@ impl StatsCell {
         }
     }
 
-    /// Starts anew, for another owner or for `reset_counts`.
-    pub fn reset(&self) {
+    /// Starts anew, for an owner who comes with version `since` of the pipeline.
+    pub fn reset(&self, since: u32) {
+        self.since.store(since, Ordering::Relaxed);
         self.packets.store(0, Ordering::Relaxed);
         self.bytes.store(0, Ordering::Relaxed);
         self.used.store(0, Ordering::Relaxed);
@@ -97,5 +113,42 @@ impl StatsTable {
 impl std::fmt::Debug for StatsTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StatsTable").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOME: Counts = Counts {
+        packets: 3,
+        bytes: 180,
+        used_ms: 1_000,
+    };
+
+    #[test]
+    fn a_cell_takes_nothing_from_its_former_owners_megaflows() {
+        let table = StatsTable::default();
+        assert!(table.cell(5000).is_none());
+        assert!(table.prepare(5000));
+        let cell = table.cell(5000).unwrap();
+        assert!(cell.add_if(SOME, 0));
+        assert_eq!(cell.read(), SOME);
+
+        cell.reset(8);
+        assert!(!cell.add_if(SOME, 7));
+        assert_eq!(cell.read(), Counts::default());
+        assert!(cell.add_if(SOME, 8));
+        assert!(cell.add_if(SOME, 9));
+        assert_eq!(cell.read().packets, 6);
+    }
+
+    #[test]
+    fn there_are_no_cells_beyond_the_last() {
+        let table = StatsTable::default();
+        assert!(table.prepare(MAX_STATS as StatsId - 1));
+        assert!(table.cell(MAX_STATS as StatsId - 1).is_some());
+        assert!(!table.prepare(MAX_STATS as StatsId));
+        assert!(table.cell(MAX_STATS as StatsId).is_none());
     }
 }

@@ -38,7 +38,7 @@ pub fn rules() -> impl Strategy<Value = Rules> {
                 actions.extend(rest);
                 FlowSpec {
                     table: Some(table),
-                    priority: i as u16,
+                    priority: i as u16 + 1,
                     matching,
                     actions,
                     ..FlowSpec::default()

@@ -161,8 +161,6 @@ proptest! {
                 let others = run(&pipeline, &other);
                 prop_assert_eq!(&others.program, &out.program, "{:?}", other);
                 prop_assert_eq!(&others.counted, &out.counted);
-                prop_assert_eq!(others.mask, out.mask);
-                prop_assert_eq!(others.dependencies, out.dependencies);
             }
         }
     }

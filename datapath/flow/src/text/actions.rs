@@ -123,10 +123,6 @@ impl<'p, 't> Reader<'p, 't> {
         if let (Some(drop), false) = (self.drop, out.is_empty()) {
             return fault!(drop, "drop must stand alone: other actions are beside it");
         }
-        // What an action set writes is not known to be done.
-        if self.place == Place::Set {
-            return Ok(());
-        }
         if let (Some((at, prereq)), Some(strict)) = (self.loose, self.strict) {
             let key = strict.split([':', '=', '(']).next().unwrap_or(strict);
             return fault!(
@@ -212,14 +208,9 @@ impl<'p, 't> Reader<'p, 't> {
                 Action::ModVlanPcp(pcp as u8)
             }
             "set_vlan_vid" => {
-                let vid = number(value, "a VLAN", 0xfff)?;
-                self.set(
-                    all,
-                    Field::VlanVid,
-                    vid.into(),
-                    Field::VlanVid.ones(),
-                    false,
-                )?
+                let vid = u128::from(number(value, "a VLAN", 0xfff)?);
+                let vid = vid | u128::from(VLAN_PRESENT);
+                self.set(all, Field::VlanVid, vid, Field::VlanVid.ones(), false)?
             }
             "set_vlan_pcp" => {
                 let pcp = number(value, "a VLAN's priority", 7)?;
@@ -287,9 +278,14 @@ impl<'p, 't> Reader<'p, 't> {
             "write_actions" => {
                 let mut inner = Reader::new(self.ports, Place::Set);
                 inner.packet = self.packet;
+                // OpenFlow 1.0 had no action sets.
+                inner.strict = Some(all);
                 let mut actions = Vec::new();
                 inner.list(value, &mut actions)?;
-                self.strict = self.strict.or(inner.strict);
+                if actions.is_empty() {
+                    // Nothing goes into the action set.
+                    return Ok(());
+                }
                 Action::WriteActions(actions)
             }
             "apply_actions" => {

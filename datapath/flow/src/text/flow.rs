@@ -252,7 +252,7 @@ fn read_flow<'t>(
             reader.list(actions, &mut flow.actions)?;
         }
     }
-    let warnings = normalize(&mut flow.matching).into_iter().collect();
+    let warnings = normalize(&mut flow.matching);
     Ok(Parsed {
         value: flow,
         warnings,

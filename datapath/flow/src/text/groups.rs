@@ -7,6 +7,7 @@ use super::ports::{self, PORT_MAX, PortNames, parse_port};
 use super::scan::{Item, Items, Scan, fault, integer, number16, number32};
 use super::values::full_mask;
 use crate::action::{Bucket, GroupSpec, GroupType};
+use crate::field::Field;
 
 /// Highest id of a group and of a bucket (OFPG_MAX, OFPG15_BUCKET_MAX).
 const MAX_ID: u32 = 0xffff_ff00;
@@ -136,6 +137,9 @@ pub(super) fn read_group<'t>(text: &'t str, ports: &dyn PortNames) -> Scan<'t, G
         group.buckets.push(bucket);
         rest = &behind[end..];
     }
+    if kind == GroupType::Indirect && group.buckets.is_empty() {
+        return fault!(&text[text.len()..], "an indirect group needs its bucket");
+    }
     let mut next = 0;
     let mut taken: Vec<u32> = ids.iter().copied().flatten().collect();
     taken.sort_unstable();
@@ -152,7 +156,7 @@ pub(super) fn read_group<'t>(text: &'t str, ports: &dyn PortNames) -> Scan<'t, G
 }
 
 /// `fields(ip_src,tcp_dst)`
-fn hash_fields(text: &str) -> Scan<'_, Vec<crate::field::Field>> {
+fn hash_fields(text: &str) -> Scan<'_, Vec<Field>> {
     let mut fields = Vec::new();
     let mut items = Items::of(text);
     while let Some(item) = items.next()? {
@@ -174,8 +178,19 @@ fn hash_fields(text: &str) -> Scan<'_, Vec<crate::field::Field>> {
         }
         fields.push(field);
     }
-    fields.sort_unstable();
+    fields.sort_unstable_by_key(|field| (rank(*field), *field));
     Ok(fields)
+}
+
+/// Open vSwitch prints fields in the order of its own list, in which these come
+/// before those that matches print first.
+fn rank(field: Field) -> u8 {
+    match field {
+        Field::TunId | Field::Metadata | Field::InPort => 0,
+        _ if field < Field::TunId => 1,
+        Field::EthSrc | Field::EthDst | Field::EthType => 2,
+        _ => 3,
+    }
 }
 
 /// A bucket, and its `bucket_id` if there is one.

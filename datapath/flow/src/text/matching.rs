@@ -29,7 +29,7 @@ pub fn parse_match(text: &str, ports: &dyn PortNames) -> Result<Parsed<Match>, T
         Ok(matching)
     };
     let mut value = read().map_err(|fault| TextError::new(fault, text, None))?;
-    let warnings = normalize(&mut value).into_iter().collect();
+    let warnings = normalize(&mut value);
     Ok(Parsed { value, warnings })
 }
 
@@ -53,15 +53,20 @@ pub(super) fn read_field<'t>(
     match key {
         // Every packet is an Ethernet frame.
         "eth" => {}
-        "dl_vlan" => {
-            match dl_vlan(value)? {
-                (0, 0xffff) => set(matching, Field::VlanTci, 0, 0xffff),
-                (value, mask) => set_tag(matching, value, mask, 0xfff),
+        "dl_vlan" => match dl_vlan(value)? {
+            Vlan::Any => clear(matching, Field::VlanTci, 0xfff),
+            Vlan::None => set(matching, Field::VlanTci, 0, 0xffff),
+            Vlan::Id(vid) => {
+                clear(matching, Field::VlanTci, 0xfff);
+                matching.masked(Field::VlanTci, vid | PRESENT, 0xfff | PRESENT);
             }
-        }
+        },
         "dl_vlan_pcp" | "vlan_pcp" => {
             let (value, mask) = masked(Field::VlanPcp, value, ports)?;
-            set_tag(matching, value << 13, mask << 13, 0xe000);
+            clear(matching, Field::VlanTci, 0xe000);
+            if mask != 0 {
+                matching.masked(Field::VlanTci, value << 13 | PRESENT, 0xe000 | PRESENT);
+            }
         }
         _ if key.contains('[') => {
             let bits = only_subfield(key)?;
@@ -95,15 +100,22 @@ pub(super) fn read_field<'t>(
     Ok(true)
 }
 
-/// `dl_vlan=N`; 0xffff is "no tag".
-fn dl_vlan(text: &str) -> Scan<'_, (u128, u128)> {
-    match text {
-        "*" => Ok((0, 0)),
-        _ => match number(text, "dl_vlan", 0xffff)? {
-            0xffff => Ok((0, 0xffff)),
-            vid @ 0..=0xfff => Ok((u128::from(vid) | PRESENT, 0xfff | PRESENT)),
-            _ => fault!(text, "a VLAN is 0 to 4095, or 0xffff for no tag"),
-        },
+/// What `dl_vlan` asks for.
+enum Vlan {
+    Any,
+    /// No tag.
+    None,
+    Id(u128),
+}
+
+fn dl_vlan(text: &str) -> Scan<'_, Vlan> {
+    if text == "*" || text.eq_ignore_ascii_case("any") {
+        return Ok(Vlan::Any);
+    }
+    match number(text, "dl_vlan", 0xffff)? {
+        0xffff => Ok(Vlan::None),
+        vid @ 0..=0xfff => Ok(Vlan::Id(vid.into())),
+        _ => fault!(text, "a VLAN is 0 to 4095, or 0xffff for no tag"),
     }
 }
 
@@ -113,14 +125,6 @@ fn set(matching: &mut Match, field: Field, value: u128, mask: u128) {
     matching.masked(field, value, mask);
 }
 
-/// The bits of the outer tag. No mask: whether there is a tag does not matter
-/// either, unless the other part of it does.
-fn set_tag(matching: &mut Match, value: u128, mask: u128, own: u128) {
-    clear(matching, Field::VlanTci, own);
-    let present = if mask == 0 { 0 } else { PRESENT };
-    matching.masked(Field::VlanTci, value | present, mask | present);
-}
-
 fn clear(matching: &mut Match, field: Field, bits: u128) {
     field.set_masked(&mut matching.key, 0, bits);
     field.set_masked(&mut matching.mask, 0, bits);
@@ -128,7 +132,8 @@ fn clear(matching: &mut Match, field: Field, bits: u128) {
 
 /// Takes out of a match what its own protocol does not have (ovs-fields(7),
 /// "prerequisites"), as Open vSwitch does, and says so if it did.
-pub(super) fn normalize(matching: &mut Match) -> Option<String> {
+pub(super) fn normalize(matching: &mut Match) -> Vec<String> {
+    let mut warnings = Vec::new();
     let before = *matching;
     let get = |field: Field| field.get(&before.key);
     let eth_type = get(Field::EthType) as u16;
@@ -141,21 +146,38 @@ pub(super) fn normalize(matching: &mut Match) -> Option<String> {
     let nd = |kind: u16| icmpv6 && get(Field::TcpSrc) == kind.into();
     let (solicit, advert) = (nd(ND_SOLICIT), nd(ND_ADVERT));
 
-    let may_have: [(bool, &[Field]); 9] = [
+    // Open vSwitch forgets these two without a word.
+    let quiet = [
+        (ip, Field::IpFrag, "nw_frag", "ip or ipv6"),
+        (
+            ip && protocol == TCP,
+            Field::TcpFlags,
+            "tcp_flags",
+            "tcp or tcp6",
+        ),
+    ];
+    for (may, field, name, needs) in quiet {
+        if !may && field.get(&matching.mask) != 0 {
+            clear(matching, field, field.ones());
+            warnings.push(format!(
+                "{name} was left out of the match: it needs {needs}"
+            ));
+        }
+    }
+    let may_have: [(bool, &[Field]); 7] = [
         (arp || eth_type == ETH_IPV4, &[Field::IpSrc, Field::IpDst]),
         (ports, &[Field::TcpSrc, Field::TcpDst]),
         (arp || ip, &[Field::IpProto]),
         // nw_tos has the bits of nw_ecn too.
-        (ip, &[Field::IpTos, Field::IpTtl, Field::IpFrag]),
-        (ip && protocol == TCP, &[Field::TcpFlags]),
+        (ip, &[Field::IpTos, Field::IpTtl]),
         (arp || solicit, &[Field::ArpSha]),
         (arp || advert, &[Field::ArpTha]),
         (
             eth_type == ETH_IPV6,
             &[Field::Ipv6Src, Field::Ipv6Dst, Field::Ipv6Label],
         ),
-        (solicit || advert, &[Field::NdTarget]),
     ];
+    let pre = *matching;
     for (may, fields) in may_have {
         if !may {
             for field in fields {
@@ -163,7 +185,16 @@ pub(super) fn normalize(matching: &mut Match) -> Option<String> {
             }
         }
     }
-    let changed = *matching != before;
+    if !(solicit || advert) {
+        clear(matching, Field::NdTarget, Field::NdTarget.ones());
+    }
+    if *matching != pre {
+        warnings.push(format!(
+            "normalization changed ofp_match, details:\n pre: {}\npost: {}",
+            print_match(&pre, &NoNames),
+            print_match(matching, &NoNames)
+        ));
+    }
     if icmp || icmpv6 {
         for field in [Field::TcpSrc, Field::TcpDst] {
             if field.get(&matching.mask) == 0xffff && field.get(&matching.key) < 0x100 {
@@ -171,13 +202,7 @@ pub(super) fn normalize(matching: &mut Match) -> Option<String> {
             }
         }
     }
-    changed.then(|| {
-        format!(
-            "normalization changed ofp_match, details:\n pre: {}\npost: {}",
-            print_match(&before, &NoNames),
-            print_match(matching, &NoNames)
-        )
-    })
+    warnings
 }
 
 /// Reads the packet that `ofproto/trace` is asked about, as in

@@ -218,6 +218,8 @@ pub fn translate<T: Tracer>(
             way.run(actions);
         }
     }
+    // As if it were the first table's.
+    (way.table, way.depth, way.level) = (0, 0, usize::from(matches!(start, Start::Tables)));
     way.run_action_set();
     way.finish();
 }
@@ -283,7 +285,6 @@ impl<'p, T: Tracer> Way<'p, '_, T> {
         if first & FRAGMENT != 0 {
             out.flow.0[4] &= !PORTS;
             known.0[4] |= PORTS;
-            modified |= 1 << 4;
         }
         let mut looked_at = FlowKey::default();
         let found = match self.pipeline.table(table) {
@@ -294,6 +295,7 @@ impl<'p, T: Tracer> Way<'p, '_, T> {
         out.flow.0[4] = fourth;
         if looked_at.0[4] & PORTS != 0 {
             looked_at.0[0] |= FRAGMENT;
+            modified |= if first & FRAGMENT != 0 { 1 << 4 } else { 0 };
         }
         let mut added = PacketKey::default();
         for word in 0..PACKET_WORDS {
