@@ -3,7 +3,6 @@
 
 use crate::compare::Sent;
 use crate::execute::HEAD;
-use crate::oracle::Outputs;
 use crate::subject::Subject;
 
 /// A heading of `DECISIONS.md`.
@@ -42,6 +41,7 @@ pub fn acceptance(_text: &str, _oracle: Option<&str>, _ringway: Option<&str>) ->
 }
 
 /// Whether a frame may come to something else.
-pub fn outputs(_subject: &Subject, _sent: &Sent, _oracle: &Outputs) -> Option<Decision> {
-    None
+pub fn outputs(subject: &Subject, sent: &Sent) -> Option<Decision> {
+    let tags = subject.most_tags(sent.port, &sent.frame);
+    (tags > 2).then_some("A third tag")
 }

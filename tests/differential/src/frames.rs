@@ -13,7 +13,7 @@ pub fn random(dice: &mut Dice) -> Vec<u8> {
     let mut frame = Vec::new();
     frame.extend(dice.of(&domain::MACS));
     frame.extend(dice.of(&domain::MACS));
-    let tags = dice.of(&[0, 0, 0, 0, 1, 1, 1, 2, 2, 3]);
+    let tags = dice.of(&[0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3]);
     for _ in 0..tags {
         let tpid: u16 = dice.of(&[0x8100, 0x8100, 0x88a8, 0x9100]);
         // The bit that was CFI and is DEI now may be set, too.

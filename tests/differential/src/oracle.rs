@@ -146,7 +146,7 @@ impl Oracle {
             if lines.is_empty() {
                 continue;
             }
-            let protocol = ["-O", dialect.versions()[0]];
+            let protocol = ["-O", dialect.version()];
             let file = self.dir.path().join("flows.txt");
             fs::write(&file, lines.join("\n")).map_err(Error::io("write a file of flows"))?;
             let all = self.ofctl(

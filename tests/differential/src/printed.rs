@@ -36,52 +36,11 @@ pub fn by_cookie(lines: &[String]) -> BTreeMap<String, String> {
     lines.iter().filter_map(keyed).collect()
 }
 
-/// Whether a rule is printed as Open vSwitch prints it: the match as over one
-/// of the versions, and each action, too.
-pub fn is_as(ours: &str, theirs: &[String]) -> bool {
-    let parts = |line: &str| {
-        let (head, actions) = line.split_once(" actions=")?;
-        // OpenFlow 1.2 and later cannot say more than that.
-        let head = head.replace("vlan_tci=0x0000/0x1fff", "vlan_tci=0x0000");
-        Some((head, actions_in(actions)))
-    };
-    let Some((head, actions)) = parts(ours) else {
-        return theirs.iter().all(|line| line == ours);
-    };
-    let theirs: Vec<_> = theirs.iter().filter_map(|line| parts(line)).collect();
-    let same_count = || theirs.iter().filter(|other| other.1.len() == actions.len());
-    theirs.iter().any(|other| other.0 == head)
-        && (actions.iter().enumerate())
-            .all(|(i, ours)| same_count().any(|other| other.1[i] == *ours))
-}
-
-/// Actions one by one; those in `write_actions` follow it.
-fn actions_in(text: &str) -> Vec<String> {
-    let mut actions = vec![String::new()];
-    let mut depth = 0;
-    for c in text.chars() {
-        let inside = actions.last_mut().filter(|action| !action.is_empty());
-        match c {
-            '(' if inside
-                .as_ref()
-                .is_some_and(|action| *action == "write_actions") =>
-            {
-                actions.push(String::new());
-            }
-            ',' if depth == 0 => actions.push(String::new()),
-            _ => {
-                depth += i32::from(c == '(');
-                depth = (depth - i32::from(c == ')')).max(0);
-                actions
-                    .last_mut()
-                    .map(|action| action.push(c))
-                    .unwrap_or_default();
-            }
-        }
-    }
-    // The same action, named after the version of OpenFlow.
-    let renamed = |action: String| action.replace("strip_vlan", "pop_vlan");
-    actions.into_iter().map(renamed).collect()
+/// A rule's line with the names that its author, or ringway, chose: one action
+/// and one match have two, by version of OpenFlow.
+pub fn renamed(line: &str) -> String {
+    line.replace("strip_vlan", "pop_vlan")
+        .replace("vlan_tci=0x0000/0x1fff", "vlan_tci=0x0000")
 }
 
 /// The line `Flow:` of a trace, without what ringway does not read of a packet.

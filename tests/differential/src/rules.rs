@@ -8,25 +8,32 @@ use crate::dice::Dice;
 /// How a rule is written, and with that the OpenFlow version it must be told
 /// to Open vSwitch in: another would turn its actions into others
 /// (`mod_vlan_vid` into `push_vlan`, `set_field` into `load`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dialect {
     /// OpenFlow 1.0 with Nicira's extensions: `mod_*`, `load`, `move`, `resubmit`.
     Nicira,
-    /// OpenFlow 1.3 and later: `set_field`, groups, instructions.
+    /// OpenFlow 1.4: groups, instructions, `set_field` of whole fields, `load`.
     Standard,
+    /// OpenFlow 1.5: as 1.4, but masked `set_field` and no `load`.
+    Latest,
 }
 
 impl Dialect {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Nicira, Self::Standard];
+    /// All of them, in the order in which their rules are added.
+    pub const ALL: [Self; 3] = [Self::Nicira, Self::Standard, Self::Latest];
 
-    /// The version to add rules in, and all that print an action as it was
-    /// written: 1.4 prints a masked `set_field` as `load`, 1.5 the other way round.
-    pub fn versions(self) -> &'static [&'static str] {
+    /// The version to add and print rules in.
+    pub fn version(self) -> &'static str {
         match self {
-            Self::Nicira => &["OpenFlow10"],
-            Self::Standard => &["OpenFlow14", "OpenFlow15"],
+            Self::Nicira => "OpenFlow10",
+            Self::Standard => "OpenFlow14",
+            Self::Latest => "OpenFlow15",
         }
+    }
+
+    /// Whether it has groups and instructions.
+    pub fn is_standard(self) -> bool {
+        self != Self::Nicira
     }
 }
 
@@ -79,7 +86,7 @@ impl GroupText {
 pub struct RuleSet {
     /// Added first.
     pub groups: Vec<GroupText>,
-    /// Added then: those of [`Dialect::Nicira`], then the others.
+    /// Added then: dialect after dialect.
     pub rules: Vec<RuleText>,
 }
 
@@ -97,7 +104,7 @@ impl RuleSet {
         };
         let count = dice.between(size / 2, size * 3 / 2);
         let mut rules: Vec<RuleText> = (0..count).map(|_| rule(dice, groups.len())).collect();
-        rules.sort_by_key(|rule| rule.dialect == Dialect::Standard);
+        rules.sort_by_key(|rule| rule.dialect);
         for (i, rule) in rules.iter_mut().enumerate() {
             // Which of two rules of the same priority wins is not defined.
             let priority = (dice.below(256) * 256) | i;
@@ -120,7 +127,7 @@ impl std::fmt::Display for RuleSet {
             )?;
         }
         for rule in &self.rules {
-            let version = rule.dialect.versions()[0];
+            let version = rule.dialect.version();
             let text = &rule.text;
             writeln!(f, "ovs-ofctl -O {version} add-flow br0 '{text}'")?;
         }

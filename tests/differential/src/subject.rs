@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringway_flow::action::{GroupSpec, GroupType};
+use ringway_flow::action::{Action, GroupSpec, GroupType};
 use ringway_flow::extract::extract;
-use ringway_flow::key::PacketKey;
+use ringway_flow::field::Subfield;
+use ringway_flow::key::{FlowKey, PacketKey, VLAN_PRESENT};
 use ringway_flow::pipeline::{FlowTables, Pipeline};
-use ringway_flow::rule::{Change, FlowCommand, FlowSpec};
+use ringway_flow::rule::{Change, FlowCommand, FlowSpec, Rule};
 use ringway_flow::stats::StatsTable;
 use ringway_flow::text::{self, FlowAges, NoNames};
-use ringway_flow::translate::{Start, Translation, Untraced, translate};
+use ringway_flow::translate::{Note, Start, Tracer, Translation, Untraced, translate};
 
 use crate::execute::{execute, head_of};
 use crate::oracle::Outputs;
@@ -149,6 +150,17 @@ impl Subject {
         out
     }
 
+    /// How many tags a frame may have on its way: those that it comes with,
+    /// of the two that are read, and one for each action that may add one.
+    pub fn most_tags(&self, port: u16, frame: &[u8]) -> usize {
+        let key = self.key(port, frame);
+        let present = |word: usize| key.0[word] as u16 & VLAN_PRESENT != 0;
+        let mut tags = TagCounter(usize::from(present(1)) + usize::from(present(2)));
+        let mut out = Translation::default();
+        translate(&self.pipeline, &key, Start::Tables, &mut out, &mut tags);
+        tags.0
+    }
+
     /// Puts a frame into a port and gives what came out.
     pub fn send(&self, port: u16, frame: &[u8]) -> Outputs {
         execute(
@@ -166,4 +178,22 @@ impl Subject {
         self.pipeline = self.tables.pipeline();
         Ok(())
     }
+}
+
+/// Counts the actions that add tags.
+struct TagCounter(usize);
+
+impl Tracer for TagCounter {
+    fn action(&mut self, _: usize, action: &Action) {
+        self.0 += usize::from(matches!(action, Action::PushVlan(_)));
+    }
+
+    fn table(&mut self, _: usize, _: u8, _: &FlowKey, _: Option<&Rule>, _: &PacketKey) {}
+    fn nothing(&mut self, _: usize) {}
+    fn bucket(&mut self, _: usize, _: u32) {}
+    fn action_set(&mut self, _: usize) {}
+    fn note(&mut self, _: usize, _: Note, _: std::fmt::Arguments<'_>) {}
+    fn action_set_now(&mut self, _: usize, _: &str, _: &mut dyn Iterator<Item = &Action>) {}
+    fn moved(&mut self, _: usize, _: Subfield, _: &FlowKey) {}
+    fn normal(&mut self, _: usize, _: &FlowKey) {}
 }

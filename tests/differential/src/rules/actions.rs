@@ -18,7 +18,7 @@ pub fn of_rule(dice: &mut Dice, place: Place) -> String {
     if dice.percent(70) {
         actions.push(output(dice));
     }
-    if place.dialect == Dialect::Standard && dice.percent(50) {
+    if place.dialect.is_standard() && dice.percent(50) {
         instructions(dice, &place, &mut actions);
     }
     if actions.is_empty() {
@@ -35,7 +35,8 @@ pub fn of_rule(dice: &mut Dice, place: Place) -> String {
 /// groups that it may call: never itself.
 pub fn of_bucket(dice: &mut Dice, id: u32) -> String {
     let mut place = Place {
-        dialect: Dialect::Standard,
+        // Groups are added in 1.5.
+        dialect: Dialect::Latest,
         kind: Kind::Any,
         tagged: false,
         table: 0,
@@ -47,7 +48,7 @@ pub fn of_bucket(dice: &mut Dice, id: u32) -> String {
             0 => format!("push_vlan:{}", tpid(dice)),
             1 => "pop_vlan".into(),
             2 if id > 1 => format!("group:{}", dice.between(1, id as usize - 1)),
-            3 => register_write(dice),
+            3 => register_write(dice, &place),
             4 => resubmit(dice, 0),
             _ => set_any(dice, &mut place),
         });
@@ -61,24 +62,24 @@ pub fn of_bucket(dice: &mut Dice, id: u32) -> String {
 fn action(dice: &mut Dice, place: &mut Place) -> String {
     match dice.below(100) {
         0..20 => output(dice),
-        20..32 => register_write(dice),
+        20..32 => register_write(dice, place),
         32..40 => register_move(dice),
         40..52 => resubmit(dice, place.table),
         52..55 => format!("note:{:02x}.{:02x}", dice.byte(), dice.byte()),
         55..58 => "exit".into(),
         58..61 => "controller".into(),
         61..67 if place.kind.is_ipv4() || place.kind.is_ipv6() => "dec_ttl".into(),
-        61..67 if dice.one_in(10) => "dec_ttl".into(),
+        61..67 if place.dialect == Dialect::Nicira && dice.one_in(5) => "dec_ttl".into(),
         // Later versions of OpenFlow want the match to promise a tag.
         67..73 if place.dialect == Dialect::Nicira || place.tagged || dice.one_in(30) => {
             place.tagged = false;
             "strip_vlan".into()
         }
-        67..79 if place.dialect == Dialect::Standard => {
+        67..79 if place.dialect.is_standard() => {
             place.tagged = true;
             format!("push_vlan:{}", tpid(dice))
         }
-        79..85 if place.dialect == Dialect::Standard => match group(dice, place.groups) {
+        79..85 if place.dialect.is_standard() => match group(dice, place.groups) {
             Some(group) => group,
             None => output(dice),
         },
@@ -92,7 +93,7 @@ fn action(dice: &mut Dice, place: &mut Place) -> String {
         85..93 => field_move(dice, place),
         _ => match place.dialect {
             Dialect::Nicira => modify(dice, place),
-            Dialect::Standard => set_any(dice, place),
+            _ => set_any(dice, place),
         },
     }
 }
@@ -126,8 +127,26 @@ fn output(dice: &mut Dice) -> String {
     }
 }
 
-fn register_write(dice: &mut Dice) -> String {
+fn register_write(dice: &mut Dice, place: &Place) -> String {
     let value = dice.of(&domain::REGISTERS);
+    if place.dialect == Dialect::Latest {
+        let mask = dice.of(&[0xff, 0xffff, 0xf0]);
+        return match dice.below(6) {
+            0 => format!(
+                "set_field:{:#x}/{mask:#x}->reg{}",
+                value & mask,
+                dice.below(4)
+            ),
+            1 => format!(
+                "set_field:{:#x}/{mask:#x}->xreg{}",
+                value & mask,
+                dice.below(2)
+            ),
+            2 => format!("set_field:{:#x}/{mask:#x}->metadata", value & mask),
+            3 => format!("set_field:{value:#x}->tun_id"),
+            _ => format!("set_field:{value:#x}->reg{}", dice.below(4)),
+        };
+    }
     match dice.below(8) {
         0 => format!(
             "load:{:#x}->NXM_NX_REG{}[0..15]",
@@ -232,6 +251,11 @@ fn field_move(dice: &mut Dice, place: &Place) -> String {
                 width - 1
             )
         }
+        _ if place.dialect == Dialect::Latest => {
+            let (from, bits) = dice.of(&fields);
+            let width = width.min(bits);
+            format!("move:{from}[0..{}]->{to}[0..{}]", width - 1, width - 1)
+        }
         _ => {
             let bits = width.min(64);
             let low = dice.below(bits as usize) as u32;
@@ -272,7 +296,6 @@ fn set_any(dice: &mut Dice, place: &mut Place) -> String {
     let mut choices = vec![
         format!("{}->eth_src", mac(dice)),
         format!("{}->eth_dst", mac(dice)),
-        format!("{}/ff:00:00:00:00:ff->eth_dst", mac(dice)),
         format!("{:#x}->reg{}", dice.of(&domain::REGISTERS), dice.below(4)),
         format!(
             "{:#x}/0xff->reg{}",
@@ -287,6 +310,9 @@ fn set_any(dice: &mut Dice, place: &mut Place) -> String {
         ),
         format!("{:#x}->tun_id", dice.of(&domain::REGISTERS)),
     ];
+    if place.dialect == Dialect::Latest {
+        choices.extend(masked(dice, kind));
+    }
     if place.tagged || dice.one_in(30) {
         choices.push(format!("{}->vlan_vid", dice.of(&domain::VIDS) | 0x1000));
         choices.push(format!("{}->vlan_pcp", dice.of(&domain::PCPS)));
@@ -294,12 +320,10 @@ fn set_any(dice: &mut Dice, place: &mut Place) -> String {
     if kind.is_ipv4() {
         choices.push(format!("{}->ip_src", dice.of(&domain::IPV4)));
         choices.push(format!("{}->nw_dst", dice.of(&domain::IPV4)));
-        choices.push(format!("{}/255.255.0.0->ip_dst", dice.of(&domain::IPV4)));
     }
     if kind.is_ipv6() {
         choices.push(format!("{}->ipv6_src", dice.of(&domain::IPV6)));
         choices.push(format!("{}->ipv6_dst", dice.of(&domain::IPV6)));
-        choices.push(format!("{}/ffff::->ipv6_dst", dice.of(&domain::IPV6)));
         choices.push(format!("{:#x}->ipv6_label", dice.of(&domain::LABELS)));
     }
     if kind.is_ipv4() || kind.is_ipv6() {
@@ -344,6 +368,40 @@ fn set_any(dice: &mut Dice, place: &mut Place) -> String {
     format!("set_field:{}", choices[at])
 }
 
+/// Values and masks of parts of fields, as only [`Dialect::Latest`] keeps them.
+fn masked(dice: &mut Dice, kind: Kind) -> Vec<String> {
+    let mut choices = vec![
+        format!(
+            "01:00:00:00:00:{:02x}/ff:00:00:00:00:ff->eth_dst",
+            dice.byte()
+        ),
+        format!(
+            "00:00:00:00:{:02x}:00/00:00:00:00:ff:00->eth_src",
+            dice.byte()
+        ),
+    ];
+    let octet = dice.byte();
+    if kind.is_ipv4() {
+        choices.push(format!("10.{octet}.0.0/255.255.0.0->ip_dst"));
+        choices.push(format!("0.0.0.{octet}/0.0.0.255->ip_src"));
+    }
+    if kind.is_ipv6() {
+        choices.push(format!("2001:{octet:x}::/ffff:ffff::->ipv6_dst"));
+        choices.push(format!("::{octet:x}/::ffff->ipv6_src"));
+        choices.push(format!("{octet:#x}/0xff->ipv6_label"));
+    }
+    match kind {
+        Kind::Tcp | Kind::Tcp6 => choices.push(format!("{octet}/0xff->tcp_dst")),
+        Kind::Udp | Kind::Udp6 => choices.push(format!("{octet}/0xff->udp_src")),
+        Kind::Arp => choices.push(format!("0.0.0.{octet}/0.0.0.255->arp_tpa")),
+        Kind::NdSolicit | Kind::NdAdvert => {
+            choices.push(format!("::{octet:x}/::ffff->nd_target"));
+        }
+        _ => {}
+    }
+    choices
+}
+
 /// Instructions, in the order that they must have.
 fn instructions(dice: &mut Dice, place: &Place, actions: &mut Vec<String>) {
     if dice.one_in(8) {
@@ -381,7 +439,7 @@ fn action_set(dice: &mut Dice, place: &Place) -> String {
             }
             2 if place.kind.is_ipv4() || place.kind.is_ipv6() => "dec_ttl".into(),
             3 if place.groups > 0 => format!("group:{}", dice.between(1, place.groups)),
-            4 => register_write(dice),
+            4 => register_write(dice, &place),
             5 => register_move(dice),
             _ => set_any(dice, &mut place),
         });
