@@ -35,9 +35,20 @@ pub fn extracted(frame: &[u8], oracle: &str, ringway: &str) -> Option<Decision> 
     allowed.then_some("Headers beyond the head")
 }
 
-/// Whether one of both may refuse a text.
-pub fn acceptance(_text: &str, _oracle: Option<&str>, _ringway: Option<&str>) -> Option<Decision> {
-    None
+/// Whether one of both may refuse a text, and the other not.
+pub fn acceptance(oracle: Option<&str>, ringway: Option<&str>) -> Option<Decision> {
+    match (oracle, ringway) {
+        (Some(why), None) if why.contains("none of the usable flow formats") => {
+            Some("One version of OpenFlow")
+        }
+        (None, Some(why)) if why.contains("the value does not fit") => {
+            Some("Values that do not fit")
+        }
+        (None, Some(why)) if why.contains("ICMP's type and code are 0 to 255") => {
+            Some("Values that do not fit")
+        }
+        _ => None,
+    }
 }
 
 /// Whether a frame may come to something else.

@@ -14,7 +14,7 @@ use ringway_flow::text::{self, FlowAges, NoNames};
 use ringway_flow::translate::{Note, Start, Tracer, Translation, Untraced, translate};
 
 use crate::execute::{execute, head_of};
-use crate::oracle::Outputs;
+use crate::oracle::{LOCAL, Outputs};
 use crate::rules::RuleSet;
 
 /// Which bucket each select group is to choose, by group and index.
@@ -38,8 +38,13 @@ impl std::fmt::Debug for Subject {
 impl Subject {
     /// Empty tables.
     pub fn new(ports: impl Iterator<Item = u16>) -> Self {
-        let tables = FlowTables::new(Arc::new(StatsTable::default()));
+        let mut tables = FlowTables::new(Arc::new(StatsTable::default()));
         let ports: Vec<u16> = ports.collect();
+        let mut live = [0; 16];
+        for port in ports.iter().filter(|port| **port != LOCAL) {
+            live[usize::from(port / 64)] |= 1 << (port % 64);
+        }
+        tables.set_live_ports(&live);
         let pipeline = tables.pipeline();
         Self {
             tables,

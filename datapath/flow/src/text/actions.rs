@@ -360,6 +360,12 @@ impl<'p, 't> Reader<'p, 't> {
 
     /// The action writes what the packet may not have; OpenFlow 1.0 lets it pass.
     fn loosely(&mut self, at: &'t str, prereq: Prereq) {
+        // When an action set is done is not known here, nor what precedes it;
+        // but `mod_…` is `set_field` there, which is strict.
+        let start = at.get(..4).unwrap_or_default();
+        if self.place == Place::Set && !start.eq_ignore_ascii_case("mod_") {
+            return;
+        }
         if self
             .packet
             .as_ref()

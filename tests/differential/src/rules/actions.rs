@@ -297,17 +297,7 @@ fn set_any(dice: &mut Dice, place: &mut Place) -> String {
         format!("{}->eth_src", mac(dice)),
         format!("{}->eth_dst", mac(dice)),
         format!("{:#x}->reg{}", dice.of(&domain::REGISTERS), dice.below(4)),
-        format!(
-            "{:#x}/0xff->reg{}",
-            dice.of(&domain::REGISTERS),
-            dice.below(4)
-        ),
         format!("{:#x}->metadata", dice.of(&domain::REGISTERS)),
-        format!(
-            "{:#x}/0xff00->xreg{}",
-            dice.of(&domain::REGISTERS),
-            dice.below(2)
-        ),
         format!("{:#x}->tun_id", dice.of(&domain::REGISTERS)),
     ];
     if place.dialect == Dialect::Latest {
