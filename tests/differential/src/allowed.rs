@@ -36,7 +36,7 @@ pub fn extracted(frame: &[u8], oracle: &str, ringway: &str) -> Option<Decision> 
 }
 
 /// Whether one of both may refuse a text, and the other not.
-pub fn acceptance(oracle: Option<&str>, ringway: Option<&str>) -> Option<Decision> {
+pub fn acceptance(text: &str, oracle: Option<&str>, ringway: Option<&str>) -> Option<Decision> {
     match (oracle, ringway) {
         (Some(why), None) if why.contains("none of the usable flow formats") => {
             Some("One version of OpenFlow")
@@ -47,12 +47,21 @@ pub fn acceptance(oracle: Option<&str>, ringway: Option<&str>) -> Option<Decisio
         (None, Some(why)) if why.contains("ICMP's type and code are 0 to 255") => {
             Some("Values that do not fit")
         }
+        (None, Some(why)) if why.contains("NXM_OF_ARP_OP is only 8 bits wide") => {
+            Some("Values that do not fit")
+        }
+        (Some(why), None) if why.contains("BAD_PREREQ") && text.contains("ipv6_label=") => {
+            Some("Fields without their prerequisites")
+        }
         _ => None,
     }
 }
 
 /// Whether a frame may come to something else.
 pub fn outputs(subject: &Subject, sent: &Sent) -> Option<Decision> {
-    let tags = subject.most_tags(sent.port, &sent.frame);
-    (tags > 2).then_some("A third tag")
+    if subject.most_tags(sent.port, &sent.frame) > 2 {
+        return Some("A third tag");
+    }
+    let executed = subject.execute(sent.port, &sent.frame);
+    (executed.normal_in_vlan_0).then_some("NORMAL and priority tags")
 }

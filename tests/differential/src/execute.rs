@@ -50,9 +50,18 @@ pub fn head_of(frame: &[u8]) -> ([u8; HEAD], usize) {
     (head, len)
 }
 
+/// What a program made of a frame.
+#[derive(Debug, Default)]
+pub struct Executed {
+    /// What came out.
+    pub outputs: Outputs,
+    /// NORMAL was done with a frame that has a tag of VLAN 0.
+    pub normal_in_vlan_0: bool,
+}
+
 /// Runs a program on a frame that came in at `in_port` of a bridge with
 /// `ports`, whose learnt addresses have been forgotten.
-pub fn execute(program: &Program, frame: &[u8], in_port: u16, ports: &[u16]) -> Outputs {
+pub fn execute(program: &Program, frame: &[u8], in_port: u16, ports: &[u16]) -> Executed {
     let len = frame.len().min(HEAD);
     let mut work = Work {
         head: [&frame[..len], &[0; HEADROOM][..]].concat(),
@@ -61,6 +70,7 @@ pub fn execute(program: &Program, frame: &[u8], in_port: u16, ports: &[u16]) -> 
         body: &frame[len..],
     };
     let mut outputs = Outputs::new();
+    let mut normal_in_vlan_0 = false;
     let mut stations = BTreeMap::new();
     for step in program.steps() {
         match step {
@@ -75,6 +85,7 @@ pub fn execute(program: &Program, frame: &[u8], in_port: u16, ports: &[u16]) -> 
                 }
             }
             DpAction::Normal => {
+                normal_in_vlan_0 |= tag(&work.frame()) == Some(0);
                 for port in normal(&work.frame(), in_port, ports, &mut stations) {
                     outputs.entry(port).or_default().push(work.frame());
                 }
@@ -90,7 +101,20 @@ pub fn execute(program: &Program, frame: &[u8], in_port: u16, ports: &[u16]) -> 
             }
         }
     }
-    outputs
+    Executed {
+        outputs,
+        normal_in_vlan_0,
+    }
+}
+
+/// The VLAN of a frame's outer tag.
+fn tag(frame: &[u8]) -> Option<u16> {
+    match frame.get(12..18)? {
+        [0x81, 0, tci @ ..] | [0x88, 0xa8, tci @ ..] => {
+            Some(u16::from_be_bytes([tci[0] & 0x0f, tci[1]]))
+        }
+        _ => None,
+    }
 }
 
 /// Where a learning switch sends a frame.
@@ -107,9 +131,11 @@ fn normal(
     };
     let (to, from) = (mac(0), mac(6));
     let tagged = matches!(frame.get(12..14), Some([0x81, 0] | [0x88, 0xa8]));
-    let vid = match frame.get(14..16) {
-        Some(tci) if tagged => u16::from_be_bytes([tci[0] & 0x0f, tci[1]]),
-        _ => 0,
+    let vid = match tag(frame) {
+        Some(vid) => vid,
+        // A tag that is cut off.
+        None if tagged => return Vec::new(),
+        None => 0,
     };
     if from[0] & 1 == 0 {
         stations.insert((vid, from), in_port);

@@ -13,7 +13,7 @@ use ringway_flow::stats::StatsTable;
 use ringway_flow::text::{self, FlowAges, NoNames};
 use ringway_flow::translate::{Note, Start, Tracer, Translation, Untraced, translate};
 
-use crate::execute::{execute, head_of};
+use crate::execute::{Executed, execute, head_of};
 use crate::oracle::{LOCAL, Outputs};
 use crate::rules::RuleSet;
 
@@ -166,14 +166,19 @@ impl Subject {
         tags.0
     }
 
-    /// Puts a frame into a port and gives what came out.
-    pub fn send(&self, port: u16, frame: &[u8]) -> Outputs {
+    /// Puts a frame into a port.
+    pub fn execute(&self, port: u16, frame: &[u8]) -> Executed {
         execute(
             &self.translate(port, frame).program,
             frame,
             port,
             &self.ports,
         )
+    }
+
+    /// Puts a frame into a port and gives what came out.
+    pub fn send(&self, port: u16, frame: &[u8]) -> Outputs {
+        self.execute(port, frame).outputs
     }
 
     fn apply(&mut self, change: Change) -> Result<(), String> {

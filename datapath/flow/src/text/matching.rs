@@ -224,8 +224,9 @@ pub(super) fn check_ports<'t>(matching: &Match, at: &'t str) -> Scan<'t, ()> {
         );
     }
     let icmp = matches!(protocol, ICMP | ICMPV6);
-    if icmp && ports.into_iter().any(|field| get(field) > 0xff) {
-        return fault!(at, "ICMP's type and code are 0 to 255");
+    let whole = |field: Field| matches!(field.get(&matching.mask), 0 | 0xff);
+    if icmp && !ports.into_iter().all(whole) {
+        return fault!(at, "ICMP's type and code are 0 to 255, without a mask");
     }
     Ok(())
 }
