@@ -241,8 +241,7 @@ fn skip_extensions(head: &[u8], payload: &mut Payload) -> Option<()> {
             AUTHENTICATION => (units + 2) * 4,
             _ => (units + 1) * 8,
         };
-        // At least eight bytes of each have to be the packet's.
-        if payload.size < length.max(8) {
+        if payload.size < length {
             return None;
         }
         payload.size -= length;

@@ -66,7 +66,7 @@ impl<'a> Edit<'a> {
 
     /// Gives back what was taken.
     pub(super) fn abandon(self) {
-        for id in self.taken {
+        for id in self.taken.into_iter().rev() {
             self.ids.untake(id);
         }
     }

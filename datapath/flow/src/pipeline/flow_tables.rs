@@ -38,9 +38,9 @@ pub enum Expiry {
 
 /// The tables of a bridge, to be changed.
 pub struct FlowTables {
-    state: State,
+    pub(super) state: State,
     stats: Arc<StatsTable>,
-    ids: Ids,
+    pub(super) ids: Ids,
     /// Packets of removed rules, by table.
     bases: Box<[u64]>,
 }

@@ -12,7 +12,7 @@ const REST_MS: u64 = 2_000;
 pub(super) struct Ids {
     /// This one and those above were never given out.
     next: StatsId,
-    /// Freed ones and when they were freed, the oldest first.
+    /// Freed ones and when they have rested, the first to have so first.
     freed: VecDeque<(u64, StatsId)>,
 }
 
@@ -28,7 +28,7 @@ impl Ids {
     /// A free one, if there is any.
     pub(super) fn take(&mut self, now_ms: u64) -> Option<StatsId> {
         match self.freed.front() {
-            Some((freed_ms, id)) if freed_ms.saturating_add(REST_MS) <= now_ms => {
+            Some((rested_ms, id)) if *rested_ms <= now_ms => {
                 let id = *id;
                 self.freed.pop_front();
                 Some(id)
@@ -48,7 +48,8 @@ impl Ids {
 
     /// Frees one.
     pub(super) fn free(&mut self, id: StatsId, now_ms: u64) {
-        self.freed.push_back((now_ms, id));
+        let rested_ms = now_ms.saturating_add(REST_MS);
+        self.freed.push_back((rested_ms, id));
     }
 
     /// How many are in use.
@@ -83,7 +84,7 @@ mod tests {
         ids.free(11, 8_000);
         ids.untake(12);
         // One that nobody has seen needs no rest.
-        assert_eq!(ids.take(REST_MS), Some(12));
+        assert_eq!(ids.take(0), Some(12));
         assert_eq!(ids.take(9_999), Some(13));
         assert_eq!(ids.used(), 13);
         ids.leave(1);

@@ -14,7 +14,7 @@ use crate::rule::FlowSpec;
 
 /// Tables that have rules; actions lead to one more, which has none.
 pub const TABLES: u8 = 4;
-/// Groups, from 1 on; actions name one more, which is not there.
+/// Groups, from 1 on; buckets name one more, which is not there.
 pub const GROUPS: u32 = 3;
 /// Ports that actions send to, and that packets come from.
 pub const PORTS: [u16; 5] = [1, 2, 0x100, 0x101, 0xfffe];
@@ -36,6 +36,9 @@ pub fn rules() -> impl Strategy<Value = Rules> {
         let rules = (rules.into_iter().enumerate())
             .map(|(i, (table, matching, mut actions, rest))| {
                 actions.extend(rest);
+                for action in &mut actions {
+                    make_possible(action, table);
+                }
                 FlowSpec {
                     table: Some(table),
                     priority: i as u16 + 1,
@@ -57,6 +60,20 @@ pub fn rules() -> impl Strategy<Value = Rules> {
             .collect();
         Rules { rules, groups }
     })
+}
+
+/// Rules lead forward, and to groups that are there.
+fn make_possible(action: &mut Action, table: u8) {
+    match action {
+        Action::GotoTable(to) => *to = (table + *to).min(TABLES),
+        Action::Group(id) => *id = *id % GROUPS + 1,
+        Action::WriteActions(actions) => {
+            for action in actions {
+                make_possible(action, table);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Instructions, which come last.

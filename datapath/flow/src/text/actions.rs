@@ -123,6 +123,10 @@ impl<'p, 't> Reader<'p, 't> {
         if let (Some(drop), false) = (self.drop, out.is_empty()) {
             return fault!(drop, "drop must stand alone: other actions are beside it");
         }
+        // Open vSwitch lets it pass in an action set.
+        if self.place == Place::Set {
+            return Ok(());
+        }
         if let (Some((at, prereq)), Some(strict)) = (self.loose, self.strict) {
             let key = strict.split([':', '=', '(']).next().unwrap_or(strict);
             return fault!(
@@ -219,13 +223,13 @@ impl<'p, 't> Reader<'p, 't> {
             "mod_dl_src" => Action::Mod(Field::EthSrc, mac(value)?),
             "mod_dl_dst" => Action::Mod(Field::EthDst, mac(value)?),
             "mod_nw_src" | "mod_nw_dst" => {
-                self.loosely(all, Prereq::Ipv4);
+                self.modifies(all, Prereq::Ipv4)?;
                 let source = lower.ends_with("src");
                 let field = if source { Field::IpSrc } else { Field::IpDst };
                 Action::Mod(field, ipv4(value)?)
             }
             "mod_nw_tos" => {
-                self.loosely(all, Prereq::Ip);
+                self.modifies(all, Prereq::Ip)?;
                 let tos = number(value, "the TOS", 0xff)?;
                 if tos & 3 != 0 {
                     return fault!(
@@ -236,7 +240,7 @@ impl<'p, 't> Reader<'p, 't> {
                 Action::Mod(Field::IpTos, tos.into())
             }
             "mod_nw_ecn" => {
-                self.loosely(all, Prereq::Ip);
+                self.modifies(all, Prereq::Ip)?;
                 Action::Mod(Field::IpEcn, number(value, "the ECN", 3)?.into())
             }
             "mod_nw_ttl" | "set_nw_ttl" => {
@@ -278,14 +282,13 @@ impl<'p, 't> Reader<'p, 't> {
             "write_actions" => {
                 let mut inner = Reader::new(self.ports, Place::Set);
                 inner.packet = self.packet;
-                // OpenFlow 1.0 had no action sets.
-                inner.strict = Some(all);
                 let mut actions = Vec::new();
                 inner.list(value, &mut actions)?;
                 if actions.is_empty() {
                     // Nothing goes into the action set.
                     return Ok(());
                 }
+                self.strict = self.strict.or(inner.strict);
                 Action::WriteActions(actions)
             }
             "apply_actions" => {
@@ -372,6 +375,20 @@ impl<'p, 't> Reader<'p, 't> {
             .is_some_and(|packet| !packet.has(prereq))
         {
             self.loose.get_or_insert((at, prereq));
+        }
+    }
+
+    /// The same, of an action that is a `set_field` where it stands in a set.
+    fn modifies(&mut self, at: &'t str, prereq: Prereq) -> Scan<'t, ()> {
+        self.loosely(at, prereq);
+        match self.loose {
+            Some((at, prereq)) if self.place == Place::Set => fault!(
+                at,
+                "the match does not allow this action: it needs {} \
+                 (Open vSwitch: OFPBAC_MATCH_INCONSISTENT)",
+                needs(prereq)
+            ),
+            _ => Ok(()),
         }
     }
 

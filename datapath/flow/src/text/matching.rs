@@ -1,5 +1,6 @@
 //! Matches from text, and what a match may not hold.
 
+use super::check::{Packet, needs};
 use super::names::{
     ETH_ARP, ETH_IPV4, ETH_IPV6, ETH_RARP, ICMP, ICMPV6, ND_ADVERT, ND_SOLICIT, SCTP, TCP, UDP,
     field, only_subfield, shorthand, unknown_field,
@@ -262,32 +263,26 @@ fn read_packet_field<'t>(
         read_field(packet, item, ports)?;
         return Ok(());
     }
-    let bits = match key {
+    // The field to be read, and the bits that it takes up.
+    let (read, (field, own)) = match key {
         "eth" => return Ok(()),
-        "dl_vlan" => (Field::VlanTci, 0xfff),
-        "dl_vlan_pcp" | "vlan_pcp" => (Field::VlanTci, 0xe000),
+        "dl_vlan" => (None, (Field::VlanTci, 0xfff)),
+        "dl_vlan_pcp" => (Some(Field::VlanPcp), (Field::VlanTci, 0xe000)),
+        "vlan_pcp" => (Some(Field::VlanPcp), (Field::VlanPcp, 7)),
         _ => match field(key) {
-            Some(field) => (field, full_mask(field)),
+            Some(field) => (Some(field), (field, full_mask(field))),
             None => return Err(unknown_field(key, "field")),
         },
     };
-    if bits.0.get(&packet.mask) & bits.1 != 0 {
+    if field.get(&packet.mask) & own != 0 {
         return fault!(key, "{key} was given already");
     }
-    let known = super::check::Packet::of(packet);
-    if !known.has(bits.0.info().prereq) {
-        return fault!(
-            key,
-            "{key} is behind what it needs: give {} first",
-            super::check::needs(bits.0.info().prereq)
-        );
+    let prereq = field.info().prereq;
+    if !Packet::of(packet).has(prereq) {
+        let needs = needs(prereq);
+        return fault!(key, "{key} stands before what it needs: give {needs} first");
     }
-    if key != "dl_vlan" {
-        let field = if bits.0 == Field::VlanTci && bits.1 != 0xffff {
-            Field::VlanPcp
-        } else {
-            bits.0
-        };
+    if let Some(field) = read {
         exact(field, value, ports)?;
     }
     read_field(packet, item, ports)?;

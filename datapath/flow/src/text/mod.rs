@@ -47,6 +47,7 @@ pub use ports::{NoNames, PortNames};
 pub use print::{FlowAges, print_flow, print_group, print_meter, print_spec};
 pub use print_actions::print_actions;
 pub use print_match::{print_match, print_port};
+pub(crate) use print_match::{write_hex, write_ipv6_address, write_mac, write_tcp_flags};
 
 /// What a text stands for, and what its author should know.
 #[derive(Clone, Debug, PartialEq, Eq)]

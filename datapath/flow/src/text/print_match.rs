@@ -10,7 +10,7 @@ use super::names::{
 use super::ports::{PortNames, write_port};
 use super::values::{FRAGS, TCP_FLAGS};
 use crate::field::Field;
-use crate::key::VLAN_PRESENT;
+use crate::key::{FlowKey, VLAN_PRESENT};
 use crate::matching::Match;
 
 /// A match as `ovs-ofctl` prints it: `tcp,in_port=1,nw_src=10.0.0.0/8`. Empty if it
@@ -28,7 +28,10 @@ pub fn print_port(port: u16, ports: &dyn PortNames) -> String {
     out
 }
 
-/// Fields 16 registers.
+/// The word whose lowest 16 bits are the inner tag's.
+const INNER_TCI_WORD: usize = 2;
+
+/// The registers.
 const REGISTERS: [Field; 16] = [
     Field::Reg0,
     Field::Reg1,
@@ -155,7 +158,7 @@ impl Writer<'_, '_> {
             write_port(self.out, port as u16, ports);
             self.out.push(',');
         }
-        self.vlan();
+        self.vlans();
         self.mac("dl_src", Field::EthSrc);
         self.mac("dl_dst", Field::EthDst);
         if word.is_none() && eth_mask != 0 {
@@ -232,23 +235,33 @@ impl Writer<'_, '_> {
         }
     }
 
-    fn vlan(&mut self) {
-        let (tci, mask) = self.get(Field::VlanTci);
+    /// The outer tag (`dl_vlan`), and the inner one (`dl_vlan1`), which only a
+    /// packet that is traced has.
+    fn vlans(&mut self) {
+        let (outer, outer_mask) = self.get(Field::VlanTci);
+        self.vlan("", outer, outer_mask);
+        if outer_mask != 0 {
+            let inner = |key: &FlowKey| u128::from(key.0[INNER_TCI_WORD] & 0xffff);
+            self.vlan("1", inner(&self.matching.key), inner(&self.matching.mask));
+        }
+    }
+
+    fn vlan(&mut self, which: &str, tci: u128, mask: u128) {
         let present = u128::from(VLAN_PRESENT);
         let (vid, pcp) = (mask & 0xfff, mask & 0xe000);
         let whole = matches!(vid, 0 | 0xfff) && matches!(pcp, 0 | 0xe000) && vid | pcp != 0;
         if mask == 0 {
         } else if mask & tci & present != 0 && whole {
             if vid != 0 {
-                self.text(format_args!("dl_vlan={},", tci & 0xfff));
+                self.text(format_args!("dl_vlan{which}={},", tci & 0xfff));
             }
             if pcp != 0 {
-                self.text(format_args!("dl_vlan_pcp={},", tci >> 13));
+                self.text(format_args!("dl_vlan_pcp{which}={},", tci >> 13));
             }
         } else if mask == 0xffff {
-            self.text(format_args!("vlan_tci={tci:#06x},"));
+            self.text(format_args!("vlan_tci{which}={tci:#06x},"));
         } else {
-            self.text(format_args!("vlan_tci={tci:#06x}/{mask:#06x},"));
+            self.text(format_args!("vlan_tci{which}={tci:#06x}/{mask:#06x},"));
         }
     }
 }
@@ -275,14 +288,14 @@ fn shorthand(eth_type: u16, protocol: Option<u8>) -> Option<(&'static str, bool)
 }
 
 /// As C's `%#x` has it: zero stays `0`.
-pub(super) fn write_hex(out: &mut String, value: u128) {
+pub(crate) fn write_hex(out: &mut String, value: u128) {
     let _ = match value {
         0 => write!(out, "0"),
         _ => write!(out, "{value:#x}"),
     };
 }
 
-pub(super) fn write_mac(out: &mut String, value: u128, mask: u128) {
+pub(crate) fn write_mac(out: &mut String, value: u128, mask: u128) {
     let octets = |out: &mut String, value: u128| {
         for i in (0..6).rev() {
             let end = if i == 0 { "" } else { ":" };
@@ -321,7 +334,7 @@ pub(super) fn write_ipv6(out: &mut String, value: u128, mask: u128) {
 }
 
 /// As inet_ntop(3) prints it: also ::192.0.2.1 with its IPv4 part.
-fn write_ipv6_address(out: &mut String, value: u128) {
+pub(crate) fn write_ipv6_address(out: &mut String, value: u128) {
     let _ = if value >> 32 == 0 && value >> 16 != 0 {
         write!(out, "::{}", Ipv4Addr::from(value as u32))
     } else {
@@ -329,7 +342,7 @@ fn write_ipv6_address(out: &mut String, value: u128) {
     };
 }
 
-pub(super) fn write_tcp_flags(out: &mut String, flags: u128, mask: u128) {
+pub(crate) fn write_tcp_flags(out: &mut String, flags: u128, mask: u128) {
     let whole = mask == Field::TcpFlags.ones();
     if whole && flags == 0 {
         out.push('0');

@@ -61,12 +61,27 @@ impl<T: Tracer> Way<'_, '_, T> {
 
     #[inline(never)]
     fn commit_changes(&mut self) {
-        let words = self.touched & ((1 << PACKET_WORDS) - 1);
+        let mut words = self.touched & ((1 << PACKET_WORDS) - 1);
+        let mut sets = [0; PACKET_WORDS];
+        while words != 0 {
+            let word = words.trailing_zeros() as usize;
+            words &= words - 1;
+            sets[word] = self.word_to_set(word);
+        }
+        if sets[0] | sets[3] | sets[4] | sets[5] != 0 || sets[6..].iter().any(|set| *set != 0) {
+            self.uncover_headers();
+        }
         // Neighbour discovery's fields are written while the packet's type
         // says that it has them.
-        let last = if self.type_goes_last() { 1 << 4 } else { 0 };
-        self.commit_words(words & !last);
-        self.commit_words(words & last);
+        let last = self.type_goes_last();
+        for (word, set) in sets.iter().enumerate() {
+            if word != 4 || !last {
+                self.emit_set(word, self.out.flow.0[word], *set);
+            }
+        }
+        if last {
+            self.emit_set(4, self.out.flow.0[4], sets[4]);
+        }
         self.commit_tags();
         self.committed.key = self.out.flow.packet();
         self.committed.written = self.written;
@@ -83,23 +98,29 @@ impl<T: Tracer> Way<'_, '_, T> {
             && self.touched & (1 << 6 | 1 << 7 | 1 << 12 | 1 << 13) != 0
     }
 
-    fn commit_words(&mut self, mut words: u32) {
-        while words != 0 {
-            let word = words.trailing_zeros() as usize;
-            words &= words - 1;
-            let mut set = 0;
-            for unit in UNITS[word] {
-                set |= self.unit_to_set(word, *unit);
-            }
-            // The other half of an IPv6 address goes with it.
-            if word >= 8 && set == 0 {
-                let other = word ^ 1;
-                if self.unit_to_set(other, u64::MAX) != 0 {
-                    set = self.written_in(word);
-                }
-            }
-            self.emit_set(word, self.out.flow.0[word], set);
+    /// Behind more than two tags, headers are not found: takes some away from
+    /// the committed packet, for [`commit_tags`](Self::commit_tags) to push again.
+    fn uncover_headers(&mut self) {
+        let mut tags = vlan::tags(&self.committed.key.0, &self.committed.hidden);
+        while tags.count > vlan::SHOWN {
+            self.emit(DpAction::PopVlan);
+            tags.pop();
+            // There were pushes, so that all tags are known.
+            self.committed.hidden = tags.show(&mut self.committed.key.0);
         }
+    }
+
+    /// The bits of a word that have to be set, tags excepted.
+    fn word_to_set(&mut self, word: usize) -> u64 {
+        let mut set = 0;
+        for unit in UNITS[word] {
+            set |= self.unit_to_set(word, *unit);
+        }
+        // The other half of an IPv6 address goes with it.
+        if word >= 8 && set == 0 && self.unit_to_set(word ^ 1, u64::MAX) != 0 {
+            set = self.written_in(word);
+        }
+        set
     }
 
     /// Bits of a word that were written in the packet as it is or as it is

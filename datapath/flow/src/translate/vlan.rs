@@ -3,7 +3,7 @@
 //! vSwitch loses them: it takes a packet with two tags for one with the new
 //! tag and the outer of the two.)
 
-use crate::key::VLAN_PRESENT;
+use crate::key::{PACKET_WORDS, VLAN_PRESENT};
 
 use super::commit::Committed;
 use super::{DropCause, Tracer, Way};
@@ -18,10 +18,12 @@ const TPID_SHIFT: [u32; 2] = [48, 32];
 pub(super) const TPIDS: u64 = 0xffff_ffff << 32;
 const TPID_8021Q: u16 = 0x8100;
 
-/// Tags behind the second.
+/// Tags that the key shows.
+pub(super) const SHOWN: usize = 2;
+/// Tags behind them.
 const MOST_HIDDEN: usize = 2;
 /// Tags that are known of a packet.
-pub(super) const MOST_TAGS: usize = 2 + MOST_HIDDEN;
+const MOST_TAGS: usize = SHOWN + MOST_HIDDEN;
 
 /// A tag: TPID in the upper half, TCI in the lower.
 pub(super) type Tag = u32;
@@ -64,6 +66,31 @@ impl Hidden {
 pub(super) struct Tags {
     pub(super) tags: [Tag; MOST_TAGS],
     pub(super) count: usize,
+}
+
+impl Tags {
+    /// Takes the outer tag away.
+    pub(super) fn pop(&mut self) {
+        self.tags.rotate_left(1);
+        self.tags[MOST_TAGS - 1] = 0;
+        self.count = self.count.saturating_sub(1);
+    }
+
+    /// Shows the tags in a key's words, and those that it does not show.
+    pub(super) fn show(&self, words: &mut [u64; PACKET_WORDS]) -> Hidden {
+        let [outer, inner, behind @ ..] = self.tags;
+        for (place, tag) in [outer, inner].into_iter().enumerate() {
+            words[1 + place] = words[1 + place] & !TCI | u64::from(tag) & TCI;
+            let shift = TPID_SHIFT[place];
+            words[5] = words[5] & !(TCI << shift) | u64::from(tag >> 16) << shift;
+        }
+        let mut hidden = Hidden::default();
+        for tag in behind.into_iter().rev().filter(|tag| *tag != 0) {
+            // There are as many places as tags behind.
+            hidden.push(tag);
+        }
+        hidden
+    }
 }
 
 /// The tag at a place (0: outer, 1: inner) in a key's words.

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use self::pieces::pieces;
 use super::*;
+use crate::compose::arbitrary::packet_key;
+use crate::compose::compose_with_payload;
 
 /// `frame`'s head, cut off at `len`, with `stale` behind it.
 fn head_of(frame: &[u8], len: usize, stale: u8) -> ([u8; HEAD_BYTES], usize) {
@@ -40,6 +42,15 @@ proptest! {
     ) {
         check(&frame, cut, more, stale)?;
         check(&frame[..cut.min(frame.len())], cut, 0, stale)?;
+    }
+
+    #[test]
+    fn reads_frames_cut_off_anywhere(key in packet_key(), stale: u8) {
+        let frame = compose_with_payload(&key, b"body");
+        for cut in 0..=frame.len() {
+            check(&frame, cut, 0, stale)?;
+            check(&frame[..cut], cut, 0, stale)?;
+        }
     }
 
     #[test]
@@ -227,6 +238,10 @@ fn neighbour_discovery() {
     assert_eq!(key[4] >> 32, 135 << 16);
     assert_eq!(key[6..8], [0x0200_0000_0007_0000, 0x0200_0000_0008_0000]);
     assert_eq!(key[12..], [0xfe80 << 48, 9]);
+    // An address of zeros may be given once more, as if there were none.
+    let none = [1, 1, 0, 0, 0, 0, 0, 0];
+    let key = message(&[none, sll].concat());
+    assert_eq!(key[6], 0x0200_0000_0007_0000);
     // The same option twice: all of it is worthless.
     let key = message(&[sll, tll, sll].concat());
     assert_eq!((&key[6..8], &key[12..]), (&[0, 0][..], &[0, 0][..]));

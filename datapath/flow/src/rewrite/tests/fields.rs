@@ -230,6 +230,27 @@ fn a_routed_destination_is_not_in_the_checksum() {
 }
 
 #[test]
+fn a_later_fragment_has_no_checksum_but_ipv4s() {
+    let frame = compose_with_payload(&key_with(&[]), b"body");
+    let mut later = frame.clone();
+    later[21] = 1;
+    let later = naive::right(&later);
+    let mut packet = Packet::new(&later);
+    packet.edit(|head| head.set(3, 0x0a00_0001, 0xffff_ffff));
+    packet.edit(|head| head.set(4, 0x4321 << 48, 0xffff << 48));
+    assert_eq!(packet.frame()[34..], frame[34..]);
+    assert_eq!(packet.frame()[30..34], [10, 0, 0, 1]);
+    assert_eq!(naive::right(&packet.frame()), packet.frame());
+    // The first one has.
+    let mut first = frame.clone();
+    first[20] = 0x20;
+    let mut packet = Packet::new(&naive::right(&first));
+    packet.edit(|head| head.set(3, 0x0a00_0001, 0xffff_ffff));
+    assert_ne!(packet.frame()[34..], frame[34..]);
+    assert_eq!(naive::right(&packet.frame()), packet.frame());
+}
+
+#[test]
 fn a_zero_udp_checksum_means_none_and_is_never_made() {
     let key = key_with(&[]);
     let frame = compose_with_payload(&key, b"body");
