@@ -3,6 +3,8 @@
 
 use crate::compare::Sent;
 use crate::execute::HEAD;
+use crate::oracle::Outputs;
+use crate::rules::RuleSet;
 use crate::subject::Subject;
 
 /// A heading of `DECISIONS.md`.
@@ -37,6 +39,8 @@ pub fn extracted(frame: &[u8], oracle: &str, ringway: &str) -> Option<Decision> 
 
 /// Whether one of both may refuse a text, and the other not.
 pub fn acceptance(text: &str, oracle: Option<&str>, ringway: Option<&str>) -> Option<Decision> {
+    let tci = text.contains("->NXM_OF_VLAN_TCI[");
+    let arp_op = text.contains("NXM_OF_ARP_OP[");
     match (oracle, ringway) {
         (Some(why), None) if why.contains("none of the usable flow formats") => {
             Some("One version of OpenFlow")
@@ -47,8 +51,10 @@ pub fn acceptance(text: &str, oracle: Option<&str>, ringway: Option<&str>) -> Op
         (None, Some(why)) if why.contains("ICMP's type and code are 0 to 255") => {
             Some("Values that do not fit")
         }
-        (None, Some(why)) if why.contains("NXM_OF_ARP_OP is only 8 bits wide") => {
-            Some("Values that do not fit")
+        (None, Some(why)) if arp_op && why.contains("wide") => Some("Values that do not fit"),
+        (None, Some(why)) if why.contains("SCTP's ports") => Some("Ports of TCP and UDP only"),
+        (Some(why), None) if tci && why.contains("set_field vlan_") => {
+            Some("What is known of tags")
         }
         (Some(why), None) if why.contains("BAD_PREREQ") && text.contains("ipv6_label=") => {
             Some("Fields without their prerequisites")
@@ -57,11 +63,45 @@ pub fn acceptance(text: &str, oracle: Option<&str>, ringway: Option<&str>) -> Op
     }
 }
 
-/// Whether a frame may come to something else.
-pub fn outputs(subject: &Subject, sent: &Sent) -> Option<Decision> {
-    if subject.most_tags(sent.port, &sent.frame) > 2 {
-        return Some("A third tag");
-    }
+/// Whether a frame may come to something else, and to what.
+pub fn outputs(
+    subject: &Subject,
+    set: &RuleSet,
+    sent: &Sent,
+    outputs: [&Outputs; 2],
+) -> Option<Decision> {
+    let met = subject.met(sent.port, &sent.frame);
     let executed = subject.execute(sent.port, &sent.frame);
-    (executed.normal_in_vlan_0).then_some("NORMAL and priority tags")
+    let mut others = subject.with_other_choices(set);
+    match () {
+        () if met.mod_ports => Some("Ports of TCP and UDP only"),
+        () if executed.normal_in_vlan_0 => Some("NORMAL and priority tags"),
+        () if met.later_fragment && differ_in_a_word(outputs) => Some("Later fragments"),
+        () if met.tags > 2 => Some("A third tag"),
+        () if others.any(|other| other.met(sent.port, &sent.frame).tags > 2) => Some("A third tag"),
+        () => None,
+    }
+}
+
+/// Whether the same frames came out but for two adjacent bytes of each: a checksum.
+fn differ_in_a_word([theirs, ours]: [&Outputs; 2]) -> bool {
+    let flat = |outputs: &Outputs| -> Vec<(u16, Vec<u8>)> {
+        let frames = |(port, frames): (&u16, &Vec<Vec<u8>>)| {
+            let port = *port;
+            frames.clone().into_iter().map(move |frame| (port, frame))
+        };
+        outputs.iter().flat_map(frames).collect()
+    };
+    let (theirs, ours) = (flat(theirs), flat(ours));
+    let in_a_word = |(a, b): (&(u16, Vec<u8>), &(u16, Vec<u8>))| {
+        let differ: Vec<usize> = (0..a.1.len())
+            .filter(|i| a.1.get(*i) != b.1.get(*i))
+            .collect();
+        let near = match differ.as_slice() {
+            [] | [_] => true,
+            [first, .., last] => last - first == 1,
+        };
+        a.0 == b.0 && a.1.len() == b.1.len() && near
+    };
+    theirs.len() == ours.len() && theirs.iter().zip(&ours).all(in_a_word)
 }

@@ -85,7 +85,9 @@ pub fn execute(program: &Program, frame: &[u8], in_port: u16, ports: &[u16]) -> 
                 }
             }
             DpAction::Normal => {
-                normal_in_vlan_0 |= tag(&work.frame()) == Some(0);
+                let frame = work.frame();
+                let inner = frame.get(4..).and_then(tag);
+                normal_in_vlan_0 |= tag(&frame).is_some_and(|vid| vid == 0 || inner == Some(0));
                 for port in normal(&work.frame(), in_port, ports, &mut stations) {
                     outputs.entry(port).or_default().push(work.frame());
                 }

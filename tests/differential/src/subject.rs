@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringway_flow::action::{Action, GroupSpec, GroupType};
 use ringway_flow::extract::extract;
-use ringway_flow::field::Subfield;
+use ringway_flow::field::{Field, Subfield};
 use ringway_flow::key::{FlowKey, PacketKey, VLAN_PRESENT};
 use ringway_flow::pipeline::{FlowTables, Pipeline};
 use ringway_flow::rule::{Change, FlowCommand, FlowSpec, Rule};
@@ -15,7 +15,7 @@ use ringway_flow::translate::{Note, Start, Tracer, Translation, Untraced, transl
 
 use crate::execute::{Executed, execute, head_of};
 use crate::oracle::{LOCAL, Outputs};
-use crate::rules::RuleSet;
+use crate::rules::{GroupText, RuleSet};
 
 /// Which bucket each select group is to choose, by group and index.
 pub type Choices = BTreeMap<u32, usize>;
@@ -139,6 +139,18 @@ impl Subject {
             .collect()
     }
 
+    /// The same rules with every choice that the select groups could make.
+    pub fn with_other_choices<'a>(&'a self, set: &'a RuleSet) -> impl Iterator<Item = Self> + 'a {
+        let has_select = set.groups.iter().any(GroupText::is_select);
+        let choices = has_select.then(|| self.all_choices());
+        choices.into_iter().flatten().filter_map(|choices| {
+            let mut other = Self::new(self.ports());
+            other.add_all(set);
+            other.choose(&choices).ok()?;
+            Some(other)
+        })
+    }
+
     /// A frame's key.
     pub fn key(&self, port: u16, frame: &[u8]) -> PacketKey {
         let mut key = PacketKey::default();
@@ -155,15 +167,20 @@ impl Subject {
         out
     }
 
-    /// How many tags a frame may have on its way: those that it comes with,
-    /// of the two that are read, and one for each action that may add one.
-    pub fn most_tags(&self, port: u16, frame: &[u8]) -> usize {
+    /// What of a frame's way is of interest to decisions.
+    pub fn met(&self, port: u16, frame: &[u8]) -> Met {
         let key = self.key(port, frame);
         let present = |word: usize| key.0[word] as u16 & VLAN_PRESENT != 0;
-        let mut tags = TagCounter(usize::from(present(1)) + usize::from(present(2)));
+        let mut met = Met {
+            tags: usize::from(present(1)) + usize::from(present(2)),
+            ..Met::default()
+        };
         let mut out = Translation::default();
-        translate(&self.pipeline, &key, Start::Tables, &mut out, &mut tags);
-        tags.0
+        translate(&self.pipeline, &key, Start::Tables, &mut out, &mut met);
+        let protocol = Field::IpProto.get(&key.to_flow());
+        met.mod_ports &= !matches!(protocol, 6 | 17);
+        met.later_fragment = Field::IpFrag.get(&key.to_flow()) & 2 != 0;
+        met
     }
 
     /// Puts a frame into a port.
@@ -190,12 +207,22 @@ impl Subject {
     }
 }
 
-/// Counts the actions that add tags.
-struct TagCounter(usize);
+/// What a frame met on its way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Met {
+    /// How many tags it may have had: those that it came with, of the two that
+    /// are read, and one for each action that may add one.
+    pub tags: usize,
+    /// It is a fragment that has no transport header.
+    pub later_fragment: bool,
+    /// `mod_tp_src` or `mod_tp_dst`, and it is neither TCP nor UDP.
+    pub mod_ports: bool,
+}
 
-impl Tracer for TagCounter {
+impl Tracer for Met {
     fn action(&mut self, _: usize, action: &Action) {
-        self.0 += usize::from(matches!(action, Action::PushVlan(_)));
+        self.tags += usize::from(matches!(action, Action::PushVlan(_)));
+        self.mod_ports |= matches!(action, Action::Mod(Field::TcpSrc | Field::TcpDst, _));
     }
 
     fn table(&mut self, _: usize, _: u8, _: &FlowKey, _: Option<&Rule>, _: &PacketKey) {}
