@@ -222,6 +222,7 @@ pub fn translate<T: Tracer>(
     (way.table, way.depth, way.level) = (0, 0, usize::from(matches!(start, Start::Tables)));
     way.run_action_set();
     way.finish();
+    vlan::leave_out_implied(packet, &mut out.mask);
 }
 
 /// A packet on its way.

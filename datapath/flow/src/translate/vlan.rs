@@ -3,7 +3,7 @@
 //! vSwitch loses them: it takes a packet with two tags for one with the new
 //! tag and the outer of the two.)
 
-use crate::key::{PACKET_WORDS, VLAN_PRESENT};
+use crate::key::{PACKET_WORDS, PacketKey, VLAN_PRESENT};
 
 use super::commit::Committed;
 use super::{DropCause, Tracer, Way};
@@ -58,6 +58,22 @@ impl Hidden {
         self.count -= 1;
         let place = self.tags.get_mut(usize::from(self.count));
         place.map_or(0, std::mem::take)
+    }
+}
+
+/// Takes out of a mask what another bit of it implies: a tag that is not there
+/// is all zeros, and so is what would be behind it.
+pub(super) fn leave_out_implied(packet: &PacketKey, mask: &mut PacketKey) {
+    let known_absent = |word: usize, mask: &PacketKey| {
+        mask.0[word] & PRESENT != 0 && packet.0[word] & PRESENT == 0
+    };
+    if known_absent(1, mask) {
+        mask.0[1] &= !TCI | PRESENT;
+        mask.0[2] &= !TCI;
+        mask.0[5] &= !TPIDS;
+    } else if known_absent(2, mask) {
+        mask.0[2] &= !TCI | PRESENT;
+        mask.0[5] &= !(TCI << TPID_SHIFT[1]);
     }
 }
 
