@@ -139,7 +139,7 @@ pub fn compare(
 ) -> Result<Vec<Difference>> {
     let mut differences = Vec::new();
     tally.sets += 1;
-    let common = accepted_by_both(oracle, set, tally, &mut differences)?;
+    let common = compare_acceptance(oracle, set, tally, &mut differences)?;
     compare_dumps(oracle, &common, &mut differences)?;
     let mut subject = load(oracle, &common)?;
     for sent in frames {
@@ -164,8 +164,15 @@ pub fn compare(
     Ok(differences)
 }
 
+/// Gives both what both accept of a rule set, and ringway's side of it.
+pub fn accepted_by_both(oracle: &mut Oracle, set: &RuleSet) -> Result<(RuleSet, Subject)> {
+    let common = compare_acceptance(oracle, set, &mut Tally::default(), &mut Vec::new())?;
+    let subject = load(oracle, &common)?;
+    Ok((common, subject))
+}
+
 /// Gives the texts to both; the result holds those that both accept.
-fn accepted_by_both(
+fn compare_acceptance(
     oracle: &mut Oracle,
     set: &RuleSet,
     tally: &mut Tally,

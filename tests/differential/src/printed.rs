@@ -60,10 +60,75 @@ pub fn traced_flow(trace: &str) -> String {
     read.map(respelt).collect::<Vec<_>>().join(",")
 }
 
-/// The line `Datapath actions:` of a trace.
-pub fn traced_actions(trace: &str) -> Option<&str> {
-    let mut lines = trace.lines().rev();
-    lines.find_map(|line| line.strip_prefix("Datapath actions: "))
+/// The lines of a trace, without what each prints in its own way: masks, fields
+/// that ringway does not read, how the datapath sets a field.
+pub fn trace(text: &str) -> Vec<String> {
+    let own = [
+        "-> mask:",
+        "Megaflow:",
+        "Megaflow actions:",
+        // ringway's ports come and go without its rules being translated anew.
+        ">> Nonexistent output port",
+        "This flow is handled by the userspace slow path",
+        "- Uses action(s) not supported by datapath.",
+        "- Sends \"packet-in\" messages",
+    ];
+    let lines = text.lines().map(str::trim_end);
+    let kept = lines.filter(|line| !own.iter().any(|start| line.trim_start().starts_with(start)));
+    let comparable = |line: &str| match line.split_once(": ") {
+        Some((name @ ("Flow" | "Final flow"), fields)) => {
+            format!("{name}: {}", read_fields(fields))
+        }
+        Some((name @ "Datapath actions", actions)) => {
+            format!("{name}: {}", outputs_in(actions))
+        }
+        _ => renamed(line),
+    };
+    kept.map(comparable).collect()
+}
+
+/// A flow's fields, without those that ringway does not show.
+fn read_fields(fields: &str) -> String {
+    let without_ports = fields.starts_with("ip,")
+        || fields.starts_with("ipv6,")
+        || fields.contains("nw_frag=later");
+    let shown = |field: &&str| {
+        let (name, value) = field.split_once('=').unwrap_or((field, ""));
+        match name {
+            "nd_sll" | "nd_tll" => value != "00:00:00:00:00:00",
+            "nd_reserved" | "nd_options_type" => false,
+            "tp_src" | "tp_dst" | "tcp_flags" | "icmp_type" | "icmp_code" => !without_ports,
+            _ => !name.starts_with("mpls_"),
+        }
+    };
+    fields
+        .split(',')
+        .filter(shown)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// To which ports datapath actions send, and how often; the frames themselves
+/// are compared elsewhere.
+fn outputs_in(actions: &str) -> String {
+    let mut depth = 0;
+    let mut at_top = String::new();
+    for c in actions.chars() {
+        depth -= i32::from(c == ')');
+        if depth == 0 {
+            at_top.push(c);
+        }
+        depth += i32::from(c == '(');
+    }
+    let port = |action: &str| action.parse::<u16>().ok();
+    let mut ports: Vec<u16> = at_top.split(',').filter_map(port).collect();
+    for port in &mut ports {
+        // The dummy datapath's number of the bridge's own port.
+        *port = if *port == 100 { PORT_LOCAL } else { *port };
+    }
+    ports.retain(|port| *port <= crate::domain::PORTS || *port == PORT_LOCAL);
+    ports.sort_unstable();
+    format!("{ports:?}")
 }
 
 /// A key as Open vSwitch prints the flow that it traces.

@@ -11,6 +11,7 @@ use ringway_flow::pipeline::{FlowTables, Pipeline};
 use ringway_flow::rule::{Change, FlowCommand, FlowSpec, Rule};
 use ringway_flow::stats::StatsTable;
 use ringway_flow::text::{self, FlowAges, NoNames};
+use ringway_flow::trace::{BridgeNow, NormalNow, Request, trace};
 use ringway_flow::translate::{Note, Start, Tracer, Translation, Untraced, translate};
 
 use crate::execute::{Executed, execute, head_of};
@@ -183,6 +184,18 @@ impl Subject {
         met
     }
 
+    /// A frame's way in words. NORMAL knows no stations.
+    pub fn trace(&self, port: u16, frame: &[u8]) -> String {
+        let request = Request {
+            bridge: "br0",
+            packet: &self.key(port, frame),
+            start: Start::Tables,
+            ports: &NoNames,
+            now: self,
+        };
+        trace(&self.pipeline, &request).text
+    }
+
     /// Puts a frame into a port.
     pub fn execute(&self, port: u16, frame: &[u8]) -> Executed {
         execute(
@@ -204,6 +217,17 @@ impl Subject {
         applied.map_err(|(_, error)| error.to_string())?;
         self.pipeline = self.tables.pipeline();
         Ok(())
+    }
+}
+
+impl BridgeNow for Subject {
+    fn normal(&self, packet: &PacketKey) -> NormalNow {
+        let in_port = (packet.0[0] >> 32) as u16;
+        NormalNow::Flood(self.flood(in_port))
+    }
+
+    fn flood(&self, in_port: u16) -> Vec<u16> {
+        self.ports().filter(|port| *port != in_port).collect()
     }
 }
 
