@@ -1,5 +1,7 @@
 //! Groups from text.
 
+use std::collections::HashSet;
+
 use super::TextError;
 use super::actions::{Place, Reader};
 use super::names::{field, unknown_field};
@@ -121,6 +123,7 @@ pub(super) fn read_group<'t>(text: &'t str, ports: &dyn PortNames) -> Scan<'t, G
         buckets: Vec::new(),
     };
     let mut ids = Vec::new();
+    let mut taken = HashSet::new();
     let mut rest = buckets;
     while let Some(behind) = rest.strip_prefix(BUCKET) {
         let end = behind.find(BUCKET).unwrap_or(behind.len());
@@ -129,7 +132,7 @@ pub(super) fn read_group<'t>(text: &'t str, ports: &dyn PortNames) -> Scan<'t, G
             return fault!(&behind[..end], "an indirect group has one bucket only");
         }
         if let Some((at, id)) = bucket_id
-            && ids.contains(&Some(id))
+            && !taken.insert(id)
         {
             return fault!(at, "bucket_id {id} is there twice");
         }
@@ -141,11 +144,9 @@ pub(super) fn read_group<'t>(text: &'t str, ports: &dyn PortNames) -> Scan<'t, G
         return fault!(&text[text.len()..], "an indirect group needs its bucket");
     }
     let mut next = 0;
-    let mut taken: Vec<u32> = ids.iter().copied().flatten().collect();
-    taken.sort_unstable();
     for (bucket, id) in group.buckets.iter_mut().zip(ids) {
         bucket.id = id.unwrap_or_else(|| {
-            while taken.binary_search(&next).is_ok() {
+            while taken.contains(&next) {
                 next += 1;
             }
             next += 1;

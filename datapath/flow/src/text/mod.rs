@@ -21,6 +21,7 @@
 //!   to choose. Actions are printed as they were written.
 
 mod actions;
+mod arguments;
 mod check;
 mod error;
 mod flow;
@@ -36,6 +37,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 mod values;
+mod writes;
 
 pub use actions::parse_actions;
 pub use error::TextError;

@@ -184,6 +184,16 @@ fn what_a_match_cannot_have_is_left_out_with_a_warning() {
 }
 
 #[test]
+fn nesting_does_not_go_deep() {
+    for word in ["write_actions(", "apply_actions(", "output("] {
+        let text = format!("actions={}{}", word.repeat(100_000), ")".repeat(100_000));
+        assert!(parse_flow(&text, FlowCommand::Add, &Ports).is_err());
+    }
+    let flow = parse_flow("actions=apply_actions(1,2),3", FlowCommand::Add, &Ports);
+    assert_eq!(flow.unwrap().value.actions.len(), 3);
+}
+
+#[test]
 fn a_traced_packet_is_whole() {
     let good = "in_port=p-2,dl_vlan=5,dl_vlan_pcp=3,tcp,nw_src=1.2.3.4,nw_ttl=64,tcp_dst=80";
     let packet = parse_packet(good, &Ports).unwrap();
