@@ -2,16 +2,29 @@
 //! listed several times and copied from the same place.
 
 use arrayvec::ArrayVec;
-use ringway_vhost::BURST;
+use ringway_vhost::{BURST, BURST_PACKETS, Packets};
 
+use crate::cache::{FlowCache, Found, Verdict};
 use crate::drop_reason::DropReason;
-use crate::lookup::{Verdict, Verdicts};
-use crate::snapshot::{BridgeView, MAX_PORTS};
+use crate::execute::{Surroundings, execute};
+use crate::lookup::{Destination, Normal};
+use crate::parse::Key;
+use crate::snapshot::MAX_PORTS;
 
 /// For every port, which packets of the burst go to it, in order.
 pub struct TxLists {
     lists: Box<[ArrayVec<u8, BURST>]>,
     active: ArrayVec<u32, MAX_PORTS>,
+    /// What is listed now is of the packet that somebody watches.
+    recording: bool,
+    record: Record,
+}
+
+/// Where a watched packet went.
+#[derive(Default)]
+pub struct Record {
+    pub ports: ArrayVec<u32, 64>,
+    pub dropped: Option<DropReason>,
 }
 
 impl Default for TxLists {
@@ -19,20 +32,46 @@ impl Default for TxLists {
         Self {
             lists: (0..MAX_PORTS).map(|_| ArrayVec::new()).collect(),
             active: ArrayVec::new(),
+            recording: false,
+            record: Record::default(),
         }
     }
 }
 
 impl TxLists {
+    /// Lists a packet for a port. False: no port can have that number.
     #[inline(always)]
-    fn push(&mut self, port: u32, packet: usize) {
+    pub fn push(&mut self, port: u32, packet: usize) -> bool {
         let Some(list) = self.lists.get_mut(port as usize) else {
-            return;
+            return false;
         };
         if list.is_empty() {
             self.active.push(port);
         }
         list.push(packet as u8);
+        if self.recording && !self.record.ports.is_full() {
+            self.record.ports.push(port);
+        }
+        true
+    }
+
+    /// The packet ends here.
+    #[inline(always)]
+    pub fn note_drop(&mut self, reason: DropReason) {
+        if self.recording {
+            self.record.dropped = Some(reason);
+        }
+    }
+
+    /// Where the watched packet went.
+    pub fn take_record(&mut self) -> Record {
+        std::mem::take(&mut self.record)
+    }
+
+    /// Whether no more packets can be listed for a port.
+    #[inline(always)]
+    pub fn is_full(&self, port: u32) -> bool {
+        (self.lists.get(port as usize)).is_some_and(|list| list.is_full())
     }
 
     /// Takes the next port with its list; the list is empty afterwards.
@@ -43,36 +82,71 @@ impl TxLists {
     }
 }
 
-/// Lists the packets of a burst under their ports, calls `drop` for those that
-/// go nowhere, and returns how many copies beyond the first will be made.
+/// Lists the packets of a burst under their ports and counts those that go
+/// nowhere, and the copies beyond the first. Where packet `watched` goes is
+/// kept for [`TxLists::take_record`].
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub fn apply(
-    verdicts: &Verdicts,
-    count: usize,
-    ingress: u32,
-    bridge: &BridgeView,
+    found: &Found,
+    packets: &mut Packets<'_>,
+    keys: &mut [Key; BURST_PACKETS],
+    cache: &FlowCache,
+    learning: &mut Normal<'_>,
     lists: &mut TxLists,
-    mut drop: impl FnMut(DropReason),
-) -> u64 {
+    watched: Option<usize>,
+    with: &Surroundings<'_>,
+) {
     let mut replicated = 0;
-    for packet in 0..count {
-        match verdicts.of(packet) {
-            Verdict::Output(port) => lists.push(port, packet),
-            Verdict::Drop(reason) => drop(reason),
-            Verdict::Flood => {
+    let drop = |lists: &mut TxLists, reason| {
+        lists.note_drop(reason);
+        with.own.drop_rx(with.counters, reason, 1);
+    };
+    for packet in 0..packets.len() {
+        lists.recording = watched == Some(packet);
+        let destination = match found.verdict(packet) {
+            Verdict::Normal => learning.decide(&keys[packet]),
+            Verdict::Output(port) => Destination::Port(port),
+            Verdict::Flood => Destination::Flood,
+            Verdict::Drop(cause) => Destination::Drop(cause.into()),
+            Verdict::Lost => Destination::Drop(DropReason::UpcallLimit),
+            Verdict::Program(entry) => {
+                let payload = cache.program(entry);
+                let program = payload.program();
+                execute(program, packet, packets, keys, lists, learning, with);
+                continue;
+            }
+        };
+        match destination {
+            Destination::Port(port) => {
+                // Programs may have listed more for a port than a burst has.
+                if lists.is_full(port) {
+                    with.flush(lists, packets, keys, learning.bridge);
+                }
+                if !lists.push(port, packet) {
+                    drop(lists, DropReason::NoDestination);
+                }
+            }
+            Destination::Drop(reason) => drop(lists, reason),
+            Destination::Flood => {
+                let members = learning.bridge.members.iter();
                 let mut copies = 0u64;
-                for port in bridge.members.iter().filter(|port| **port != ingress) {
+                for port in members.filter(|port| **port != with.ingress) {
+                    if lists.is_full(*port) {
+                        with.flush(lists, packets, keys, learning.bridge);
+                    }
                     lists.push(*port, packet);
                     copies += 1;
                 }
                 match copies {
-                    0 => drop(DropReason::NoDestination),
+                    0 => drop(lists, DropReason::NoDestination),
                     copies => replicated += copies - 1,
                 }
             }
         }
     }
-    replicated
+    lists.recording = false;
+    with.own.replicated.add(replicated);
 }
 
 #[cfg(test)]
@@ -83,7 +157,7 @@ mod tests {
     fn lists_keep_the_order_and_are_empty_after_use() {
         let mut lists = TxLists::default();
         for packet in 0..5 {
-            lists.push(if packet % 2 == 0 { 7 } else { 9 }, packet);
+            assert!(lists.push(if packet % 2 == 0 { 7 } else { 9 }, packet));
         }
         let mut seen = Vec::new();
         while let Some((port, list)) = lists.pop() {

@@ -6,21 +6,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dpdk::{Eal, Mempool};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
+use ringway_flow::pipeline::FlowTables;
+use ringway_flow::stats::StatsTable;
 
+use crate::cache;
 use crate::clock::CoarseClock;
 use crate::cpu::tsc;
 use crate::error::DatapathError;
 use crate::fdb::Fdb;
+use crate::inject::Injector;
+use crate::meter::Meter;
 use crate::port::{Backing, Port};
 use crate::publish::{PmdShared, publish};
-use crate::snapshot::{BridgeView, Plan, Poll, PortView, Snapshot, Source};
+use crate::snapshot::{BridgeView, MAX_PORTS, Plan, Poll, PortView, Snapshot, Source};
 use crate::spec::{BridgeSpec, DatapathConfig};
 use crate::status::MemoryKind;
 use crate::table_memory::TableMemory;
+use crate::watch::Watch;
 
 pub struct Bridge {
     pub spec: BridgeSpec,
     pub fdb: Arc<Fdb>,
+    /// See [`BridgeView::id`].
+    pub id: u16,
+    pub tables: FlowTables,
+    pub stats: Arc<StatsTable>,
+    /// By id.
+    pub meters: BTreeMap<u32, Arc<Meter>>,
 }
 
 #[derive(Default)]
@@ -30,6 +42,10 @@ pub struct Actual {
     pub ports: BTreeMap<u32, Port>,
     pub mempool: Option<Mempool>,
     pub version: u64,
+    /// The last bridge's id.
+    pub last_bridge_id: u16,
+    /// Somebody waits for a packet.
+    pub watch: Option<Arc<Watch>>,
     /// Names of table memory are unique; bridges may come and go.
     pub tables_made: u64,
     /// The PMDs have ended: there is nobody to publish to.
@@ -42,7 +58,12 @@ pub struct Inner {
     pub clock: CoarseClock,
     pub pmds: Vec<Arc<PmdShared>>,
     pub actual: Mutex<Actual>,
+    /// What it takes to send a packet from the control plane.
+    pub injector: Mutex<Injector>,
 }
+
+/// Most bridges: [`crate::cache::BRIDGES`].
+const BRIDGES: u16 = cache::BRIDGES as u16;
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind the locks is whole after every statement that changes it.
@@ -81,11 +102,41 @@ impl Actual {
             .collect()
     }
 
+    /// An id for another bridge: not the last one's, nor one in the place of a
+    /// living bridge's.
+    pub fn new_bridge_id(&mut self) -> Option<u16> {
+        let taken: Vec<u16> = self
+            .bridges
+            .values()
+            .map(|bridge| bridge.id % BRIDGES)
+            .collect();
+        let mut ids = (0..BRIDGES).map(|n| self.last_bridge_id.wrapping_add(1 + n));
+        let id = ids.find(|id| *id != 0 && !taken.contains(&(id % BRIDGES)))?;
+        self.last_bridge_id = id;
+        Some(id)
+    }
+
+    /// Fast-failover groups choose by which ports can take frames.
+    fn tell_live_ports(&mut self) {
+        let mut live = [0u64; MAX_PORTS / 64];
+        for port in self.ports.values().filter(|port| port.takes_frames()) {
+            live[port.number as usize / 64] |= 1 << (port.number % 64);
+        }
+        for bridge in self.bridges.values_mut() {
+            bridge.tables.set_live_ports(&live);
+        }
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         let names: Vec<&String> = self.bridges.keys().collect();
         let bridges = self.bridges.values().map(|bridge| BridgeView {
+            id: bridge.id,
             fdb: Arc::clone(&bridge.fdb),
-            fail_mode: bridge.spec.fail_mode,
+            pipeline: bridge.tables.pipeline(),
+            stats: Arc::clone(&bridge.stats),
+            meters: (bridge.meters.iter())
+                .map(|(id, meter)| (*id, Arc::clone(meter)))
+                .collect(),
             members: self
                 .ports
                 .values()
@@ -99,6 +150,7 @@ impl Actual {
             let bridge = names.binary_search(&&port.spec.bridge).ok()?;
             Some(PortView {
                 bridge,
+                bridge_id: self.bridges.get(&port.spec.bridge)?.id,
                 output: port.output(),
                 counters: Arc::clone(&port.counters),
             })
@@ -135,6 +187,11 @@ impl Actual {
 }
 
 impl Inner {
+    /// Milliseconds of the datapath's clock.
+    pub fn now_ms(&self) -> u64 {
+        self.clock.ms_at(tsc())
+    }
+
     pub fn second(&self) -> u32 {
         let mut clock = self.clock;
         clock.seconds_at(tsc())
@@ -172,6 +229,7 @@ impl Inner {
             return;
         }
         actual.version += 1;
+        actual.tell_live_ports();
         let snapshot = Arc::new(actual.snapshot());
         let mut plans = Vec::with_capacity(self.pmds.len());
         for (index, pmd) in self.pmds.iter().enumerate() {
@@ -192,6 +250,7 @@ impl Inner {
                     .any(|poll| matches!(poll.source, Source::Nic(_))),
                 polls,
                 wakeups,
+                watch: actual.watch.clone(),
                 stop,
             });
         }

@@ -51,6 +51,7 @@ pub fn start_pmd(inner: &Arc<Inner>, index: usize) -> std::io::Result<JoinHandle
     let shared = Arc::clone(&inner.pmds[index]);
     let eal = inner.eal.clone();
     let clock = inner.clock;
+    let max_idle = inner.config.max_idle;
     let sleep_after = inner.config.sleep_after.as_nanos() * u128::from(inner.eal.tsc_hz());
     let sleep_after = u64::try_from(sleep_after / 1_000_000_000).unwrap_or(u64::MAX);
     thread::Builder::new()
@@ -63,7 +64,7 @@ pub fn start_pmd(inner: &Arc<Inner>, index: usize) -> std::io::Result<JoinHandle
             let registered = eal
                 .register_thread()
                 .inspect_err(|error| tracing::warn!(core = shared.core, %error, "PMD"));
-            pmd::run(&shared, index, clock, sleep_after);
+            pmd::run(&shared, index, clock, sleep_after, max_idle);
             drop(registered);
         })
 }

@@ -32,6 +32,17 @@ impl CoarseClock {
         self.seconds
     }
 
+    /// Cycles per second.
+    pub fn tsc_hz(&self) -> u64 {
+        self.tsc_hz
+    }
+
+    /// Milliseconds from the start to `now`, plus one: 0 means "never".
+    pub fn ms_at(&self, now: u64) -> u64 {
+        let passed = u128::from(now.saturating_sub(self.start_tsc));
+        1 + (passed * 1000 / u128::from(self.tsc_hz)) as u64
+    }
+
     #[cold]
     fn advance(&mut self, now: u64) {
         let passed = (now - self.start_tsc) / self.tsc_hz;

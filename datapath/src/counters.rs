@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::cache::LookupCounters;
 use crate::drop_reason::DropReason;
 use crate::status::{PmdCounters, PortCounters};
 
@@ -141,6 +142,7 @@ pub struct PmdCounterCells {
     pub replicated: Counter,
     pub transmitted: Counter,
     pub dropped: DropCounters,
+    pub lookups: LookupCounters,
 }
 
 impl PmdCounterCells {

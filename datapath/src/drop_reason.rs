@@ -47,8 +47,30 @@ drop_reasons! {
     ReservedMulticast => "reserved_multicast",
     /// no other port on the bridge could take the frame
     NoDestination => "no_destination",
-    /// the bridge's fail mode is secure and no flow matched
+    /// no flow matched
     NoFlow => "no_flow",
+    /// a flow says so: `drop`, or actions that send the packet nowhere
+    FlowDrop => "flow_drop",
+    /// the flows resubmit deeper than 64 or more often than 4,096 times
+    ResubmitLimit => "resubmit_limit",
+    /// `dec_ttl` met a TTL of 0 or 1
+    TtlExpired => "ttl_expired",
+    /// the flows' actions come to more steps than a megaflow can hold
+    TooManyActions => "too_many_actions",
+    /// no bucket of the group is live
+    NoLiveBucket => "no_live_bucket",
+    /// a flow uses a group that is not there
+    NoGroup => "no_group",
+    /// a flow uses a meter that is not there
+    NoMeter => "no_meter",
+    /// the packet was beyond its meter's rate
+    MeterExceeded => "meter_exceeded",
+    /// its flow was not known, and new flows had used up their share of the core's time
+    UpcallLimit => "upcall_limit",
+    /// it was for controllers only, and they have it
+    ToController => "to_controller",
+    /// it was for controllers only, and they did not take the last ones in time
+    ControllerQueueFull => "controller_queue_full",
 
     // tx: the destination could not take it.
     /// the guest gave no receive buffers in time

@@ -1,6 +1,7 @@
 //! The handle that the control plane holds: bridges and ports as they are, and
 //! every change on its way to the PMDs.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -9,9 +10,14 @@ use std::time::{Duration, SystemTime};
 
 use dpdk::{Eal, EalConfig, MemoryChoice};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use ringway_flow::action::Action;
+use ringway_flow::pipeline::FlowTables;
+use ringway_flow::rule::{Change, FlowCommand, FlowSpec};
+use ringway_flow::stats::StatsTable;
 
 use crate::actual::{Bridge, Inner, lock, wakeups};
 use crate::bring_up::{check_cores, start_pmd};
+use crate::cache::table::{CacheTable, Shape};
 use crate::clock::CoarseClock;
 use crate::counters::PortCounterTable;
 use crate::error::DatapathError;
@@ -19,12 +25,32 @@ use crate::housekeeping::keep_house;
 use crate::port::Port;
 use crate::publish::PmdShared;
 use crate::snapshot::{MAX_PORTS, Plan};
-use crate::spec::{BridgeSpec, DatapathConfig, Hugepages, PortKind, PortSpec};
+use crate::spec::{BridgeSpec, DatapathConfig, FailMode, Hugepages, PortKind, PortSpec};
 use crate::status::{BridgeStatus, DatapathInfo, FdbEntry, PmdStatus, PortStatus};
+
+/// What a bridge begins with whose fail mode is standalone.
+fn normal_rule() -> Change {
+    let rule = FlowSpec {
+        priority: 0,
+        actions: vec![Action::Normal],
+        ..FlowSpec::default()
+    };
+    Change::Flow(FlowCommand::Add, Box::new(rule))
+}
+
+fn shape(config: &DatapathConfig) -> Shape {
+    Shape::new(config.flow_limit, config.emc_entries)
+}
+
+/// Memory that the flow caches of all cores take, in MiB.
+fn cache_mib(config: &DatapathConfig) -> u32 {
+    let bytes = shape(config).words() * size_of::<u64>() * config.pmd_cores.len();
+    u32::try_from(bytes >> 20).unwrap_or(u32::MAX >> 1) + 1
+}
 
 /// The running datapath. Calls return once every PMD works by the new state.
 pub struct Datapath {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     threads: Mutex<Threads>,
 }
 
@@ -44,7 +70,7 @@ impl Datapath {
                 Hugepages::Off => MemoryChoice::Off,
                 Hugepages::Size(bytes) => MemoryChoice::PageSize(bytes),
             },
-            memory_mib: config.memory_mib,
+            memory_mib: config.memory_mib + cache_mib(&config),
             pci: true,
         })
         .map_err(|error| DatapathError::Start(error.to_string()))?;
@@ -61,6 +87,13 @@ impl Datapath {
             .pmd_cores
             .iter()
             .map(|core| {
+                let cache = CacheTable::reserve(&eal, &format!("flows-{core}"), shape(&config))
+                    .map_err(|error| {
+                        start(
+                            "no memory for megaflows; choose a lower --flow-limit",
+                            &error,
+                        )
+                    })?;
                 let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
                     .map_err(|error| start("cannot make an eventfd", &error))?;
                 let first = Plan {
@@ -69,9 +102,15 @@ impl Datapath {
                     polls: Vec::new(),
                     wakeups: wakeups(&wake, &[]).ok(),
                     polls_nic: false,
+                    watch: None,
                     stop: false,
                 };
-                Ok(Arc::new(PmdShared::new(*core, Arc::new(first), wake)))
+                Ok(Arc::new(PmdShared::new(
+                    *core,
+                    Arc::new(first),
+                    wake,
+                    cache,
+                )))
             })
             .collect::<Result<Vec<_>, DatapathError>>()?;
         let datapath = Self {
@@ -81,6 +120,7 @@ impl Datapath {
                 eal,
                 pmds,
                 actual: Mutex::default(),
+                injector: Mutex::default(),
             }),
             threads: Mutex::default(),
         };
@@ -115,14 +155,30 @@ impl Datapath {
             return Err(DatapathError::exists("bridge", &spec.name));
         }
         let fdb = self.inner.new_fdb(&mut actual, &spec)?;
-        actual
-            .bridges
-            .insert(spec.name.clone(), Bridge { spec, fdb });
+        let Some(id) = actual.new_bridge_id() else {
+            return Err(DatapathError::TooManyBridges { bridge: spec.name });
+        };
+        let stats = Arc::<StatsTable>::default();
+        let mut tables = FlowTables::new(Arc::clone(&stats));
+        if spec.fail_mode == FailMode::Standalone {
+            // As Open vSwitch's bridges begin. It cannot be refused by empty tables.
+            let _ = tables.apply(&[normal_rule()], self.inner.now_ms());
+        }
+        let bridge = Bridge {
+            fdb,
+            id,
+            tables,
+            stats,
+            meters: BTreeMap::new(),
+            spec,
+        };
+        actual.bridges.insert(bridge.spec.name.clone(), bridge);
         self.inner.publish(&mut actual);
         Ok(())
     }
 
-    /// Changes a bridge's options in place. Another limit means a new, empty FDB.
+    /// Changes a bridge's options in place; its rules stay as they are. Another
+    /// limit means a new, empty FDB.
     pub fn set_bridge(&self, spec: BridgeSpec) -> Result<(), DatapathError> {
         let mut actual = lock(&self.inner.actual);
         let known = actual
@@ -134,9 +190,9 @@ impl Datapath {
         } else {
             self.inner.new_fdb(&mut actual, &spec)?
         };
-        actual
-            .bridges
-            .insert(spec.name.clone(), Bridge { spec, fdb });
+        if let Some(bridge) = actual.bridges.get_mut(&spec.name) {
+            (bridge.spec, bridge.fdb) = (spec, fdb);
+        }
         self.inner.publish(&mut actual);
         Ok(())
     }
@@ -172,8 +228,19 @@ impl Datapath {
         if actual.ports.values().any(|p| p.spec.name == spec.name) {
             return Err(DatapathError::exists("port", &spec.name));
         }
-        let number = (1..MAX_PORTS as u32)
-            .find(|number| !actual.ports.contains_key(number))
+        let free = |number: &u32| !actual.ports.contains_key(number);
+        let wanted = spec.number.filter(|n| (1..MAX_PORTS as u32).contains(n));
+        if let (Some(number), None) = (spec.number, wanted.filter(free)) {
+            let why = match actual.ports.get(&number) {
+                Some(other) => format!("number {number} is port {}'s", other.spec.name),
+                None => format!("number {number} is not between 1 and {}", MAX_PORTS - 1),
+            };
+            let port = spec.name.clone();
+            return Err(DatapathError::BadOption { port, why });
+        }
+        let number = (wanted.into_iter())
+            .chain(1..MAX_PORTS as u32)
+            .find(free)
             .ok_or_else(|| DatapathError::Unavailable {
                 port: spec.name.clone(),
                 why: format!("all {} port numbers are in use", MAX_PORTS - 1),
@@ -183,7 +250,8 @@ impl Datapath {
             PortKind::Dpdk(options) => self.inner.start_nic(&mut actual, &spec.name, options)?,
         };
         let assignment = actual.assign(queues, self.inner.pmds.len());
-        let counters = PortCounterTable::new(self.inner.pmds.len(), queues);
+        // One row more: for packets that the control plane sends.
+        let counters = PortCounterTable::new(self.inner.pmds.len() + 1, queues);
         actual.ports.insert(
             number,
             Port {

@@ -44,6 +44,18 @@ pub enum DatapathError {
         /// What happened.
         why: String,
     },
+    /// The flow caches can tell no more bridges apart.
+    #[error(
+        "bridge {bridge}: there are {} bridges already, which is the most",
+        crate::cache::BRIDGES
+    )]
+    TooManyBridges {
+        /// The bridge's name.
+        bridge: String,
+    },
+    /// A packet cannot be sent or traced.
+    #[error("{0}")]
+    BadPacket(String),
     /// The datapath could not start.
     #[error("the datapath could not start: {0}")]
     Start(String),

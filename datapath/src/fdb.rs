@@ -85,6 +85,10 @@ impl Fdb {
 
     #[inline(always)]
     fn find(&self, station: Station) -> Option<(&AtomicU64, u64)> {
+        // The address of all zeros in no VLAN looks like a free slot.
+        if station.bits() == FREE {
+            return None;
+        }
         let (keys, values) = self.bucket(station.bits());
         keys.iter()
             .position(|key| key.load(Ordering::Acquire) == station.bits())
@@ -250,6 +254,15 @@ mod tests {
         assert_eq!(fdb.moves(), 1);
         assert_eq!(fdb.retain(|_, _, second| second > 12), 1);
         assert_eq!((fdb.lookup(a), fdb.len()), (None, 0));
+    }
+
+    #[test]
+    fn the_address_of_all_zeros_is_nowhere() {
+        let fdb = fdb(64);
+        let nobody = Station::new([0; 6], 0);
+        assert_eq!(fdb.lookup(nobody), None);
+        assert_eq!(fdb.learn(nobody, 3, 1), Learned::Refused);
+        assert_eq!(fdb.lookup(nobody), None);
     }
 
     #[test]

@@ -12,26 +12,39 @@
 mod action;
 mod actual;
 mod bring_up;
+mod cache;
 mod clock;
 mod counters;
 mod cpu;
 pub mod drop_reason;
 mod engine;
 mod error;
+mod execute;
 mod fdb;
+mod flow_control;
+pub mod flows;
 mod housekeeping;
+mod inject;
 mod lookup;
+mod meter;
+#[cfg(test)]
+mod model_tests;
 mod nic;
+mod packet_in;
 mod parse;
 mod pmd;
 mod port;
 mod publish;
+#[cfg(test)]
+mod rig;
 mod rx;
 mod snapshot;
 pub mod spec;
 pub mod status;
 mod table_memory;
+mod trace;
 mod tx;
+mod watch;
 
 pub use drop_reason::DropReason;
 pub use engine::Datapath;

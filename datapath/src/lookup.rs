@@ -1,126 +1,120 @@
-//! Stage 3: keys → verdicts. Today the bridge's verdict is NORMAL's: learn
-//! the source, look up the destination. (Flows will be looked up before it.)
-
-use ringway_vhost::BURST;
+//! Stage 3, second part: NORMAL. What the flow cache ([`crate::cache`]) says of
+//! a packet is final, except this: it is looked up now, in the bridge's FDB.
 
 use crate::drop_reason::DropReason;
-use crate::fdb::Learned;
+use crate::fdb::{Fdb, Learned};
 use crate::parse::{Key, Station};
 use crate::snapshot::BridgeView;
-use crate::spec::FailMode;
 
-/// What is to happen to a packet.
+/// Where NORMAL sends a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Destination {
     /// To the port with this number.
-    Output(u32),
+    Port(u32),
     /// To every other port of the bridge.
     Flood,
     /// Nowhere.
     Drop(DropReason),
 }
 
-/// One verdict per packet of a burst.
-pub struct Verdicts([Verdict; BURST]);
-
-impl Default for Verdicts {
-    fn default() -> Self {
-        Self([Verdict::Flood; BURST])
-    }
+/// NORMAL for the packets of a burst that came in on one port, one after the
+/// other.
+///
+/// Packets of a burst come in runs of one conversation: what was just found is
+/// good for the next one.
+pub struct Normal<'b> {
+    pub bridge: &'b BridgeView,
+    pub ingress: u32,
+    pub second: u32,
+    learned: Station,
+    decided: (Station, Destination),
 }
 
-impl Verdicts {
-    /// The verdict on packet `index`.
+impl<'b> Normal<'b> {
+    /// For a burst from port `ingress` in this second.
     #[inline(always)]
-    pub fn of(&self, index: usize) -> Verdict {
-        self.0[index]
+    pub fn new(bridge: &'b BridgeView, ingress: u32, second: u32) -> Self {
+        Self {
+            bridge,
+            ingress,
+            second,
+            learned: Station::NONE,
+            decided: (Station::NONE, Destination::Flood),
+        }
     }
-}
 
-/// Decides for a burst that came in on port `ingress` in this second.
-#[inline(always)]
-pub fn lookup(
-    keys: &[Key],
-    bridge: &BridgeView,
-    ingress: u32,
-    second: u32,
-    verdicts: &mut Verdicts,
-) {
-    if bridge.fail_mode == FailMode::Secure {
-        verdicts.0[..keys.len()].fill(Verdict::Drop(DropReason::NoFlow));
-        return;
-    }
-    // Packets of a burst come in runs of one conversation: what was just
-    // found is good for the next one. No station has all bits clear.
-    let mut learned = Station::default();
-    let mut decided = (Station::default(), Verdict::Flood);
-    for (key, verdict) in keys.iter().zip(&mut verdicts.0) {
-        if key.source != learned {
+    /// Learns the source and looks up the destination.
+    #[inline(always)]
+    pub fn decide(&mut self, key: &Key) -> Destination {
+        if key.source != self.learned {
             if !key.source.is_group()
-                && bridge.fdb.learn(key.source, ingress, second) != Learned::Known
+                && self.bridge.fdb.learn(key.source, self.ingress, self.second) != Learned::Known
             {
                 // What was decided may have been about this very station.
-                decided.0 = Station::default();
+                self.decided.0 = Station::NONE;
             }
-            learned = key.source;
+            self.learned = key.source;
         }
-        if key.destination != decided.0 {
-            decided = (key.destination, normal(key.destination, bridge, ingress));
+        if key.destination != self.decided.0 {
+            self.decided = (
+                key.destination,
+                normal(key.destination, &self.bridge.fdb, self.ingress),
+            );
         }
-        *verdict = decided.1;
+        self.decided.1
     }
 }
 
 /// Where a learning switch sends a frame.
 #[inline(always)]
-fn normal(destination: Station, bridge: &BridgeView, ingress: u32) -> Verdict {
+pub fn normal(destination: Station, fdb: &Fdb, ingress: u32) -> Destination {
     if destination.is_group() {
         return if destination.is_reserved() {
-            Verdict::Drop(DropReason::ReservedMulticast)
+            Destination::Drop(DropReason::ReservedMulticast)
         } else {
-            Verdict::Flood
+            Destination::Flood
         };
     }
-    match bridge.fdb.lookup(destination) {
-        None => Verdict::Flood,
-        Some(port) if port == ingress => Verdict::Drop(DropReason::SameIngress),
-        Some(port) => Verdict::Output(port),
+    match fdb.lookup(destination) {
+        None => Destination::Flood,
+        Some(port) if port == ingress => Destination::Drop(DropReason::SameIngress),
+        Some(port) => Destination::Port(port),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::{self, TxLists};
-    use crate::fdb::Fdb;
-    use crate::table_memory::TableMemory;
+    use crate::rig::{Rig, standalone};
     use proptest::prelude::*;
+    use ringway_vhost::BURST;
     use std::collections::HashMap;
-    use std::sync::Arc;
-
-    fn bridge(members: Vec<u32>, fail_mode: FailMode) -> BridgeView {
-        let memory = TableMemory::ordinary(Fdb::words_for(1024));
-        BridgeView {
-            fdb: Arc::new(Fdb::new(memory, 1024)),
-            fail_mode,
-            members,
-        }
-    }
 
     /// One frame: source, destination and VLAN.
     type Frame = (u8, u8, u16);
 
-    fn station(n: u8, vlan: u16) -> Station {
+    fn mac(n: u8) -> [u8; 6] {
         match n {
-            0 => Station::new([0xff; 6], vlan),
-            1 => Station::new([1, 0x80, 0xc2, 0, 0, 2], vlan),
-            n => Station::new([2, 0, 0, 0, 0, n], vlan),
+            0 => [0xff; 6],
+            1 => [1, 0x80, 0xc2, 0, 0, 2],
+            n => [2, 0, 0, 0, 0, n],
         }
+    }
+
+    fn bytes((source, destination, vlan): Frame) -> Vec<u8> {
+        let mut frame = [mac(destination), mac(source)].concat();
+        if vlan > 0 {
+            frame.extend([0x81, 0]);
+            frame.extend(vlan.to_be_bytes());
+        }
+        frame.extend([0x12, 0x34]);
+        frame.resize(60, 0);
+        frame
     }
 
     /// A learning switch as one would write it down: one frame after the other.
     #[derive(Default)]
-    struct Naive(HashMap<Station, u32>);
+    struct Naive(HashMap<([u8; 6], u16), u32>);
 
     impl Naive {
         fn forward(
@@ -129,14 +123,14 @@ mod tests {
             ingress: u32,
             members: &[u32],
         ) -> Result<Vec<u32>, DropReason> {
-            let (source, destination) = (station(source, vlan), station(destination, vlan));
-            if source.mac()[0] & 1 == 0 {
-                self.0.insert(source, ingress);
+            let (source, destination) = (mac(source), mac(destination));
+            if source[0] & 1 == 0 {
+                self.0.insert((source, vlan), ingress);
             }
-            if destination.mac()[..5] == [1, 0x80, 0xc2, 0, 0] {
+            if destination[..5] == [1, 0x80, 0xc2, 0, 0] {
                 return Err(DropReason::ReservedMulticast);
             }
-            match self.0.get(&destination) {
+            match self.0.get(&(destination, vlan)) {
                 Some(port) if *port == ingress => Err(DropReason::SameIngress),
                 Some(port) => Ok(vec![*port]),
                 None => {
@@ -152,8 +146,9 @@ mod tests {
     }
 
     proptest! {
-        /// Bursts through lookup and action come to what the naive switch does
-        /// with the same frames one by one: same ports, same order, same drops.
+        /// Bursts through flow cache, NORMAL and action come to what the naive
+        /// switch does with the same frames one by one: same ports, same order,
+        /// same drops.
         #[test]
         fn bursts_equal_the_naive_switch(
             ports in 1u32..5,
@@ -163,57 +158,40 @@ mod tests {
             ),
         ) {
             let members: Vec<u32> = (1..=ports).collect();
-            let bridge = bridge(members.clone(), FailMode::Standalone);
+            let mut rig = Rig::new(standalone(), &members);
             let mut naive = Naive::default();
-            let (mut verdicts, mut lists) = (Verdicts::default(), TxLists::default());
             for (ingress, frames) in bursts {
                 let ingress = ingress.min(ports);
-                let keys: Vec<Key> = frames.iter().map(|(source, destination, vlan)| Key {
-                    source: station(*source, *vlan),
-                    destination: station(*destination, *vlan),
-                    flow_hash: 0,
-                }).collect();
-                lookup(&keys, &bridge, ingress, 1, &mut verdicts);
-                let mut drops = Vec::new();
-                let replicated = action::apply(
-                    &verdicts, keys.len(), ingress, &bridge, &mut lists, |reason| drops.push(reason));
-                let mut sent: HashMap<u32, Vec<u8>> = HashMap::new();
-                while let Some((port, list)) = lists.pop() {
-                    sent.insert(port, list.to_vec());
-                }
+                let frames_bytes: Vec<_> = frames.iter().map(|frame| bytes(*frame)).collect();
+                let outcome = rig.burst(ingress, &frames_bytes);
 
-                let mut expected: HashMap<u32, Vec<u8>> = HashMap::new();
-                let mut expected_drops = Vec::new();
+                let mut expected: HashMap<u32, Vec<Vec<u8>>> = HashMap::new();
+                let mut expected_drops: HashMap<DropReason, u64> = HashMap::new();
                 let mut copies = 0;
-                for (index, frame) in (0u8..).zip(&frames) {
+                for (bytes, frame) in frames_bytes.iter().zip(&frames) {
                     match naive.forward(*frame, ingress, &members) {
-                        Err(reason) => expected_drops.push(reason),
+                        Err(reason) => *expected_drops.entry(reason).or_default() += 1,
                         Ok(to) => {
                             copies += to.len() as u64 - 1;
                             for port in to {
-                                expected.entry(port).or_default().push(index);
+                                expected.entry(port).or_default().push(bytes.clone());
                             }
                         }
                     }
                 }
-                prop_assert_eq!(sent, expected);
-                prop_assert_eq!(drops, expected_drops);
-                prop_assert_eq!(replicated, copies);
+                prop_assert_eq!(outcome.sent, expected);
+                prop_assert_eq!(outcome.drops, expected_drops);
+                prop_assert_eq!(outcome.replicated, copies);
             }
         }
     }
 
     #[test]
-    fn a_secure_bridge_passes_and_learns_nothing() {
-        let bridge = bridge(vec![1, 2], FailMode::Secure);
-        let key = Key {
-            source: station(5, 0),
-            destination: station(0, 0),
-            flow_hash: 0,
-        };
-        let mut verdicts = Verdicts::default();
-        lookup(&[key], &bridge, 1, 1, &mut verdicts);
-        assert_eq!(verdicts.of(0), Verdict::Drop(DropReason::NoFlow));
-        assert_eq!(bridge.fdb.len(), 0);
+    fn without_rules_nothing_passes_and_nothing_is_learned() {
+        let mut rig = Rig::new(Vec::new(), &[1, 2]);
+        let outcome = rig.burst(1, &[bytes((5, 0, 0))]);
+        assert_eq!(outcome.drops, HashMap::from([(DropReason::NoFlow, 1)]));
+        assert!(outcome.sent.is_empty());
+        assert_eq!(rig.bridge().fdb.len(), 0);
     }
 }

@@ -4,6 +4,7 @@
 //! end the parse where they begin; what is not understood is simply not part
 //! of the key.
 
+use ringway_flow::key::PacketKey;
 use ringway_vhost::HEAD_BYTES;
 
 use crate::cpu::crc32c;
@@ -21,6 +22,9 @@ const PROTO_UDP: u8 = 17;
 pub struct Station(u64);
 
 impl Station {
+    /// No station: bits 12 to 15 are clear in every other.
+    pub const NONE: Self = Self(0xf000);
+
     /// The station with this MAC in this VLAN.
     #[cfg(test)]
     pub fn new(mac: [u8; 6], vlan: u16) -> Self {
@@ -73,6 +77,32 @@ pub struct Key {
     /// CRC32C over addresses, VLAN, protocol and ports: packets of one flow
     /// have the same.
     pub flow_hash: u32,
+}
+
+impl Key {
+    /// Of a packet whose flow key is known.
+    #[inline(always)]
+    pub fn of_flow(key: &PacketKey) -> Self {
+        let words = &key.0;
+        let vlan = words[1] & 0xfff;
+        let station = |word: u64| Station(word & !0xffff | vlan);
+        let (destination, source) = (station(words[1]), station(words[2]));
+        let step = crc32c;
+        let mut hash = step(step(0, destination.0), source.0);
+        // Addresses, ports (not flags, TOS, TTL) and protocol.
+        hash = step(hash, words[3]);
+        hash = step(hash, words[4] >> 32 | words[0] << 32);
+        if words[0] >> 16 & 0xffff == u64::from(ETHERTYPE_IPV6) {
+            hash = words[8..12]
+                .iter()
+                .fold(hash, |hash, word| step(hash, *word));
+        }
+        Self {
+            destination,
+            source,
+            flow_hash: hash as u32,
+        }
+    }
 }
 
 /// Parses the head of a frame of which `len` bytes are valid (at least 14;

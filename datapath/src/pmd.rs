@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
+use crate::cache::FlowCache;
 use crate::clock::CoarseClock;
 use crate::cpu::tsc;
 use crate::publish::PmdShared;
@@ -18,10 +20,22 @@ use crate::snapshot::{Plan, Source};
 /// cannot wake it.
 const NIC_NAP_MS: u8 = 1;
 
+/// How long a PMD sleeps at a time while it has megaflows, which are to be
+/// forgotten when they are idle.
+const MEGAFLOW_NAP_MS: u8 = 200;
+
 /// Runs until a plan says stop. `sleep_after`: TSC cycles without a packet
-/// before sleeping, 0 for never.
-pub fn run(shared: &PmdShared, index: usize, clock: CoarseClock, sleep_after: u64) {
-    let mut workspace = Workspace::new(index, clock);
+/// before sleeping, 0 for never. `max_idle`: as [`FlowCache::new`]'s.
+pub fn run(
+    shared: &PmdShared,
+    index: usize,
+    clock: CoarseClock,
+    sleep_after: u64,
+    max_idle: Duration,
+) {
+    let cache = FlowCache::new(Arc::clone(&shared.cache), clock, max_idle);
+    let packet_ins = Arc::clone(&shared.packet_ins);
+    let mut workspace = Workspace::new(index, clock, cache, packet_ins);
     let counters = &shared.counters;
     let mut plan = shared.begin();
     let mut now = tsc();
@@ -39,15 +53,19 @@ pub fn run(shared: &PmdShared, index: usize, clock: CoarseClock, sleep_after: u6
             } else {
                 counters.idle_cycles.add(after - now);
             }
+            workspace
+                .cache()
+                .poll_took(after, after - now, received > 0);
             now = after;
         }
+        workspace.cache().keep(&plan.snapshot, now);
         if plan.polls.is_empty() {
             let after = tsc();
             counters.idle_cycles.add(after - now);
             now = after;
         }
         if sleep_after > 0 && now.saturating_sub(last_packet) > sleep_after {
-            sleep(shared, &plan);
+            sleep(shared, &plan, workspace.cache().is_empty());
             let after = tsc();
             counters.sleep_cycles.add(after - now);
             now = after;
@@ -61,7 +79,7 @@ pub fn run(shared: &PmdShared, index: usize, clock: CoarseClock, sleep_after: u6
 
 /// Asks all guests for kicks and waits for one, or for a new plan.
 #[cold]
-fn sleep(shared: &PmdShared, plan: &Arc<Plan>) {
+fn sleep(shared: &PmdShared, plan: &Arc<Plan>, no_megaflows: bool) {
     let Some(wakeups) = &plan.wakeups else { return };
     let rings = || {
         plan.polls.iter().filter_map(|poll| match &poll.source {
@@ -76,8 +94,10 @@ fn sleep(shared: &PmdShared, plan: &Arc<Plan>) {
         shared.counters.sleeps.add(1);
         let timeout = if plan.polls_nic {
             EpollTimeout::from(NIC_NAP_MS)
-        } else {
+        } else if no_megaflows {
             EpollTimeout::NONE
+        } else {
+            EpollTimeout::from(MEGAFLOW_NAP_MS)
         };
         let mut events = [EpollEvent::empty(); 8];
         // An interrupted wait is one that ended early: the loop comes back.

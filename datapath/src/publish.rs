@@ -20,7 +20,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use nix::sys::eventfd::EventFd;
 
+use crate::cache::table::CacheTable;
 use crate::counters::PmdCounterCells;
+use crate::packet_in::PacketInRing;
 use crate::snapshot::Plan;
 
 /// What a PMD shares with the control plane.
@@ -39,12 +41,16 @@ pub struct PmdShared {
     wake: EventFd,
     /// Written by the PMD, read by the control plane.
     pub counters: PmdCounterCells,
+    /// Its flow cache's memory: written by the PMD, read by the control plane.
+    pub cache: Arc<CacheTable>,
+    /// Packets for controllers: filled by the PMD, emptied by the control plane.
+    pub packet_ins: Arc<PacketInRing>,
 }
 
 impl PmdShared {
     /// A PMD for `core` that begins with `plan`. `wake` must be in the epoll
     /// set of every plan.
-    pub fn new(core: usize, plan: Arc<Plan>, wake: EventFd) -> Self {
+    pub fn new(core: usize, plan: Arc<Plan>, wake: EventFd, cache: CacheTable) -> Self {
         Self {
             core,
             version: AtomicU64::new(plan.version),
@@ -53,6 +59,8 @@ impl PmdShared {
             sleeping: AtomicBool::new(false),
             wake,
             counters: PmdCounterCells::default(),
+            cache: Arc::new(cache),
+            packet_ins: Arc::default(),
         }
     }
 

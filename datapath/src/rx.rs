@@ -1,15 +1,22 @@
 //! Stage 1: a burst from one ring or NIC queue, and its way through the rest.
 
-use ringway_vhost::{BURST, Burst, Dequeued, Packets};
+use std::sync::Arc;
+
+use ringway_flow::extract::extract;
+use ringway_flow::key::PacketKey;
+use ringway_vhost::{BURST, BURST_PACKETS, Burst, Dequeued, Packets};
 
 use crate::action::{self, TxLists};
+use crate::cache::{FlowCache, Found};
 use crate::clock::CoarseClock;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
-use crate::lookup::{self, Verdicts};
+use crate::execute::Surroundings;
+use crate::lookup::Normal;
+use crate::packet_in::PacketInRing;
 use crate::parse::{self, Key};
-use crate::snapshot::{Plan, Poll, PortView, Source};
-use crate::tx;
+use crate::snapshot::{BridgeView, Plan, Poll, PortView, Source};
+use crate::watch::{FoundBy, Watch};
 
 /// What one PMD needs for a burst; allocated once.
 pub struct Workspace {
@@ -21,24 +28,43 @@ struct Stages {
     /// Which PMD this is, for its own counters and transmit queues.
     pmd: usize,
     clock: CoarseClock,
-    keys: [Key; BURST],
-    verdicts: Verdicts,
+    keys: Box<[Key; BURST_PACKETS]>,
+    flow_keys: Box<[PacketKey; BURST]>,
+    lens: [u32; BURST],
+    cache: FlowCache,
+    found: Found,
     lists: TxLists,
+    packet_ins: Arc<PacketInRing>,
 }
 
 impl Workspace {
     /// For the PMD with this index.
-    pub fn new(pmd: usize, clock: CoarseClock) -> Self {
+    pub fn new(
+        pmd: usize,
+        clock: CoarseClock,
+        cache: FlowCache,
+        packet_ins: Arc<PacketInRing>,
+    ) -> Self {
         Self {
             burst: Burst::default(),
             stages: Stages {
                 pmd,
                 clock,
-                keys: [Key::default(); BURST],
-                verdicts: Verdicts::default(),
+                keys: Box::new([Key::default(); BURST_PACKETS]),
+                flow_keys: Box::new([PacketKey::default(); BURST]),
+                lens: [0; BURST],
+                cache,
+                found: Found::default(),
                 lists: TxLists::default(),
+                packet_ins,
             },
         }
+    }
+
+    /// The flow cache, for what is to be done between polls.
+    #[inline(always)]
+    pub fn cache(&mut self) -> &mut FlowCache {
+        &mut self.stages.cache
     }
 }
 
@@ -116,7 +142,7 @@ fn count_refused(dequeued: &Dequeued, counters: &QueueCounters, own: &PmdCounter
 }
 
 impl Stages {
-    /// parse → lookup → action → tx, each for the whole burst.
+    /// parse → flow cache → action → tx, each for the whole burst.
     #[inline(always)]
     fn run(
         &mut self,
@@ -134,40 +160,136 @@ impl Stages {
         let Some(bridge) = plan.snapshot.bridges.get(port.bridge) else {
             return;
         };
-        let count = packets.len();
-        let mut bytes = 0;
-        for (index, key) in self.keys.iter_mut().enumerate().take(count) {
-            parse::parse(packets.head_slot(index), packets.head(index).len(), key);
-            bytes += packets.frame_len(index);
-        }
-        counters.rx_bytes.add(bytes as u64);
+        let bytes = self.find_verdicts(packets, bridge, number, own, now);
+        counters.rx_bytes.add(bytes);
 
-        let second = self.clock.seconds_at(now);
-        lookup::lookup(
-            &self.keys[..count],
-            bridge,
-            number,
-            second,
-            &mut self.verdicts,
-        );
-
-        let replicated = action::apply(
-            &self.verdicts,
-            count,
-            number,
-            bridge,
-            &mut self.lists,
-            |reason| own.drop_rx(counters, reason, 1),
-        );
-        own.replicated.add(replicated);
-
-        tx::flush(
-            &mut self.lists,
-            packets,
-            &self.keys,
-            &plan.snapshot,
-            self.pmd,
+        let watch = plan.watch.as_ref().filter(|watch| watch.port == number);
+        let watched = watch.and_then(|watch| find_watched(watch, packets, bridge, number));
+        let with = Surroundings {
+            snapshot: &plan.snapshot,
+            ingress: number,
+            counters,
             own,
+            pmd: self.pmd,
+            now,
+            packet_ins: &self.packet_ins,
+        };
+        let mut learning = Normal::new(bridge, number, self.clock.seconds_at(now));
+        action::apply(
+            &self.found,
+            packets,
+            &mut self.keys,
+            &self.cache,
+            &mut learning,
+            &mut self.lists,
+            watched,
+            &with,
         );
+        if let (Some(watch), Some(watched)) = (watch, watched) {
+            tell(
+                watch,
+                watched,
+                packets,
+                &self.found,
+                &mut self.lists,
+                self.pmd,
+            );
+        }
+        with.flush(&mut self.lists, packets, &self.keys, bridge);
+        self.cache.finish();
     }
+
+    /// Heads → keys → verdicts. Returns the burst's bytes.
+    #[inline(always)]
+    fn find_verdicts(
+        &mut self,
+        packets: &Packets<'_>,
+        bridge: &BridgeView,
+        ingress: u32,
+        own: &PmdCounterCells,
+        now: u64,
+    ) -> u64 {
+        let count = packets.len();
+        if let Some((entry, verdict)) = self.cache.catch_all(bridge) {
+            let mut bytes = 0;
+            for (index, key) in self.keys.iter_mut().enumerate().take(count) {
+                parse::parse(packets.head_slot(index), packets.head(index).len(), key);
+                bytes += packets.frame_len(index) as u64;
+            }
+            self.cache.count_all(entry, count as u32, bytes, now);
+            own.lookups.megaflow_hits.add(count as u64);
+            own.lookups.probes.add(count as u64);
+            self.found.fill(count, entry, verdict);
+            return bytes;
+        }
+        let mut bytes = 0;
+        for index in 0..count {
+            let (head, frame_len) = (packets.head_slot(index), packets.frame_len(index));
+            let key = &mut self.flow_keys[index];
+            extract(
+                head,
+                packets.head(index).len(),
+                frame_len,
+                bridge.id,
+                ingress as u16,
+                key,
+            );
+            self.keys[index] = Key::of_flow(key);
+            self.lens[index] = frame_len as u32;
+            bytes += frame_len as u64;
+        }
+        self.cache.classify(
+            &self.flow_keys,
+            &self.lens,
+            count,
+            bridge,
+            &mut self.found,
+            own,
+            now,
+        );
+        bytes
+    }
+}
+
+/// Tells what was done with the watched packet.
+#[cold]
+fn tell(
+    watch: &Watch,
+    watched: usize,
+    packets: &Packets<'_>,
+    found: &Found,
+    lists: &mut TxLists,
+    pmd: usize,
+) {
+    let record = lists.take_record();
+    let found_by = match record.dropped {
+        Some(DropReason::UpcallLimit) => FoundBy::Lost,
+        _ => found.found_by(watched),
+    };
+    watch.finish(
+        packets.head(watched),
+        packets.frame_len(watched),
+        pmd,
+        found_by,
+        found.entry(watched),
+        &record.ports,
+        record.dropped,
+    );
+}
+
+/// The first packet of a burst that somebody waits for.
+#[cold]
+fn find_watched(
+    watch: &Watch,
+    packets: &Packets<'_>,
+    bridge: &BridgeView,
+    ingress: u32,
+) -> Option<usize> {
+    let mut key = PacketKey::default();
+    (0..packets.len()).find(|index| {
+        let head = packets.head_slot(*index);
+        let (len, frame_len) = (packets.head(*index).len(), packets.frame_len(*index));
+        extract(head, len, frame_len, bridge.id, ingress as u16, &mut key);
+        watch.takes(&key)
+    })
 }

@@ -7,12 +7,15 @@
 use std::sync::Arc;
 
 use nix::sys::epoll::Epoll;
+use ringway_flow::pipeline::Pipeline;
+use ringway_flow::stats::StatsTable;
 use ringway_vhost::SplitRing;
 
 use crate::counters::PortCounterTable;
 use crate::fdb::Fdb;
+use crate::meter::Meter;
 use crate::nic::Nic;
-use crate::spec::FailMode;
+use crate::watch::Watch;
 
 /// Port numbers are below this; 0 is never used.
 pub const MAX_PORTS: usize = 1024;
@@ -35,8 +38,15 @@ impl Snapshot {
 
 /// A bridge.
 pub struct BridgeView {
+    /// Never 0; another bridge gets the same only after a long time.
+    pub id: u16,
     pub fdb: Arc<Fdb>,
-    pub fail_mode: FailMode,
+    /// Its rules.
+    pub pipeline: Pipeline,
+    /// Cells of its rules' counts.
+    pub stats: Arc<StatsTable>,
+    /// By id, in order.
+    pub meters: Vec<(u32, Arc<Meter>)>,
     /// Numbers of the ports that can take frames now.
     pub members: Vec<u32>,
 }
@@ -45,6 +55,8 @@ pub struct BridgeView {
 pub struct PortView {
     /// Index in [`Snapshot::bridges`].
     pub bridge: usize,
+    /// That bridge's id.
+    pub bridge_id: u16,
     pub output: Output,
     pub counters: Arc<PortCounterTable>,
 }
@@ -55,6 +67,9 @@ pub enum Output {
     Guest(Vec<(u16, Arc<SplitRing>)>),
     /// A DPDK device.
     Nic(Arc<Nic>),
+    /// A test that wants to see them.
+    #[cfg(test)]
+    Sink(std::sync::Mutex<Vec<Vec<u8>>>),
 }
 
 /// Where frames come from.
@@ -83,6 +98,8 @@ pub struct Plan {
     pub wakeups: Option<Epoll>,
     /// A NIC cannot kick: the PMD naps instead of sleeping.
     pub polls_nic: bool,
+    /// Somebody wants to know what is done with a packet.
+    pub watch: Option<Arc<Watch>>,
     /// The PMD is to end.
     pub stop: bool,
 }

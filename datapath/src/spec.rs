@@ -15,6 +15,13 @@ pub struct DatapathConfig {
     /// With nothing to do for this long a PMD sleeps until a guest kicks;
     /// zero means it never sleeps.
     pub sleep_after: Duration,
+    /// Most megaflows of each poll-mode core.
+    pub flow_limit: u32,
+    /// Entries of each poll-mode core's exact-match cache, rounded up to a
+    /// power of two.
+    pub emc_entries: u32,
+    /// A megaflow without a packet for this long is forgotten, at most 200 s.
+    pub max_idle: Duration,
 }
 
 impl Default for DatapathConfig {
@@ -24,6 +31,9 @@ impl Default for DatapathConfig {
             hugepages: Hugepages::Auto,
             memory_mib: 256,
             sleep_after: Duration::from_micros(500),
+            flow_limit: 65_536,
+            emc_entries: 65_536,
+            max_idle: Duration::from_secs(10),
         }
     }
 }
@@ -81,6 +91,8 @@ pub struct PortSpec {
     pub name: String,
     /// The bridge it belongs to.
     pub bridge: String,
+    /// The number it shall have, 1 to 1023; `None`: the lowest that is free.
+    pub number: Option<u32>,
     /// What kind of port, with that kind's options.
     pub kind: PortKind,
 }

@@ -2,7 +2,7 @@
 //! every list ends in a counter: transmitted, or dropped under its reason.
 
 use arrayvec::ArrayVec;
-use ringway_vhost::{BURST, Packets, SplitRing};
+use ringway_vhost::{BURST, BURST_PACKETS, Packets, SplitRing};
 
 use crate::action::TxLists;
 use crate::counters::{PmdCounterCells, QueueCounters};
@@ -10,25 +10,39 @@ use crate::drop_reason::DropReason;
 use crate::parse::Key;
 use crate::snapshot::{Output, PortView, Snapshot};
 
-/// Delivers what is listed and empties the lists.
+/// Delivers what packets of a bridge are listed, and empties the lists.
 #[inline(always)]
 pub fn flush(
     lists: &mut TxLists,
     packets: &mut Packets<'_>,
-    keys: &[Key; BURST],
+    keys: &[Key; BURST_PACKETS],
     snapshot: &Snapshot,
+    bridge: u16,
     pmd: usize,
     own: &PmdCounterCells,
 ) {
     while let Some((number, list)) = lists.pop() {
-        let Some(port) = snapshot.port(number) else {
-            // Learned on a port that is just being removed.
+        let port = snapshot.port(number);
+        let Some(port) = port.filter(|port| port.bridge_id == bridge) else {
+            // Learned on a port that is just being removed, or a rule names a
+            // number that no port of this bridge has.
             own.dropped
                 .add(DropReason::NoDestination, list.len() as u64);
             continue;
         };
         let counters = |queue: u16| port.counters.of(pmd, usize::from(queue));
         match &port.output {
+            #[cfg(test)]
+            Output::Sink(frames) => {
+                let mut frames = crate::actual::lock(frames);
+                for index in &list {
+                    let index = usize::from(*index);
+                    let mut frame = vec![0; packets.frame_len(index)];
+                    assert!(packets.copy_frame(index, &mut frame));
+                    frames.push(frame);
+                }
+                own.sent(counters(0), list.len() as u32, 0);
+            }
             Output::Nic(nic) => nic.transmit(pmd, packets, &list, counters(0), own),
             Output::Guest(rings) => match rings.as_slice() {
                 [(queue, ring)] => to_ring(ring, packets, &list, counters(*queue), own),
@@ -74,7 +88,7 @@ fn spread(
     rings: &[(u16, std::sync::Arc<SplitRing>)],
     packets: &mut Packets<'_>,
     list: &[u8],
-    keys: &[Key; BURST],
+    keys: &[Key; BURST_PACKETS],
     pmd: usize,
     own: &PmdCounterCells,
 ) {

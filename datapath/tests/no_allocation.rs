@@ -107,6 +107,7 @@ fn forwarding_allocates_nothing_on_the_pmd() {
                 .add_port(PortSpec {
                     name: name.to_owned(),
                     bridge: "br0".to_owned(),
+                    number: None,
                     kind: PortKind::VhostUser(VhostUserSpec {
                         path: path.clone(),
                         mode: SocketMode::Server,

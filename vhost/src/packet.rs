@@ -7,8 +7,8 @@
 //! to where it goes.
 //!
 //! ```text
-//! slot (192 bytes, 64-aligned)
-//! |-- headroom 52 --|-- virtio-net header 12 --|-- head of the frame 128 --|
+//! slot (256 bytes, 64-aligned)
+//! |-- headroom 52 --|-- virtio-net header 12 --|-- head of the frame 128 --|-- room to grow 64 --|
 //!                                              ^ cache line boundary
 //! ```
 
@@ -22,6 +22,13 @@ pub const BURST: usize = 32;
 
 /// Bytes of a frame that parser and rewrites can see.
 pub const HEAD_BYTES: usize = 128;
+
+/// Bytes that a head may grow to, when tags are put into it.
+pub const HEAD_CAPACITY: usize = HEAD_BYTES + 64;
+
+/// Packets that a burst can hold: those that came, and copies of them that
+/// were made to be rewritten in another way.
+pub const BURST_PACKETS: usize = 2 * BURST;
 
 /// Length of virtio_net_hdr with `num_buffers` (VirtIO 1.2, 5.1.6).
 pub const VNET_HEADER_BYTES: usize = 12;
@@ -42,7 +49,7 @@ pub(crate) const BURST_SEGMENTS: usize = 2 * MAX_SEGMENTS;
 
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
-pub(crate) struct Slot([u8; HEADROOM + VNET_HEADER_BYTES + HEAD_BYTES]);
+pub(crate) struct Slot([u8; HEADROOM + VNET_HEADER_BYTES + HEAD_CAPACITY]);
 
 /// A part of a packet's body.
 #[derive(Clone, Copy, Debug)]
@@ -86,12 +93,14 @@ pub const VNET_F_DATA_VALID: u8 = 2;
 
 /// Storage for one burst; allocated once per PMD.
 pub struct Burst {
-    pub(crate) slots: Box<[Slot; BURST]>,
-    pub(crate) packets: [Packet; BURST],
+    pub(crate) slots: Box<[Slot; BURST_PACKETS]>,
+    pub(crate) packets: [Packet; BURST_PACKETS],
     pub(crate) segments: Box<[Segment; BURST_SEGMENTS]>,
     pub(crate) segments_used: usize,
-    /// Packets that can be delivered.
+    /// Packets that came and can be delivered.
     pub(crate) len: usize,
+    /// Copies of them, in the places behind.
+    pub(crate) copies: usize,
     /// Some packet has a partial checksum.
     pub(crate) any_partial: bool,
 }
@@ -107,11 +116,12 @@ impl Default for Burst {
             len: 0,
         };
         Self {
-            slots: Box::new([Slot([0; _]); BURST]),
-            packets: [Packet::default(); BURST],
+            slots: Box::new([Slot([0; _]); BURST_PACKETS]),
+            packets: [Packet::default(); BURST_PACKETS],
             segments: Box::new([empty; BURST_SEGMENTS]),
             segments_used: 0,
             len: 0,
+            copies: 0,
             any_partial: false,
         }
     }
@@ -120,6 +130,7 @@ impl Default for Burst {
 impl Burst {
     pub(crate) fn clear(&mut self) {
         self.len = 0;
+        self.copies = 0;
         self.segments_used = 0;
         self.any_partial = false;
     }
@@ -227,16 +238,17 @@ impl Packets<'_> {
         self.burst.packets[index].len as usize
     }
 
-    /// The head of frame `index`: its first bytes, at most [`HEAD_BYTES`].
+    /// The head of frame `index`: its first bytes, at most [`HEAD_BYTES`] as
+    /// it came and [`HEAD_CAPACITY`] once it has grown.
     #[inline(always)]
     pub fn head(&self, index: usize) -> &[u8] {
-        let len = usize::from(self.burst.packets[index].head_len).min(HEAD_BYTES);
+        let len = usize::from(self.burst.packets[index].head_len).min(HEAD_CAPACITY);
         &self.burst.slots[index].0[FRAME_START..FRAME_START + len]
     }
 
     /// The head of frame `index`, to be rewritten.
     pub fn head_mut(&mut self, index: usize) -> &mut [u8] {
-        let len = usize::from(self.burst.packets[index].head_len).min(HEAD_BYTES);
+        let len = usize::from(self.burst.packets[index].head_len).min(HEAD_CAPACITY);
         &mut self.burst.slots[index].0[FRAME_START..FRAME_START + len]
     }
 
@@ -249,6 +261,78 @@ impl Packets<'_> {
         slot[FRAME_START..]
             .first_chunk::<HEAD_BYTES>()
             .unwrap_or(&[0; HEAD_BYTES])
+    }
+
+    /// The head of frame `index` with the room behind it, to be rewritten;
+    /// what grows or shrinks is told with [`set_lengths`](Self::set_lengths).
+    pub fn head_room(&mut self, index: usize) -> &mut [u8; HEAD_CAPACITY] {
+        let (_, head) = self.burst.slots[index].0.split_at_mut(FRAME_START);
+        // The slot has HEAD_CAPACITY bytes there by its layout.
+        match head.first_chunk_mut() {
+            Some(head) => head,
+            None => unreachable!("a slot is longer than its head"),
+        }
+    }
+
+    /// Bytes of frame `index` that are in its head.
+    pub fn head_len(&self, index: usize) -> usize {
+        usize::from(self.burst.packets[index].head_len)
+    }
+
+    /// The head of frame `index` has grown or shrunk: its bytes, and the whole
+    /// frame's. Bytes beyond [`HEAD_CAPACITY`] are not taken.
+    pub fn set_lengths(&mut self, index: usize, head_len: usize, frame_len: usize) {
+        let packet = &mut self.burst.packets[index];
+        packet.head_len = head_len.min(HEAD_CAPACITY) as u16;
+        packet.len = frame_len as u32;
+    }
+
+    /// Makes a copy of packet `index`, whose head can be rewritten without the
+    /// other's being changed; the body is the same memory. `None`: there is no
+    /// room for one more until [`keep_copy`](Self::keep_copy).
+    pub fn copy_packet(&mut self, index: usize) -> Option<usize> {
+        let burst = &mut *self.burst;
+        let copy = burst.len + burst.copies;
+        if copy >= BURST_PACKETS {
+            return None;
+        }
+        burst.copies += 1;
+        burst.packets[copy] = burst.packets[index];
+        burst.slots[copy] = burst.slots[index];
+        Some(copy)
+    }
+
+    /// Makes room for copies, but keeps packet `index`, which may be a copy;
+    /// returns where it is now.
+    pub fn keep_copy(&mut self, index: usize) -> usize {
+        let burst = &mut *self.burst;
+        burst.copies = 0;
+        if index < burst.len {
+            return index;
+        }
+        let kept = burst.len;
+        burst.copies = 1;
+        burst.packets[kept] = burst.packets[index];
+        burst.slots[kept] = burst.slots[index];
+        kept
+    }
+
+    /// Copies as much of frame `index` into `out` as fits; returns how much.
+    pub fn copy_prefix(&self, index: usize, out: &mut [u8]) -> usize {
+        let head = self.head(index);
+        let mut at = head.len().min(out.len());
+        out[..at].copy_from_slice(&head[..at]);
+        for segment in self.segments(index) {
+            let len = (segment.len as usize).min(out.len() - at);
+            // SAFETY: a segment is readable for as long as this `Packets`
+            // lives, and `len` is no more than its length; it cannot overlap
+            // `out`, which is ours.
+            unsafe {
+                std::ptr::copy_nonoverlapping(segment.ptr, out[at..].as_mut_ptr(), len);
+            }
+            at += len;
+        }
+        at
     }
 
     /// The virtio-net header that came with frame `index` (zero for frames
@@ -307,23 +391,11 @@ impl Packets<'_> {
         if out.len() < len {
             return false;
         }
-        let head = self.head(index);
-        out[..head.len()].copy_from_slice(head);
-        let mut at = head.len();
-        for segment in self.segments(index) {
-            let out = &mut out[at..at + segment.len as usize];
-            // SAFETY: a segment is `len` readable bytes for as long as this
-            // `Packets` lives; it cannot overlap `out`, which is ours.
-            unsafe {
-                std::ptr::copy_nonoverlapping(segment.ptr, out.as_mut_ptr(), out.len());
-            }
-            at += out.len();
-        }
-        true
+        self.copy_prefix(index, out) == len
     }
 }
 
-/// Copies `len` bytes, 1 to 192, in whole vectors that may overlap.
+/// Copies `len` bytes, 1 to 256, in whole vectors that may overlap.
 ///
 /// JUSTIFICATION: heads are short and of varying length; a call of memcpy
 /// per packet costs more than the few overlapping vector moves inlined here.
@@ -373,9 +445,9 @@ mod tests {
 
     #[test]
     fn copy_short_copies_every_length_and_nothing_more() {
-        let src: Vec<u8> = (0..=255).collect();
-        for len in 1..=192 {
-            let mut dst = vec![0xee; 256];
+        let src: Vec<u8> = (0..=255).collect(); // 256 bytes
+        for len in 1..=256 {
+            let mut dst = vec![0xee; 320];
             // SAFETY: both have 256 bytes.
             unsafe { copy_short(src.as_ptr(), dst.as_mut_ptr(), len) };
             assert_eq!(dst[..len], src[..len], "length {len}");
@@ -401,6 +473,33 @@ mod tests {
             },
         );
         assert_eq!(refused, 0);
+    }
+
+    #[test]
+    fn a_copy_has_its_own_head_and_the_same_body() {
+        let frame: Vec<u8> = (0..300u32).map(|i| i as u8).collect();
+        let mut burst = Burst::default();
+        burst.lend_slices(
+            BURST,
+            |_| std::iter::once(&frame[..]),
+            |packets| {
+                let copy = packets.copy_packet(3).unwrap();
+                packets.head_room(copy)[0] = 0xee;
+                packets.set_lengths(copy, HEAD_BYTES + 4, 304);
+                let mut out = vec![0; 304];
+                assert!(packets.copy_frame(3, &mut out[..300]));
+                assert_eq!(&out[..300], frame);
+                assert!(packets.copy_frame(copy, &mut out));
+                assert_eq!((out[0], &out[132..]), (0xee, &frame[128..]));
+                assert_eq!(packets.copy_prefix(copy, &mut out[..7]), 7);
+                while packets.copy_packet(0).is_some() {}
+                assert_eq!(packets.keep_copy(copy + 1), BURST);
+                assert_eq!(packets.head(BURST), packets.head(0));
+                assert_eq!(packets.copy_packet(0), Some(BURST + 1));
+                assert_eq!(packets.keep_copy(0), 0);
+                assert_eq!(packets.copy_packet(0), Some(BURST));
+            },
+        );
     }
 
     #[test]

@@ -17,3 +17,16 @@ pub const PROTOCOL: &str = "ringway.v1";
 
 /// Trailer of a refused change whose wish was stored nevertheless.
 pub const KEPT_TRAILER: &str = "ringway-kept";
+
+/// Trailer of a refused text: the place in it, in bytes from 0.
+pub const AT_TRAILER: &str = "ringway-at";
+
+/// Trailer of a refused file or list of changes: the line or change, from 1.
+pub const LINE_TRAILER: &str = "ringway-line";
+
+/// Most bytes of one message. Whatever may be longer is sent in pieces; one
+/// piece may hold a file of 100,000 flows.
+pub const MAX_MESSAGE: usize = 64 << 20;
+
+/// Bytes of a file that a client sends in one piece.
+pub const FILE_PIECE: usize = 256 << 10;

@@ -1,7 +1,7 @@
 //! How people spell the protocol's enums: one table per enum, used by the
 //! command line, the state file and every listing.
 
-use crate::v1::{FailMode, PortKind, Side, SocketMode};
+use crate::v1::{FailMode, PacketInReason, PortKind, Side, SocketMode};
 
 /// An enum with a spelling for each of its values.
 pub trait Spelling: Copy + PartialEq + 'static {
@@ -60,6 +60,15 @@ impl Spelling for Side {
     const TABLE: &'static [(Self, &'static str)] = &[(Side::Rx, "rx"), (Side::Tx, "tx")];
 }
 
+impl Spelling for PacketInReason {
+    const WHAT: &'static str = "reason";
+    const TABLE: &'static [(Self, &'static str)] = &[
+        (PacketInReason::NoMatch, "no_match"),
+        (PacketInReason::Action, "action"),
+        (PacketInReason::InvalidTtl, "invalid_ttl"),
+    ];
+}
+
 /// Types of port that Open vSwitch or the design has and this version has not.
 pub const LATER_TYPES: &[&str] = &["system", "internal", "tap", "patch", "vxlan", "bond"];
 
@@ -100,6 +109,7 @@ mod tests {
         round_trip::<SocketMode>();
         round_trip::<PortKind>();
         round_trip::<Side>();
+        round_trip::<PacketInReason>();
         assert_eq!(FailMode::Unspecified.spelled(), "");
     }
 

@@ -1,5 +1,10 @@
 //! The verbs and their flags, with Open vSwitch's names where it has them.
 
+mod flows;
+
+pub use flows::*;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -10,7 +15,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  refused, failed, or ringwayd cannot be reached; the reason is on stderr
-  2  the command line has no meaning
+  2  the command line has no meaning; diff-flows: the flows differ
   3  show: desired and actual state differ";
 
 /// Tells ringwayd, the virtual switch, what to do and asks what it does
@@ -35,6 +40,15 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// The command line's words, with `-generate` written as Open vSwitch also has
+/// it.
+pub fn words(words: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    words.map(|word| match word.to_str() {
+        Some("-generate") => "--generate".into(),
+        _ => word,
+    })
 }
 
 /// What to do.
@@ -96,6 +110,9 @@ pub enum Verb {
     Pmd(Pmd),
     /// Where packets were dropped, and why
     Drops,
+    /// Flows, groups, meters
+    #[command(flatten)]
+    Flows(FlowVerb),
     /// Versions of this program, the daemon and DPDK
     Version,
     /// Print a completion script for a shell
@@ -197,8 +214,19 @@ pub enum Fdb {
 /// Verbs of `dpctl`.
 #[derive(Debug, Subcommand)]
 pub enum Dpctl {
-    /// Packets, memory, FDBs, and ports by number
+    /// Lookups, megaflows, memory, FDBs, and ports by number
     Show,
+    /// Print the megaflows, in ovs-dpctl dump-flows's form
+    DumpFlows {
+        /// Only those of this bridge, or of packets from this port
+        #[arg(value_name = "BR|PORT")]
+        filter: Option<String>,
+        /// How ports are shown
+        #[command(flatten)]
+        names: Names,
+    },
+    /// Forget all megaflows: the next packet of each is translated anew
+    DelFlows,
 }
 
 /// Verbs of `pmd`.
@@ -234,8 +262,38 @@ mod tests {
             "ringway del-port",
             "ringway del-port a b c",
             "ringway fdb show",
+            "ringway add-flow br0",
+            "ringway dump-flows br0 --names --no-names",
+            "ringway trace --next arp",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
+    }
+    #[test]
+    fn generate_may_have_one_dash() {
+        let line = "ringway trace br0 in_port=1,arp -generate 00ff";
+        let given = line.split(' ').map(OsString::from);
+        let cli = Cli::try_parse_from(words(given)).unwrap();
+        let Verb::Flows(FlowVerb::Trace(trace)) = cli.verb else {
+            panic!("{cli:?}")
+        };
+        assert!(trace.generate);
+        assert_eq!(trace.packet.as_deref(), Some("00ff"));
+    }
+
+    #[test]
+    fn sort_keys_keep_their_order() {
+        let line = "ringway dump-flows br0 --rsort=nw_src --sort --rsort=tp_dst";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Verb::Flows(FlowVerb::DumpFlows(dump)) = cli.verb else {
+            panic!("{cli:?}")
+        };
+        let keys: Vec<_> = dump
+            .sort_keys()
+            .map(|key| (key.field, key.descending))
+            .collect();
+        let expected = [("nw_src", true), ("", false), ("tp_dst", true)];
+        let expected = expected.map(|(field, descending)| (field.to_owned(), descending));
+        assert_eq!(keys, expected);
     }
 }

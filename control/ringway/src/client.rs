@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use crate::{EXIT_FAILED, EXIT_USAGE};
 
 /// Longest time to wait for an answer.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A client of the control service.
 pub type Rpc = RingwayClient<Channel>;
@@ -49,6 +49,14 @@ pub enum Error {
     /// ringwayd refused.
     #[error("{}", refusal(.0))]
     Refused(#[from] Status),
+    /// A file cannot be read.
+    #[error("{path} cannot be read: {error}")]
+    Input {
+        /// The file.
+        path: String,
+        /// What the system said.
+        error: io::Error,
+    },
     /// The output cannot be written.
     #[error("the output cannot be written: {0}")]
     Output(#[from] io::Error),
@@ -108,6 +116,7 @@ impl Error {
         match self {
             Error::Usage(_) => "USAGE",
             Error::Connect { .. } | Error::Protocol { .. } => "UNREACHABLE",
+            Error::Input { .. } => "INPUT",
             Error::Output(_) => "OUTPUT",
             Error::Refused(status) => match status.code() {
                 Code::InvalidArgument => "INVALID_ARGUMENT",
@@ -119,8 +128,26 @@ impl Error {
                 Code::Unimplemented => "UNIMPLEMENTED",
                 Code::Cancelled => "CANCELLED",
                 Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+                Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
                 _ => "UNKNOWN",
             },
+        }
+    }
+
+    /// Where in a text (byte, from 0) the daemon did not understand it.
+    pub fn at(&self) -> Option<u64> {
+        self.trailer(ringway_proto::AT_TRAILER)
+    }
+
+    /// In which line of a file, or change of a list (from 1), that is.
+    pub fn line(&self) -> Option<u64> {
+        self.trailer(ringway_proto::LINE_TRAILER)
+    }
+
+    fn trailer(&self, name: &str) -> Option<u64> {
+        match self {
+            Error::Refused(status) => status.metadata().get(name)?.to_str().ok()?.parse().ok(),
+            _ => None,
         }
     }
 
@@ -136,6 +163,11 @@ impl Error {
 impl Client {
     /// Connects to ringwayd on its control socket.
     pub async fn connect(socket: &Path) -> Result<Self, Error> {
+        Self::connect_for(socket, TIMEOUT).await
+    }
+
+    /// Connects to ringwayd for questions whose answers may take so long.
+    pub async fn connect_for(socket: &Path, patience: Duration) -> Result<Self, Error> {
         let path = || socket.to_owned();
         let stream = UnixStream::connect(socket).await;
         let stream = stream.map_err(|error| Error::Connect {
@@ -149,7 +181,7 @@ impl Client {
             async move { stream.map_err(io::Error::from) }
         });
         let channel = Endpoint::from_static("http://ringwayd")
-            .timeout(TIMEOUT)
+            .timeout(patience)
             .connect_with_connector(connector)
             .await
             .map_err(|error| Error::Protocol {
@@ -157,7 +189,9 @@ impl Client {
                 error,
             })?;
         Ok(Self {
-            rpc: RingwayClient::new(channel),
+            rpc: RingwayClient::new(channel)
+                .max_decoding_message_size(ringway_proto::MAX_MESSAGE)
+                .max_encoding_message_size(ringway_proto::MAX_MESSAGE),
         })
     }
 }

@@ -4,6 +4,7 @@
 pub mod answers;
 pub mod cli;
 pub mod client;
+mod flow_verbs;
 pub mod options;
 mod verbs;
 
@@ -24,13 +25,20 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 /// Exit code of `show` while desired and actual state differ.
 pub const EXIT_DIFFERS: u8 = 3;
+/// Exit code of `diff-flows` if there are differences, as ovs-ofctl has it.
+pub const EXIT_FLOWS_DIFFER: u8 = 2;
 
 /// Does what the command line says. Results go to `out`, complaints to `err`.
 /// Returns the exit code.
 pub async fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    run_on(cli, false, out, err).await
+}
+
+/// As [`run`], where `out` may be a `terminal`: there ports are shown by name.
+pub async fn run_on(cli: &Cli, terminal: bool, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let outcome = match &cli.verb {
         Verb::Completions { shell } => completions(*shell, out),
-        verb => with_daemon(cli, verb, out, err).await,
+        verb => with_daemon(cli, verb, terminal, out, err).await,
     };
     match outcome {
         Ok(code) => code,
@@ -42,6 +50,8 @@ pub async fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
                     "code": error.code(),
                     "message": error.to_string(),
                     "kept": error.kept(),
+                    "line": error.line(),
+                    "at": error.at(),
                 }})
                 .to_string(),
                 false => format!("ringway: {error}"),
@@ -63,12 +73,13 @@ fn completions(shell: clap_complete::Shell, out: &mut dyn Write) -> Result<u8, E
 async fn with_daemon(
     cli: &Cli,
     verb: &Verb,
+    terminal: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<u8, Error> {
     // What can be refused without the daemon is refused without it.
-    let request = verbs::Request::from_verb(verb)?;
-    let mut client = Client::connect(&cli.socket).await?;
+    let request = verbs::Request::from_verb(verb, terminal)?;
+    let mut client = Client::connect_for(&cli.socket, request.patience()).await?;
     let mut printer = verbs::Printer {
         json: cli.json,
         out,

@@ -5,6 +5,10 @@ use ringway_proto::v1::{self as pb, PortKind, port_spec};
 
 /// The options, as `add-port --help` tells them.
 pub const HELP: &str = "\
+Options of every type:
+  number=N              number by which flows know the port, 1 to 1023, also
+                        ofport_request=N [default: the lowest that is free]
+
 Options of type=vhost-user, a guest's virtio-net device:
   path=PATH             unix socket [default: /run/ringway/NAME.sock]
   mode=server|client    who listens: ringwayd (server, the default) or QEMU (client)
@@ -37,6 +41,17 @@ pub fn parse(bridge: &str, name: &str, options: &[String]) -> Result<pb::PortSpe
         return Err("option type= is missing: type=vhost-user or type=dpdk".into());
     };
     let (_, type_name) = pairs.remove(at);
+    let asked = |(key, _): &(&str, &str)| matches!(*key, "number" | "ofport_request");
+    let port_number = match pairs.iter().position(asked) {
+        Some(at) => {
+            let (key, value) = pairs.remove(at);
+            Some(number(key, value)?)
+        }
+        None => None,
+    };
+    if let Some((key, _)) = pairs.iter().find(|pair| asked(pair)) {
+        return Err(format!("option {key}= asks for a number once more"));
+    }
     let kind = match spelling::port_kind(type_name)? {
         PortKind::Dpdk => port_spec::Kind::Dpdk(dpdk(&pairs)?),
         _ => port_spec::Kind::VhostUser(vhost_user(&pairs)?),
@@ -45,6 +60,7 @@ pub fn parse(bridge: &str, name: &str, options: &[String]) -> Result<pb::PortSpe
         name: name.to_owned(),
         bridge: bridge.to_owned(),
         kind: Some(kind),
+        number: port_number,
     })
 }
 
@@ -125,6 +141,25 @@ mod tests {
             permissions: Some(0o660),
         };
         assert_eq!(kind, Ok(port_spec::Kind::VhostUser(expected)));
+    }
+
+    #[test]
+    fn a_number_is_an_option_of_every_type() {
+        for line in [
+            "type=vhost-user number=7",
+            "ofport_request=7 type=dpdk devargs=net_null0",
+        ] {
+            let options: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(
+                parse("br0", "p0", &options).unwrap().number,
+                Some(7),
+                "{line}"
+            );
+        }
+        let why = parsed("type=vhost-user number=x").unwrap_err();
+        assert_eq!(why, "option number=x is not a number");
+        let why = parsed("type=vhost-user number=1 ofport_request=1").unwrap_err();
+        assert!(why.contains("ofport_request="), "{why}");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Each verb: its request, the call, its answer.
 
 use std::io::Write;
+use std::time::Duration;
 
 use ringway_proto::v1 as pb;
 use serde_json::{Value, json};
 
 use crate::answers::{self, dpctl, drops, fdb, pmd, ports, show};
 use crate::cli::{Dpctl, Fdb, Pmd, Verb};
-use crate::client::{Client, Error, Rpc};
+use crate::client::{self, Client, Error, Rpc};
+use crate::flow_verbs::{self, FlowRequest};
 use crate::{EXIT_DIFFERS, EXIT_OK, options};
 
 /// A verb's request, ready to be sent.
@@ -36,6 +38,8 @@ pub enum Request {
     FdbFlush(pb::FdbFlushRequest),
     /// `dpctl show`
     DatapathShow,
+    /// About flows, groups, meters, megaflows and packets for controllers
+    Flows(FlowRequest),
     /// `dump-ports`
     DumpPorts(pb::DumpPortsRequest),
     /// `pmd show`
@@ -49,8 +53,17 @@ pub enum Request {
 }
 
 impl Request {
-    /// The request of a verb; refuses what cannot have a meaning.
-    pub fn from_verb(verb: &Verb) -> Result<Self, Error> {
+    /// How long its answer may take.
+    pub fn patience(&self) -> Duration {
+        match self {
+            Request::Flows(request) => request.patience(),
+            _ => client::TIMEOUT,
+        }
+    }
+
+    /// The request of a verb; refuses what cannot have a meaning. On a
+    /// `terminal` ports are shown by name.
+    pub fn from_verb(verb: &Verb, terminal: bool) -> Result<Self, Error> {
         Ok(match verb {
             Verb::AddBr(args) => Request::AddBridge(pb::AddBridgeRequest {
                 bridge: Some(pb::BridgeSpec {
@@ -104,6 +117,14 @@ impl Request {
                 bridge: bridge.clone().unwrap_or_default(),
             }),
             Verb::Dpctl(Dpctl::Show) => Request::DatapathShow,
+            Verb::Dpctl(Dpctl::DumpFlows { filter, names }) => {
+                Request::Flows(FlowRequest::DumpMegaflows(pb::DumpMegaflowsRequest {
+                    filter: filter.clone().unwrap_or_default(),
+                    names: names.or(false),
+                }))
+            }
+            Verb::Dpctl(Dpctl::DelFlows) => Request::Flows(FlowRequest::FlushMegaflows),
+            Verb::Flows(verb) => Request::Flows(FlowRequest::from_verb(verb, terminal)?),
             Verb::DumpPorts { bridge, port } => Request::DumpPorts(pb::DumpPortsRequest {
                 bridge: bridge.clone().unwrap_or_default(),
                 port: port.clone().unwrap_or_default(),
@@ -131,7 +152,7 @@ pub struct Printer<'a> {
 
 impl Printer<'_> {
     /// Prints one answer.
-    fn answer(&mut self, text: impl FnOnce() -> String, json: Value) -> Result<u8, Error> {
+    pub fn answer(&mut self, text: impl FnOnce() -> String, json: Value) -> Result<u8, Error> {
         let output = match self.json {
             true => format!("{json:#}\n"),
             false => text(),
@@ -141,9 +162,20 @@ impl Printer<'_> {
         Ok(EXIT_OK)
     }
 
+    /// Prints one of many answers; in JSON each is one line.
+    pub fn line(&mut self, text: impl FnOnce() -> String, json: Value) -> Result<(), Error> {
+        let output = match self.json {
+            true => format!("{json}\n"),
+            false => text(),
+        };
+        self.out.write_all(output.as_bytes())?;
+        self.out.flush()?;
+        Ok(())
+    }
+
     /// The answer of a change: silence is success; warnings go to stderr, or
     /// into the JSON.
-    fn change(&mut self, warnings: &[String], json: Value) -> Result<u8, Error> {
+    pub fn change(&mut self, warnings: &[String], json: Value) -> Result<u8, Error> {
         if !self.json {
             for warning in warnings {
                 writeln!(self.err, "ringway: warning: {warning}")?;
@@ -233,6 +265,7 @@ pub async fn perform(
             let datapath = answer.into_inner();
             to.answer(|| dpctl::text(&datapath), dpctl::json(&datapath))
         }
+        Request::Flows(request) => flow_verbs::perform(request, rpc, to).await,
         Request::DumpPorts(request) => {
             let counters = rpc.dump_ports(request).await?.into_inner();
             to.answer(|| ports::text(&counters), ports::json(&counters))

@@ -2,7 +2,7 @@
 //! the new content is there in whole.
 
 use std::fs::{File, OpenOptions, rename};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// The steps, in order.
@@ -77,6 +77,45 @@ pub fn replace(
     rename(&draft, path)?;
     before(Step::SyncDir)?;
     File::open(directory(path))?.sync_all()
+}
+
+/// New content for a file, written piece by piece; the old content stays until
+/// [`Draft::put_in_place`].
+#[derive(Debug)]
+pub struct Draft {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Draft {
+    /// Makes an empty draft beside `path`.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(true);
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufWriter::with_capacity(1 << 20, options.open(draft_path(path))?),
+        })
+    }
+
+    /// Puts the content in the place of the old, durably. Returns the file.
+    pub fn put_in_place(self) -> io::Result<File> {
+        let file = self.file.into_inner().map_err(|error| error.into_error())?;
+        file.sync_all()?;
+        rename(draft_path(&self.path), &self.path)?;
+        File::open(directory(&self.path))?.sync_all()?;
+        Ok(file)
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 #[cfg(test)]

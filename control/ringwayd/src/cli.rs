@@ -47,6 +47,20 @@ pub struct Cli {
     /// Microseconds without work after which a polling CPU sleeps until a guest kicks
     #[arg(long, value_name = "MICROS|off", default_value = "500", value_parser = sleep_after)]
     pub sleep_after: Duration,
+
+    /// Most megaflows of each polling CPU
+    #[arg(long, value_name = "N", default_value_t = DatapathConfig::default().flow_limit)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub flow_limit: u32,
+
+    /// Entries of each polling CPU's exact-match cache, rounded up to a power of two
+    #[arg(long, value_name = "N", default_value_t = DatapathConfig::default().emc_entries)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub emc_entries: u32,
+
+    /// Seconds without a packet after which a megaflow is forgotten, at most 200
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = max_idle)]
+    pub max_idle: Duration,
 }
 
 /// CPUs to poll on, in the order given.
@@ -64,6 +78,9 @@ impl Cli {
             hugepages: self.hugepages,
             memory_mib: self.memory,
             sleep_after: self.sleep_after,
+            flow_limit: self.flow_limit,
+            emc_entries: self.emc_entries,
+            max_idle: self.max_idle,
         }
     }
 }
@@ -134,6 +151,13 @@ fn sleep_after(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn max_idle(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 200.0 => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("not a number of seconds above 0 and at most 200".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,7 +167,8 @@ mod tests {
         use clap::CommandFactory;
         Cli::command().debug_assert();
         let line = "ringwayd --socket /s --state /t --pmd-cores 1,2 --hugepages off --memory 64 \
-                    --log warn --sleep-after off";
+                    --log warn --sleep-after off --flow-limit 1000 --emc-entries 4096 \
+                    --max-idle 2.5";
         let config = Cli::try_parse_from(line.split_whitespace())
             .unwrap()
             .datapath();
@@ -151,10 +176,13 @@ mod tests {
         assert_eq!(config.hugepages, Hugepages::Off);
         assert_eq!(config.memory_mib, 64);
         assert!(config.sleep_after.is_zero());
+        assert_eq!((config.flow_limit, config.emc_entries), (1000, 4096));
+        assert_eq!(config.max_idle, Duration::from_millis(2500));
 
         let defaults = Cli::try_parse_from(["ringwayd"]).unwrap().datapath();
         assert_eq!(defaults.pmd_cores, [last_cpu()]);
         assert_eq!(defaults.hugepages, Hugepages::Auto);
+        assert_eq!(defaults.max_idle, Duration::from_secs(10));
     }
 
     #[test]
@@ -173,6 +201,9 @@ mod tests {
         assert_eq!(hugepages("2097152"), Ok(Hugepages::Size(2 << 20)));
         for bad in ["", "M", "3M", "4K", "2X", "2M2", "99999999999G", "on"] {
             assert!(hugepages(bad).is_err(), "{bad}");
+        }
+        for bad in ["0", "-1", "201", "NaN", "inf", "x", ""] {
+            assert!(max_idle(bad).is_err(), "{bad}");
         }
         assert!(sleep_after("0").is_err() && sleep_after("-1").is_err());
     }

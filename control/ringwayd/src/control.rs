@@ -1,13 +1,20 @@
 //! Changes: validate, write the desired state durably, apply, answer.
 
+mod flow_changes;
+
+pub use flow_changes::{Asked, Modified, Side};
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringway_datapath::spec::BridgeSpec;
+use ringway_datapath::status::BridgeStatus;
 use ringway_proto::v1 as pb;
 use tokio::sync::{Notify, watch};
 
 use crate::convert;
+use crate::flows::Flows;
+use crate::journal::{Journal, JournalError};
 use crate::model::{self, Desired, Port};
 use crate::reconcile::{self, BringUpError, Notes, Now, Retry};
 use crate::state::{StateError, StateFile};
@@ -80,6 +87,40 @@ pub enum ChangeError {
     /// The desired state could not be stored. Nothing was changed.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A text is not understood. Nothing was changed.
+    #[error("{why}")]
+    Text {
+        /// What is wrong and where, with the text around it.
+        why: String,
+        /// Line of the file, or number of the change, from 1.
+        line: Option<usize>,
+        /// Byte in the text (of that line), from 0.
+        at: usize,
+    },
+    /// The bridge's tables do not allow a change. Nothing was changed.
+    #[error("{}{why}", line.map(|line| format!("line {line}: ")).unwrap_or_default())]
+    Refused {
+        /// Line of the file, or number of the change, from 1, if there are
+        /// several.
+        line: Option<usize>,
+        /// Why.
+        why: String,
+    },
+    /// The bridge is desired, but its flows cannot be changed now. Nothing was
+    /// changed.
+    #[error(
+        "bridge {bridge} is not up, so its flows cannot be changed: {reason}\nringwayd goes on \
+         trying to bring it up; `ringway show` tells how it stands"
+    )]
+    BridgeNotUp {
+        /// The bridge.
+        bridge: String,
+        /// Why.
+        reason: String,
+    },
+    /// The flows could not be stored. Nothing was changed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// What adding did.
@@ -122,6 +163,7 @@ struct Book {
 pub struct Control<S> {
     switch: Arc<S>,
     file: StateFile,
+    flows: Flows,
     control_socket: PathBuf,
     /// Held over a whole change or pass, so that they come one after another.
     changing: Mutex<()>,
@@ -138,13 +180,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<S: Switch> Control<S> {
-    /// Takes over what the state file said; nothing is brought up yet.
-    /// `control_socket` is refused as a port's socket.
-    pub fn new(switch: Arc<S>, file: StateFile, desired: Desired, control_socket: &Path) -> Self {
+    /// Takes over what the state file and the flow journal said; nothing is
+    /// brought up yet. `control_socket` is refused as a port's socket.
+    pub fn new(
+        switch: Arc<S>,
+        file: StateFile,
+        journal: Journal,
+        mut desired: Desired,
+        control_socket: &Path,
+    ) -> Self {
+        // A file of an older version: the same file gives the same numbers, so
+        // they are stored no sooner than the next change.
+        desired.assign_numbers();
         let notes = Notes::pending(&desired, Now::read());
         Self {
             switch,
             file,
+            flows: Flows::new(journal),
             control_socket: control_socket.to_owned(),
             changing: Mutex::new(()),
             book: Mutex::new(Book { desired, notes }),
@@ -156,6 +208,11 @@ impl<S: Switch> Control<S> {
     /// The datapath, for questions that have nothing to do with desired state.
     pub fn switch(&self) -> &S {
         &self.switch
+    }
+
+    /// The datapath, to be kept.
+    pub fn shared_switch(&self) -> Arc<S> {
+        Arc::clone(&self.switch)
     }
 
     /// What is desired now.
@@ -179,7 +236,14 @@ impl<S: Switch> Control<S> {
         let desired = self.desired();
         let before = lock(&self.book).notes.clone();
         let mut notes = before.clone();
-        reconcile::pass(&*self.switch, &desired, &mut notes, Now::read(), retry);
+        reconcile::pass(
+            &*self.switch,
+            &self.flows,
+            &desired,
+            &mut notes,
+            Now::read(),
+            retry,
+        );
         if notes != before {
             lock(&self.book).notes = notes;
             self.changed.send_replace(());
@@ -189,8 +253,13 @@ impl<S: Switch> Control<S> {
     /// Desired and actual state.
     pub fn show(&self) -> pb::ShowResponse {
         let (bridges, ports) = (self.switch.bridges(), self.switch.ports());
+        let totals = |status: &BridgeStatus| {
+            let totals = self.flows.totals(&*self.switch, &status.name);
+            (status.name.clone(), totals)
+        };
+        let flows = bridges.iter().map(totals).collect();
         let book = lock(&self.book);
-        view::show(&book.desired, &book.notes, &bridges, &ports)
+        view::show(&book.desired, &book.notes, &bridges, &ports, &flows)
     }
 
     /// Adds a bridge.
@@ -215,6 +284,8 @@ impl<S: Switch> Control<S> {
             });
         }
         refuse_taken(&old, "bridge", &bridge.name)?;
+        // What a bridge of that name had once is not this one's.
+        self.flows.forget(&bridge.name, Now::read().unix_ms());
 
         let mut new = old.clone();
         new.bridges.push(bridge.clone());
@@ -226,8 +297,7 @@ impl<S: Switch> Control<S> {
         if flags.no_wait {
             return Ok(added);
         }
-        match self.note(|notes, now| reconcile::bring_up_bridge(&*self.switch, &bridge, notes, now))
-        {
+        match self.bring_up_bridge(&bridge) {
             Ok(()) => Ok(added),
             Err(BringUpError::Never(why)) => self.roll_back(old, "bridge", &bridge.name, why),
             Err(BringUpError::Later(reason)) => Err(not_up("bridge", &bridge.name, reason)),
@@ -235,8 +305,9 @@ impl<S: Switch> Control<S> {
     }
 
     /// Adds a port.
-    pub fn add_port(&self, port: Port, flags: AddFlags) -> Result<Added, ChangeError> {
-        let invalid = |why| ChangeError::Invalid(format!("port {}: {why}", port.name));
+    pub fn add_port(&self, mut port: Port, flags: AddFlags) -> Result<Added, ChangeError> {
+        let name = port.name.clone();
+        let invalid = |why| ChangeError::Invalid(format!("port {name}: {why}"));
         port.check().map_err(invalid)?;
         let _changing = lock(&self.changing);
         let old = self.desired();
@@ -248,6 +319,7 @@ impl<S: Switch> Control<S> {
             return Err(not_found("bridge", &port.bridge));
         }
         self.check_socket(&old, &port).map_err(invalid)?;
+        port.number = Some(number_for(&old, &port).map_err(invalid)?);
         convert::port_to_spec(&port).map_err(invalid)?;
 
         let mut new = old.clone();
@@ -281,6 +353,7 @@ impl<S: Switch> Control<S> {
         new.bridges.retain(|bridge| bridge.name != name);
         new.ports.retain(|port| port.bridge != name);
         self.commit(&old, new)?;
+        self.flows.forget(name, Now::read().unix_ms());
         if !flags.no_wait {
             self.note(|notes, now| reconcile::take_down_bridge(&*self.switch, name, notes, now))
                 .map_err(|reason| not_gone("bridge", name, reason))?;
@@ -330,7 +403,12 @@ impl<S: Switch> Control<S> {
             return Err(error.into());
         }
         let mut book = lock(&self.book);
-        let Notes { bridges, ports } = &mut book.notes;
+        let Notes {
+            bridges,
+            ports,
+            flows,
+        } = &mut book.notes;
+        flows.retain(|name, _| new.bridge(name).is_some());
         bridges.retain(|name, _| new.bridge(name).is_some());
         ports.retain(|name, _| new.port(name).is_some());
         let pending = Notes::pending(&new, Now::read());
@@ -387,7 +465,7 @@ impl<S: Switch> Control<S> {
         if existing.bridge != asked.bridge {
             return Err(other_bridge(existing, &asked.bridge, true));
         }
-        let warnings = match existing == asked {
+        let warnings = match existing.is_as_asked(asked) {
             true => vec![],
             false => vec![format!(
                 "port {} was there already and keeps its options; to change them: ringway del-port \
@@ -411,8 +489,14 @@ impl<S: Switch> Control<S> {
         if there.any(|status| status.name == bridge.name) {
             return Ok(());
         }
-        self.note(|notes, now| reconcile::bring_up_bridge(&*self.switch, bridge, notes, now))
+        self.bring_up_bridge(bridge)
             .map_err(|error| not_up("bridge", &bridge.name, error.reason()))
+    }
+
+    fn bring_up_bridge(&self, bridge: &BridgeSpec) -> Result<(), BringUpError> {
+        self.note(|notes, now| {
+            reconcile::bring_up_bridge(&*self.switch, &self.flows, bridge, notes, now)
+        })
     }
 
     fn ensure_port(&self, port: &Port) -> Result<u32, ChangeError> {
@@ -442,6 +526,21 @@ impl<S: Switch> Control<S> {
             )),
             None => Ok(()),
         }
+    }
+}
+
+/// The number that a new port gets.
+fn number_for(desired: &Desired, port: &Port) -> Result<u32, String> {
+    let Some(number) = port.number else {
+        let none = || format!("all numbers from 1 to {} are taken", model::MAX_PORT_NUMBER);
+        return desired.free_number().ok_or_else(none);
+    };
+    match desired.port_numbered(number) {
+        None => Ok(number),
+        Some(other) => Err(format!(
+            "number {number} is port {}'s already; choose another number=",
+            other.name
+        )),
     }
 }
 

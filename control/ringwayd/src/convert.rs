@@ -13,6 +13,7 @@ use ringway_datapath::status::{
 use ringway_proto::spelling::Spelling;
 use ringway_proto::v1 as pb;
 
+use crate::flows::Totals;
 use crate::model::{Kind, Port, VhostUser};
 use crate::owner;
 
@@ -94,6 +95,7 @@ pub fn port_from_proto(asked: pb::PortSpec) -> Result<Port, String> {
     Ok(Port {
         name: asked.name,
         bridge: asked.bridge,
+        number: asked.number,
         kind,
     })
 }
@@ -136,6 +138,7 @@ pub fn port_to_proto(port: &Port) -> pb::PortSpec {
         name: port.name.clone(),
         bridge: port.bridge.clone(),
         kind: Some(kind),
+        number: port.number,
     }
 }
 
@@ -155,8 +158,23 @@ pub fn port_to_spec(port: &Port) -> Result<PortSpec, String> {
     Ok(PortSpec {
         name: port.name.clone(),
         bridge: port.bridge.clone(),
+        number: port.number,
         kind,
     })
+}
+
+/// Numbers of flows, groups and meters.
+pub fn totals_to_proto(totals: Totals) -> pb::FlowTotals {
+    let Totals {
+        flows,
+        groups,
+        meters,
+    } = totals;
+    pb::FlowTotals {
+        flows,
+        groups,
+        meters,
+    }
 }
 
 /// Milliseconds since 1970.

@@ -9,6 +9,7 @@ use ringway_datapath::Datapath;
 use ringway_datapath::spec::DatapathConfig;
 use ringwayd::cli::Cli;
 use ringwayd::control::Control;
+use ringwayd::journal::Journal;
 use ringwayd::notify::notify;
 use ringwayd::placement;
 use ringwayd::serve::serve;
@@ -32,12 +33,13 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
     let (file, desired) = StateFile::open(&cli.state)?;
+    let journal = Journal::open(&cli.state)?;
     let (socket, listener) = ControlSocket::claim(&cli.socket)?;
     let config = cli.datapath();
     let pmd_cores = config.pmd_cores.clone();
     let datapath = Arc::new(start_datapath(config)?);
     placement::stay_off(&pmd_cores);
-    let control = Control::new(Arc::clone(&datapath), file, desired, &cli.socket);
+    let control = Control::new(Arc::clone(&datapath), file, journal, desired, &cli.socket);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -6,6 +6,8 @@ use ringway_datapath::spec::{BridgeSpec, DpdkSpec, SocketMode};
 
 use crate::owner;
 
+/// Highest number of a port.
+pub const MAX_PORT_NUMBER: u32 = 1023;
 /// Longest name of a bridge or port, in bytes.
 pub const MAX_NAME: usize = 64;
 /// Longest vhost-user path, in bytes: `sun_path` has 108 with its closing NUL.
@@ -29,6 +31,8 @@ pub struct Port {
     pub name: String,
     /// The bridge it belongs to.
     pub bridge: String,
+    /// The number by which flows know it; `None` until one is assigned.
+    pub number: Option<u32>,
     /// Its kind and that kind's options.
     pub kind: Kind,
 }
@@ -78,6 +82,27 @@ impl Desired {
         }
     }
 
+    /// The port of that number.
+    pub fn port_numbered(&self, number: u32) -> Option<&Port> {
+        let mut ports = self.ports.iter();
+        ports.find(|port| port.number == Some(number))
+    }
+
+    /// The lowest number that no port has.
+    pub fn free_number(&self) -> Option<u32> {
+        (1..=MAX_PORT_NUMBER).find(|number| self.port_numbered(*number).is_none())
+    }
+
+    /// Gives every port without a number the lowest that is free, in the ports'
+    /// order, so that a file without numbers gives the same ones each time.
+    pub fn assign_numbers(&mut self) {
+        for index in 0..self.ports.len() {
+            if self.ports[index].number.is_none() {
+                self.ports[index].number = self.free_number();
+            }
+        }
+    }
+
     /// The vhost-user port on that socket, if there is one.
     pub fn port_on_socket(&self, path: &Path) -> Option<&Port> {
         self.ports.iter().find(|port| port.socket() == Some(path))
@@ -85,6 +110,17 @@ impl Desired {
 }
 
 impl Port {
+    /// Whether `asked` would be this port: a number that was not asked for may
+    /// be any.
+    pub fn is_as_asked(&self, asked: &Port) -> bool {
+        let number = asked.number.or(self.number);
+        *self
+            == Port {
+                number,
+                ..asked.clone()
+            }
+    }
+
     /// Its vhost-user socket.
     pub fn socket(&self) -> Option<&Path> {
         match &self.kind {
@@ -97,6 +133,9 @@ impl Port {
     /// is allowed.
     pub fn check(&self) -> Result<(), String> {
         check_name("port", &self.name)?;
+        if let Some(number) = self.number {
+            check_range("number", number.into(), 1, MAX_PORT_NUMBER.into())?;
+        }
         match &self.kind {
             Kind::VhostUser(options) => options.check(),
             Kind::Dpdk(options) => check_dpdk(options),

@@ -9,6 +9,7 @@ use ringway_datapath::spec::BridgeSpec;
 use ringway_datapath::status::{PortState, PortStatus};
 
 use crate::convert;
+use crate::flows::Flows;
 use crate::model::{Desired, Port};
 use crate::switch::Switch;
 
@@ -33,6 +34,11 @@ impl Now {
             instant: Instant::now(),
             wall: SystemTime::now(),
         }
+    }
+
+    /// Milliseconds since 1970.
+    pub fn unix_ms(self) -> u64 {
+        convert::unix_ms(self.wall).try_into().unwrap_or(0)
     }
 }
 
@@ -77,6 +83,8 @@ pub struct Notes {
     pub bridges: BTreeMap<String, Note>,
     /// By port name.
     pub ports: BTreeMap<String, Note>,
+    /// By the name of the bridge whose flows they are.
+    pub flows: BTreeMap<String, Note>,
 }
 
 /// Why an object could not be brought up.
@@ -183,13 +191,15 @@ impl Notes {
         Self {
             bridges: desired.bridges.iter().map(|b| note(&b.name)).collect(),
             ports: desired.ports.iter().map(|p| note(&p.name)).collect(),
+            flows: BTreeMap::new(),
         }
     }
 }
 
-/// Brings up a bridge and notes how it went.
+/// Brings up a bridge with its flows and notes how it went.
 pub fn bring_up_bridge<S: Switch>(
     switch: &S,
+    flows: &Flows,
     bridge: &BridgeSpec,
     notes: &mut Notes,
     now: Now,
@@ -204,9 +214,31 @@ pub fn bring_up_bridge<S: Switch>(
     match outcome {
         Ok(()) => {
             settle(&mut notes.bridges, name, now);
-            Ok(())
+            notes.flows.remove(name);
+            load_flows(switch, flows, bridge, notes, now)
         }
         Err(error) => note_failure(&mut notes.bridges, "bridge", name, error, now),
+    }
+}
+
+/// Puts a bridge's flows into the datapath and notes how it went.
+fn load_flows<S: Switch>(
+    switch: &S,
+    flows: &Flows,
+    bridge: &BridgeSpec,
+    notes: &mut Notes,
+    now: Now,
+) -> Result<(), BringUpError> {
+    let name = &bridge.name;
+    match flows.load(switch, bridge, now.unix_ms()) {
+        Ok(()) => {
+            settle(&mut notes.flows, name, now);
+            Ok(())
+        }
+        Err(why) => {
+            let why = BringUpError::Later(format!("its flows are not as desired: {why}"));
+            note_failure(&mut notes.flows, "bridge", name, why, now)
+        }
     }
 }
 
@@ -300,17 +332,30 @@ fn take_down(
     }
 }
 
-/// One pass over every object: surplus ones go, missing ones come, failed ports
-/// are made anew.
-pub fn pass<S: Switch>(switch: &S, desired: &Desired, notes: &mut Notes, now: Now, retry: Retry) {
+/// One pass over every object: surplus ones go, missing ones come, a bridge's
+/// flows before its ports, failed ports are made anew.
+pub fn pass<S: Switch>(
+    switch: &S,
+    flows: &Flows,
+    desired: &Desired,
+    notes: &mut Notes,
+    now: Now,
+    retry: Retry,
+) {
     remove_surplus(switch, desired, notes, now, retry);
 
     let actual: Vec<_> = switch.bridges().into_iter().map(|b| b.name).collect();
     for bridge in &desired.bridges {
         if actual.contains(&bridge.name) {
             settle(&mut notes.bridges, &bridge.name, now);
+            let loaded = notes.flows.get(&bridge.name);
+            if loaded.is_none_or(|note| note.standing != Standing::Settled)
+                && due(&notes.flows, &bridge.name, now, retry)
+            {
+                let _ = load_flows(switch, flows, bridge, notes, now);
+            }
         } else if due(&notes.bridges, &bridge.name, now, retry) {
-            let _ = bring_up_bridge(switch, bridge, notes, now);
+            let _ = bring_up_bridge(switch, flows, bridge, notes, now);
         }
     }
 
@@ -401,4 +446,7 @@ fn forget_gone<S: Switch>(switch: &S, desired: &Desired, notes: &mut Notes) {
     notes
         .ports
         .retain(|name, _| desired.port(name).is_some() || ports.contains(name));
+    notes
+        .flows
+        .retain(|name, _| desired.bridge(name).is_some() && bridges.contains(name));
 }

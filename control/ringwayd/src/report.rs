@@ -8,6 +8,7 @@ use ringway_proto::v1 as pb;
 use tonic::Status;
 
 use crate::convert;
+use crate::flow_report;
 use crate::switch::Switch;
 
 /// `DatapathShow`
@@ -37,6 +38,7 @@ pub fn datapath<S: Switch>(switch: &S) -> pb::DatapathShowResponse {
             .iter()
             .map(convert::port_status_to_proto)
             .collect(),
+        cache: Some(flow_report::cache(&switch.cache())),
     }
 }
 

@@ -5,16 +5,21 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringway_proto::MAX_MESSAGE;
 use ringway_proto::v1::ringway_server::RingwayServer;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::control::Control;
+use crate::packet_ins::PacketIns;
 use crate::reconcile::{FIRST_RETRY, Retry};
 use crate::service::Service;
 use crate::stop::{self, Stopping};
 use crate::switch::Switch;
 
+/// How often flows are looked at whose time may have come.
+const EXPIRY_PERIOD: Duration = Duration::from_millis(500);
 /// How long open connections may hold up the end.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -44,6 +49,8 @@ pub async fn serve<S: Switch>(
     let (stopper, stopping) = stop::channel();
 
     reconcile(&control, Retry::All).await;
+    blocking(&control, |control| control.compact_flows(true)).await;
+    let packet_ins = Arc::new(PacketIns::default());
     let reconciling = tokio::spawn(reconcile_loop(Arc::clone(&control), stopping.clone()));
 
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -54,8 +61,18 @@ pub async fn serve<S: Switch>(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let mut accepting = stopping.clone();
+    let taking = {
+        let (packet_ins, stopping) = (Arc::clone(&packet_ins), stopping.clone());
+        let switch = control.shared_switch();
+        tokio::spawn(async move { packet_ins.run(switch, stopping).await })
+    };
+    let service = Service::new(control, packet_ins, stopping.clone());
     let server = Server::builder()
-        .add_service(RingwayServer::new(Service::new(control, stopping.clone())))
+        .add_service(
+            RingwayServer::new(service)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+        )
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -77,23 +94,43 @@ pub async fn serve<S: Switch>(
     }
     // A pass under way ends before the datapath is stopped.
     let _ = reconciling.await;
+    let _ = taking.await;
     Ok(())
 }
 
 async fn reconcile<S: Switch>(control: &Arc<Control<S>>, retry: Retry) {
+    blocking(control, move |control| control.reconcile(retry)).await;
+}
+
+/// Works on a thread that may block.
+async fn blocking<S: Switch>(
+    control: &Arc<Control<S>>,
+    work: impl FnOnce(&Control<S>) + Send + 'static,
+) {
     let control = Arc::clone(control);
-    let pass = tokio::task::spawn_blocking(move || control.reconcile(retry));
-    if let Err(error) = pass.await {
+    if let Err(error) = tokio::task::spawn_blocking(move || work(&control)).await {
         tracing::error!("a reconcile pass broke off: {error}");
     }
 }
 
 async fn reconcile_loop<S: Switch>(control: Arc<Control<S>>, mut stopping: Stopping) {
+    let every = |period| tokio::time::interval_at(Instant::now() + period, period);
+    let (mut passes, mut expiries) = (every(FIRST_RETRY), every(EXPIRY_PERIOD));
+    passes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    expiries.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let retry = tokio::select! {
             () = stopping.wait() => return,
             () = control.woken() => Retry::All,
-            () = tokio::time::sleep(FIRST_RETRY) => Retry::Due,
+            _ = passes.tick() => Retry::Due,
+            _ = expiries.tick() => {
+                blocking(&control, |control| {
+                    control.expire_flows();
+                    control.compact_flows(false);
+                })
+                .await;
+                continue;
+            }
         };
         reconcile(&control, retry).await;
     }

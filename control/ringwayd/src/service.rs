@@ -9,10 +9,15 @@ use ringway_proto::v1::{self as pb, ringway_server::Ringway};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::control::{AddFlags, Added, ChangeError, Control, DelFlags};
 use crate::convert;
+use crate::flow_report::{self, SortKey};
+use crate::flow_requests;
+use crate::flow_text;
+use crate::packet_ins::PacketIns;
+use crate::packet_out::{self, PacketOut};
 use crate::report;
 use crate::stop::Stopping;
 use crate::switch::Switch;
@@ -20,18 +25,29 @@ use crate::switch::Switch;
 /// How often `Watch` looks for port states that changed by themselves.
 const WATCH_PERIOD: Duration = Duration::from_millis(200);
 
+/// Flows, groups, megaflows in one message of a long answer.
+const PIECE: usize = 512;
+
 /// The `ringway.v1.Ringway` service.
 pub struct Service<S> {
     control: Arc<Control<S>>,
+    packet_ins: Arc<PacketIns>,
     stopping: Stopping,
 }
 
 impl<S> Service<S> {
     /// A service over `control`; its streams end at `stopping`.
-    pub fn new(control: Arc<Control<S>>, stopping: Stopping) -> Self {
-        Self { control, stopping }
+    pub fn new(control: Arc<Control<S>>, packet_ins: Arc<PacketIns>, stopping: Stopping) -> Self {
+        Self {
+            control,
+            packet_ins,
+            stopping,
+        }
     }
 }
+
+/// A stream of answers.
+type Answers<T> = ReceiverStream<Result<T, Status>>;
 
 impl From<ChangeError> for Status {
     fn from(error: ChangeError) -> Self {
@@ -44,9 +60,25 @@ impl From<ChangeError> for Status {
             ChangeError::NotUp { .. } | ChangeError::NotGone { .. } => {
                 (Code::FailedPrecondition, true)
             }
-            ChangeError::State(_) => (Code::Internal, false),
+            ChangeError::Text { .. } => (Code::InvalidArgument, false),
+            ChangeError::Refused { .. } | ChangeError::BridgeNotUp { .. } => {
+                (Code::FailedPrecondition, false)
+            }
+            ChangeError::State(_) | ChangeError::Journal(_) => (Code::Internal, false),
         };
         let mut metadata = MetadataMap::new();
+        if let ChangeError::Text { at, .. } = &error {
+            metadata.insert(ringway_proto::AT_TRAILER, MetadataValue::from(*at));
+        }
+        if let ChangeError::Text {
+            line: Some(line), ..
+        }
+        | ChangeError::Refused {
+            line: Some(line), ..
+        } = &error
+        {
+            metadata.insert(ringway_proto::LINE_TRAILER, MetadataValue::from(*line));
+        }
         if kept {
             metadata.insert(ringway_proto::KEPT_TRAILER, MetadataValue::from_static("1"));
         }
@@ -54,13 +86,16 @@ impl From<ChangeError> for Status {
     }
 }
 
-fn datapath_status(error: DatapathError) -> Status {
+pub(crate) fn datapath_status(error: DatapathError) -> Status {
     let code = match &error {
         DatapathError::Exists { .. } => Code::AlreadyExists,
         DatapathError::NotFound { .. } => Code::NotFound,
         DatapathError::BadOption { .. } => Code::InvalidArgument,
         DatapathError::Unavailable { .. } => Code::FailedPrecondition,
-        DatapathError::NoMemory { .. } => Code::ResourceExhausted,
+        DatapathError::NoMemory { .. } | DatapathError::TooManyBridges { .. } => {
+            Code::ResourceExhausted
+        }
+        DatapathError::BadPacket(_) => Code::InvalidArgument,
         DatapathError::Start(_) => Code::Internal,
     };
     Status::new(code, error.to_string())
@@ -78,11 +113,59 @@ impl<S: Switch> Service<S> {
             Err(error) => Err(Status::internal(format!("the request broke off: {error}"))),
         }
     }
+
+    /// Runs `work`, whose answer may be long, on a thread that may block, and
+    /// sends what it found in pieces: each thing made by `make`, each piece by
+    /// `piece`.
+    async fn stream<T: Send + 'static, U: Send + 'static, P: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Control<S>) -> Result<Vec<T>, Status> + Send + 'static,
+        piece: impl Fn(Vec<U>) -> P + Send + 'static,
+        make: impl Fn(T) -> U + Send + 'static,
+    ) -> Result<Response<Answers<P>>, Status> {
+        let found = self.blocking(work).await?.into_inner();
+        let (sender, receiver) = mpsc::channel(4);
+        tokio::task::spawn_blocking(move || {
+            let mut found = found.into_iter();
+            loop {
+                let made: Vec<U> = found.by_ref().take(PIECE).map(&make).collect();
+                // The reader may go away.
+                if made.is_empty() || sender.blocking_send(Ok(piece(made))).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// All things, or the one that is asked for by number.
+fn only<T>(
+    mut things: Vec<T>,
+    asked: Option<u32>,
+    what: &str,
+    bridge: &str,
+    number: impl Fn(&T) -> u32,
+) -> Result<Vec<T>, Status> {
+    if let Some(asked) = asked {
+        things.retain(|thing| number(thing) == asked);
+        if things.is_empty() {
+            let why = format!("bridge {bridge} has no {what} {asked}");
+            return Err(Status::not_found(why));
+        }
+    }
+    Ok(things)
 }
 
 #[tonic::async_trait]
 impl<S: Switch> Ringway for Service<S> {
-    type WatchStream = ReceiverStream<Result<pb::ShowResponse, Status>>;
+    type WatchStream = Answers<pb::ShowResponse>;
+    type DiffFlowsStream = Answers<pb::DiffFlowsResponse>;
+    type DumpFlowsStream = Answers<pb::DumpFlowsResponse>;
+    type DumpGroupsStream = Answers<pb::DumpGroupsResponse>;
+    type DumpMetersStream = Answers<pb::DumpMetersResponse>;
+    type DumpMegaflowsStream = Answers<pb::DumpMegaflowsResponse>;
+    type PacketInsStream = Answers<pb::PacketInsResponse>;
 
     async fn add_bridge(
         &self,
@@ -300,6 +383,216 @@ impl<S: Switch> Ringway for Service<S> {
     ) -> Result<Response<pb::DropsResponse>, Status> {
         self.blocking(|control| Ok(report::drops(control.switch())))
             .await
+    }
+
+    async fn modify_flows(
+        &self,
+        request: Request<Streaming<pb::ModifyFlowsRequest>>,
+    ) -> Result<Response<pb::ModifyFlowsResponse>, Status> {
+        let (bridge, asked) = flow_requests::modify(request.into_inner()).await?;
+        self.blocking(move |control| {
+            let modified = control.modify_flows(&bridge, asked)?;
+            Ok(flow_requests::modified(modified))
+        })
+        .await
+    }
+
+    async fn replace_flows(
+        &self,
+        request: Request<Streaming<pb::ReplaceFlowsRequest>>,
+    ) -> Result<Response<pb::ModifyFlowsResponse>, Status> {
+        let (bridge, file) = flow_requests::replace(request.into_inner()).await?;
+        self.blocking(move |control| {
+            let modified = control.replace_flows(&bridge, &file)?;
+            Ok(flow_requests::modified(modified))
+        })
+        .await
+    }
+
+    async fn diff_flows(
+        &self,
+        request: Request<Streaming<pb::DiffFlowsRequest>>,
+    ) -> Result<Response<Self::DiffFlowsStream>, Status> {
+        let (first, second) = flow_requests::diff(request.into_inner()).await?;
+        self.stream(
+            move |control| Ok(control.diff_flows(&first, &second)?),
+            |differences| pb::DiffFlowsResponse { differences },
+            |difference| difference,
+        )
+        .await
+    }
+
+    async fn dump_flows(
+        &self,
+        request: Request<pb::DumpFlowsRequest>,
+    ) -> Result<Response<Self::DumpFlowsStream>, Status> {
+        let request = request.into_inner();
+        let names = Arc::new(self.control.port_names(Some(&request.bridge)));
+        let (by_name, to_print) = (request.names, Arc::clone(&names));
+        self.stream(
+            move |control| {
+                let keys = request.sort.iter().map(SortKey::from_proto);
+                let keys = keys
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(Status::invalid_argument)?;
+                let filter = flow_text::read_filter(&request.filter, &names);
+                let filter = filter.map_err(ChangeError::from)?;
+                let rules = control.switch().rules(&request.bridge, &filter);
+                let mut rules = rules.map_err(datapath_status)?;
+                if !keys.is_empty() {
+                    flow_report::sort(&mut rules, &keys);
+                }
+                Ok(rules)
+            },
+            |flows| pb::DumpFlowsResponse { flows },
+            move |status| flow_report::flow(&status, &to_print, by_name),
+        )
+        .await
+    }
+
+    async fn dump_tables(
+        &self,
+        request: Request<pb::DumpTablesRequest>,
+    ) -> Result<Response<pb::DumpTablesResponse>, Status> {
+        let bridge = request.into_inner().bridge;
+        self.blocking(move |control| {
+            let tables = control.switch().tables(&bridge).map_err(datapath_status)?;
+            Ok(pb::DumpTablesResponse {
+                tables: tables.iter().map(flow_report::table).collect(),
+            })
+        })
+        .await
+    }
+
+    async fn dump_groups(
+        &self,
+        request: Request<pb::DumpGroupsRequest>,
+    ) -> Result<Response<Self::DumpGroupsStream>, Status> {
+        let request = request.into_inner();
+        let names = self.control.port_names(Some(&request.bridge));
+        let by_name = request.names;
+        self.stream(
+            move |control| {
+                let groups = control.switch().groups(&request.bridge);
+                let groups = groups.map_err(datapath_status)?;
+                only(groups, request.group, "group", &request.bridge, |g| {
+                    g.spec.id
+                })
+            },
+            |groups| pb::DumpGroupsResponse { groups },
+            move |status| flow_report::group(&status, &names, by_name),
+        )
+        .await
+    }
+
+    async fn dump_meters(
+        &self,
+        request: Request<pb::DumpMetersRequest>,
+    ) -> Result<Response<Self::DumpMetersStream>, Status> {
+        let request = request.into_inner();
+        self.stream(
+            move |control| {
+                let meters = control.switch().meters(&request.bridge);
+                let meters = meters.map_err(datapath_status)?;
+                only(meters, request.meter, "meter", &request.bridge, |m| {
+                    m.spec.id
+                })
+            },
+            |meters| pb::DumpMetersResponse { meters },
+            |status| flow_report::meter(&status),
+        )
+        .await
+    }
+
+    async fn dump_megaflows(
+        &self,
+        request: Request<pb::DumpMegaflowsRequest>,
+    ) -> Result<Response<Self::DumpMegaflowsStream>, Status> {
+        let request = request.into_inner();
+        let names = self.control.port_names(None);
+        let by_name = request.names;
+        self.stream(
+            move |control| {
+                let megaflows = flow_report::megaflows(control.switch(), &request.filter);
+                megaflows.map_err(datapath_status)
+            },
+            |megaflows| pb::DumpMegaflowsResponse { megaflows },
+            move |status| flow_report::megaflow(&status, &names, by_name),
+        )
+        .await
+    }
+
+    async fn flush_megaflows(
+        &self,
+        _request: Request<pb::FlushMegaflowsRequest>,
+    ) -> Result<Response<pb::FlushMegaflowsResponse>, Status> {
+        self.blocking(|control| {
+            let flushed = control.switch().flush_megaflows();
+            Ok(pb::FlushMegaflowsResponse { flushed })
+        })
+        .await
+    }
+
+    async fn trace(
+        &self,
+        request: Request<pb::TraceRequest>,
+    ) -> Result<Response<pb::TraceResponse>, Status> {
+        let request = request.into_inner();
+        self.blocking(move |control| flow_requests::trace(control, &request))
+            .await
+    }
+
+    async fn trace_next(
+        &self,
+        request: Request<pb::TraceNextRequest>,
+    ) -> Result<Response<pb::TraceResponse>, Status> {
+        let request = request.into_inner();
+        let control = Arc::clone(&self.control);
+        flow_requests::trace_next(control, self.stopping.clone(), request)
+            .await
+            .map(Response::new)
+    }
+
+    async fn packet_out(
+        &self,
+        request: Request<pb::PacketOutRequest>,
+    ) -> Result<Response<pb::PacketOutResponse>, Status> {
+        let pb::PacketOutRequest { bridge, text } = request.into_inner();
+        self.blocking(move |control| {
+            let names = control.names_of(&bridge)?;
+            let PacketOut {
+                in_port,
+                frame,
+                actions,
+            } = packet_out::parse(&text, &names).map_err(ChangeError::from)?;
+            let sent = (control.switch()).packet_out(&bridge, in_port, &actions, &frame);
+            sent.map_err(datapath_status)?;
+            Ok(pb::PacketOutResponse {})
+        })
+        .await
+    }
+
+    async fn packet_ins(
+        &self,
+        request: Request<pb::PacketInsRequest>,
+    ) -> Result<Response<Self::PacketInsStream>, Status> {
+        let request = request.into_inner();
+        let packet_ins = Arc::clone(&self.packet_ins);
+        let bridge = request.bridge.clone();
+        let listening = self.blocking(move |control| {
+            if !bridge.is_empty() {
+                control.names_of(&bridge)?;
+            }
+            Ok(packet_ins.listen(control.switch()))
+        });
+        let events = listening.await?.into_inner();
+        let (sender, receiver) = mpsc::channel(64);
+        let control = Arc::clone(&self.control);
+        let stopping = self.stopping.clone();
+        tokio::spawn(flow_requests::tell_packet_ins(
+            control, stopping, request, events, sender,
+        ));
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn version(

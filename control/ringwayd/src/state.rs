@@ -109,6 +109,11 @@ impl StateFile {
         Ok((file, desired))
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Stores the desired state durably, or leaves the old one. An error at the
     /// very last step (making the new name durable) may leave the new one.
     pub fn save(&self, desired: &Desired) -> Result<(), StateError> {
@@ -151,6 +156,8 @@ struct PortForm {
     name: String,
     bridge: String,
     r#type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -228,6 +235,10 @@ pub fn parse(bytes: &[u8]) -> Result<Desired, (usize, String)> {
             let Port { name, bridge, .. } = &port;
             return Err((line, format!("port {name}: there is no bridge {bridge}")));
         }
+        if let Some(other) = port.number.and_then(|number| desired.port_numbered(number)) {
+            let (name, other) = (&port.name, &other.name);
+            return Err((line, format!("port {name}: number is port {other}'s")));
+        }
         if let Some(other) = port.socket().and_then(|path| desired.port_on_socket(path)) {
             let (name, other) = (&port.name, &other.name);
             return Err((line, format!("port {name}: path is port {other}'s")));
@@ -275,6 +286,7 @@ impl PortForm {
             name,
             bridge,
             r#type: kind,
+            number: port.number,
             ..Self::default()
         };
         match &port.kind {
@@ -333,6 +345,7 @@ impl PortForm {
         let port = Port {
             name: self.name,
             bridge: self.bridge,
+            number: self.number,
             kind,
         };
         port.check()?;

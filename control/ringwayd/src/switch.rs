@@ -1,9 +1,18 @@
 //! What the control plane needs of a datapath. [`Datapath`] is the one that
 //! moves packets; tests put a fake in its place.
 
+use std::time::Duration;
+
+use ringway_datapath::flows::{
+    CacheStatus, ExpiredRule, FlowChangeError, FlowsChanged, GroupStatus, MegaflowStatus,
+    MeterStatus, PacketIn, RuleStatus, TableStatus,
+};
 use ringway_datapath::spec::{BridgeSpec, PortSpec};
 use ringway_datapath::status::{BridgeStatus, DatapathInfo, FdbEntry, PmdStatus, PortStatus};
 use ringway_datapath::{Datapath, DatapathError};
+use ringway_flow::action::Action;
+use ringway_flow::matching::Match;
+use ringway_flow::rule::{Change, FlowSpec};
 
 /// A datapath. Calls may block for some milliseconds and are made from threads
 /// that may block.
@@ -28,6 +37,56 @@ pub trait Switch: Send + Sync + 'static {
     fn fdb(&self, bridge: &str) -> Result<Vec<FdbEntry>, DatapathError>;
     /// See [`Datapath::fdb_flush`].
     fn fdb_flush(&self, bridge: &str) -> Result<usize, DatapathError>;
+    /// See [`Datapath::change_flows`].
+    fn change_flows(
+        &self,
+        bridge: &str,
+        changes: &[Change],
+        store: &mut dyn FnMut() -> Result<(), String>,
+    ) -> Result<FlowsChanged, FlowChangeError>;
+    /// See [`Datapath::rules`].
+    fn rules(&self, bridge: &str, filter: &FlowSpec) -> Result<Vec<RuleStatus>, DatapathError>;
+    /// See [`Datapath::groups`].
+    fn groups(&self, bridge: &str) -> Result<Vec<GroupStatus>, DatapathError>;
+    /// See [`Datapath::meters`].
+    fn meters(&self, bridge: &str) -> Result<Vec<MeterStatus>, DatapathError>;
+    /// See [`Datapath::tables`].
+    fn tables(&self, bridge: &str) -> Result<Vec<TableStatus>, DatapathError>;
+    /// See [`Datapath::expire_flows`].
+    fn expire_flows(&self) -> Vec<ExpiredRule>;
+    /// See [`Datapath::megaflows`].
+    fn megaflows(&self) -> Vec<MegaflowStatus>;
+    /// See [`Datapath::flush_megaflows`].
+    fn flush_megaflows(&self) -> u64;
+    /// See [`Datapath::cache`].
+    fn cache(&self) -> CacheStatus;
+    /// See [`Datapath::trace`].
+    fn trace(
+        &self,
+        bridge: &str,
+        matching: &Match,
+        frame: Option<&[u8]>,
+        generate: bool,
+    ) -> Result<String, DatapathError>;
+    /// See [`Datapath::trace_next`].
+    fn trace_next(
+        &self,
+        port: &str,
+        matching: &Match,
+        timeout: Duration,
+    ) -> Result<Option<String>, DatapathError>;
+    /// See [`Datapath::packet_out`].
+    fn packet_out(
+        &self,
+        bridge: &str,
+        in_port: u16,
+        actions: &[Action],
+        frame: &[u8],
+    ) -> Result<(), DatapathError>;
+    /// See [`Datapath::take_packet_ins`].
+    fn take_packet_ins(&self) -> Vec<PacketIn>;
+    /// See [`Datapath::packet_ins_lost`].
+    fn packet_ins_lost(&self) -> u64;
 }
 
 impl Switch for Datapath {
@@ -60,5 +119,69 @@ impl Switch for Datapath {
     }
     fn fdb_flush(&self, bridge: &str) -> Result<usize, DatapathError> {
         Datapath::fdb_flush(self, bridge)
+    }
+    fn change_flows(
+        &self,
+        bridge: &str,
+        changes: &[Change],
+        store: &mut dyn FnMut() -> Result<(), String>,
+    ) -> Result<FlowsChanged, FlowChangeError> {
+        Datapath::change_flows(self, bridge, changes, store)
+    }
+    fn rules(&self, bridge: &str, filter: &FlowSpec) -> Result<Vec<RuleStatus>, DatapathError> {
+        Datapath::rules(self, bridge, filter)
+    }
+    fn groups(&self, bridge: &str) -> Result<Vec<GroupStatus>, DatapathError> {
+        Datapath::groups(self, bridge)
+    }
+    fn meters(&self, bridge: &str) -> Result<Vec<MeterStatus>, DatapathError> {
+        Datapath::meters(self, bridge)
+    }
+    fn tables(&self, bridge: &str) -> Result<Vec<TableStatus>, DatapathError> {
+        Datapath::tables(self, bridge)
+    }
+    fn expire_flows(&self) -> Vec<ExpiredRule> {
+        Datapath::expire_flows(self)
+    }
+    fn megaflows(&self) -> Vec<MegaflowStatus> {
+        Datapath::megaflows(self)
+    }
+    fn flush_megaflows(&self) -> u64 {
+        Datapath::flush_megaflows(self)
+    }
+    fn cache(&self) -> CacheStatus {
+        Datapath::cache(self)
+    }
+    fn trace(
+        &self,
+        bridge: &str,
+        matching: &Match,
+        frame: Option<&[u8]>,
+        generate: bool,
+    ) -> Result<String, DatapathError> {
+        Datapath::trace(self, bridge, matching, frame, generate)
+    }
+    fn trace_next(
+        &self,
+        port: &str,
+        matching: &Match,
+        timeout: Duration,
+    ) -> Result<Option<String>, DatapathError> {
+        Datapath::trace_next(self, port, matching, timeout)
+    }
+    fn packet_out(
+        &self,
+        bridge: &str,
+        in_port: u16,
+        actions: &[Action],
+        frame: &[u8],
+    ) -> Result<(), DatapathError> {
+        Datapath::packet_out(self, bridge, in_port, actions, frame)
+    }
+    fn take_packet_ins(&self) -> Vec<PacketIn> {
+        Datapath::take_packet_ins(self)
+    }
+    fn packet_ins_lost(&self) -> u64 {
+        Datapath::packet_ins_lost(self)
     }
 }

@@ -6,8 +6,12 @@ use ringway_datapath::status::{BridgeStatus, PortState, PortStatus};
 use ringway_proto::v1 as pb;
 
 use crate::convert;
+use crate::flows::Totals;
 use crate::model::{Desired, Port};
 use crate::reconcile::{Note, Notes};
+
+/// Numbers of flows, groups and meters of each bridge, desired and actual.
+pub type FlowTotals = BTreeMap<String, (Option<Totals>, Option<Totals>)>;
 
 /// Everything that is desired or there, by name.
 pub fn show(
@@ -15,6 +19,7 @@ pub fn show(
     notes: &Notes,
     bridges: &[BridgeStatus],
     ports: &[PortStatus],
+    flows: &FlowTotals,
 ) -> pb::ShowResponse {
     let mut views: BTreeMap<&str, pb::Bridge> = BTreeMap::new();
     for bridge in &desired.bridges {
@@ -31,6 +36,8 @@ pub fn show(
         view.differs = view.desired.is_some() != view.actual.is_some();
         view.reason = bridge_reason(view, note);
         view.since_unix_ms = note.map_or(0, |note| convert::unix_ms(note.since));
+        let totals = flows.get(*name).copied().unwrap_or_default();
+        view.flows = Some(flows_view(view, totals, notes.flows.get(*name)));
     }
     for view in ports_of(desired, notes, ports) {
         if let Some(bridge) = views.get_mut(view.bridge.as_str()) {
@@ -40,7 +47,10 @@ pub fn show(
 
     let bridges: Vec<_> = views.into_values().collect();
     let differing = |bridge: &pb::Bridge| {
-        usize::from(bridge.differs) + bridge.ports.iter().filter(|port| port.differs).count()
+        let flows = bridge.flows.as_ref().is_some_and(|flows| flows.differs);
+        usize::from(bridge.differs)
+            + usize::from(flows)
+            + bridge.ports.iter().filter(|port| port.differs).count()
     };
     let differences: usize = bridges.iter().map(differing).sum();
     pb::ShowResponse {
@@ -54,6 +64,30 @@ fn bridge_reason(view: &pb::Bridge, note: Option<&Note>) -> String {
         (Some(_), None) => note.map_or("not brought up yet", Note::reason).to_owned(),
         (None, _) => surplus_reason(note),
         _ => String::new(),
+    }
+}
+
+/// A bridge's flows. While the bridge itself is absent or surplus, that is the
+/// difference.
+fn flows_view(
+    bridge: &pb::Bridge,
+    (desired, actual): (Option<Totals>, Option<Totals>),
+    note: Option<&Note>,
+) -> pb::FlowsStatus {
+    let both = bridge.desired.is_some() && bridge.actual.is_some();
+    let noted = note.map_or("", Note::reason);
+    let differ = desired.is_some() && actual.is_some() && desired != actual;
+    let reason = match (noted, differ) {
+        _ if !both => "",
+        ("", true) => "the datapath has others than were asked for",
+        (noted, _) => noted,
+    };
+    pb::FlowsStatus {
+        desired: desired.map(convert::totals_to_proto),
+        actual: actual.map(convert::totals_to_proto),
+        differs: both && (differ || !noted.is_empty()),
+        reason: reason.to_owned(),
+        since_unix_ms: note.map_or(0, |note| convert::unix_ms(note.since)),
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Names and prerequisites are Open vSwitch's (ovs-fields(7)).
 
-use crate::key::{FLOW_WORDS, FlowKey};
+use crate::key::FlowKey;
 
 /// What a packet must be for a field to have a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -295,6 +295,7 @@ impl Subfield {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::FLOW_WORDS;
     use std::collections::HashSet;
 
     #[test]

@@ -52,11 +52,16 @@ impl StatsCell {
     /// A cell that changes owners has rested for seconds, so that no core is
     /// between the look at `since` and the sums meanwhile.
     pub fn add_if(&self, counts: Counts, made_version: u32) -> bool {
-        let ours = self.since.load(Ordering::Relaxed) <= made_version;
+        let ours = self.counts_for(made_version);
         if ours {
             self.add(counts);
         }
         ours
+    }
+
+    /// Whether the cell has the owner that it had at `version`.
+    pub fn counts_for(&self, version: u32) -> bool {
+        self.since.load(Ordering::Relaxed) <= version
     }
 
     /// The counts now.

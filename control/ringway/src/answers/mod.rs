@@ -3,6 +3,10 @@
 pub mod dpctl;
 pub mod drops;
 pub mod fdb;
+pub mod flows;
+pub mod groups;
+pub mod megaflows;
+pub mod packets;
 pub mod pmd;
 pub mod ports;
 pub mod show;

@@ -18,6 +18,9 @@ pub fn text(shown: &pb::ShowResponse, now_ms: i64) -> String {
         line(&mut out, 1, "actual", &bridge_actual(bridge));
         line(&mut out, 1, "since", &since(bridge.since_unix_ms, now_ms));
         line(&mut out, 1, "reason", &bridge.reason);
+        if let Some(flows) = &bridge.flows {
+            flows_text(&mut out, flows, now_ms);
+        }
         for port in &bridge.ports {
             port_text(&mut out, port, now_ms);
         }
@@ -47,6 +50,48 @@ fn port_text(out: &mut String, port: &pb::Port, now_ms: i64) {
     for detail in port.actual.iter().flat_map(|actual| &actual.details) {
         line(out, 2, &detail.name, &detail.value);
     }
+}
+
+/// A bridge's flows: in one line while they are as desired.
+fn flows_text(out: &mut String, flows: &pb::FlowsStatus, now_ms: i64) {
+    let told = |totals: Option<&pb::FlowTotals>| {
+        totals.map(|totals| {
+            let pb::FlowTotals {
+                flows,
+                groups,
+                meters,
+            } = totals;
+            format!("{flows} flows, {groups} groups, {meters} meters")
+        })
+    };
+    let (desired, actual) = (told(flows.desired.as_ref()), told(flows.actual.as_ref()));
+    if !flows.differs {
+        line(out, 1, "flows", &actual.unwrap_or_default());
+        return;
+    }
+    let _ = writeln!(out, "    Flows{}", mark(true));
+    line(out, 2, "desired", &desired.unwrap_or("not known".into()));
+    line(out, 2, "actual", &actual.unwrap_or("none".into()));
+    line(out, 2, "since", &since(flows.since_unix_ms, now_ms));
+    line(out, 2, "reason", &flows.reason);
+}
+
+fn totals_json(totals: &pb::FlowTotals) -> Value {
+    json!({
+        "flows": totals.flows,
+        "groups": totals.groups,
+        "meters": totals.meters,
+    })
+}
+
+fn flows_json(flows: &pb::FlowsStatus) -> Value {
+    json!({
+        "desired": flows.desired.as_ref().map(totals_json),
+        "actual": flows.actual.as_ref().map(totals_json),
+        "differs": flows.differs,
+        "reason": flows.reason,
+        "since": rfc3339(flows.since_unix_ms),
+    })
 }
 
 fn mark(differs: bool) -> &'static str {
@@ -89,6 +134,14 @@ fn bridge_options(spec: &pb::BridgeSpec) -> String {
 
 /// A port's options as `add-port` takes them.
 pub fn port_options(spec: &pb::PortSpec) -> String {
+    let options = kind_options(spec);
+    match spec.number {
+        Some(number) => format!("{options} number={number}"),
+        None => options,
+    }
+}
+
+fn kind_options(spec: &pb::PortSpec) -> String {
     match &spec.kind {
         None => String::new(),
         Some(port_spec::Kind::Dpdk(options)) => format!(
@@ -134,6 +187,7 @@ fn bridge_json(bridge: &pb::Bridge) -> Value {
         "differs": bridge.differs,
         "reason": bridge.reason,
         "since": rfc3339(bridge.since_unix_ms),
+        "flows": bridge.flows.as_ref().map(flows_json),
         "ports": bridge.ports.iter().map(port_json).collect::<Vec<_>>(),
     })
 }
@@ -167,8 +221,10 @@ fn spec_json(spec: &pb::PortSpec) -> Value {
             "type": "dpdk",
             "devargs": options.devargs,
             "n_rxq": options.rx_queues(),
+            "number": spec.number,
         }),
         Some(port_spec::Kind::VhostUser(options)) => json!({
+            "number": spec.number,
             "type": "vhost-user",
             "path": options.path,
             "mode": options.mode().spelled(),

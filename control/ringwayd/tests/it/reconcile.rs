@@ -131,6 +131,7 @@ fn surplus_objects_go_and_a_port_on_the_wrong_bridge_moves() {
         let spec = PortSpec {
             name: name.into(),
             bridge: "old".into(),
+            number: None,
             kind: PortKind::Dpdk(dpdk()),
         };
         fake.add_port(spec).unwrap();
@@ -246,7 +247,7 @@ proptest! {
             let bridge = format!("br{bridge}");
             let _ = fake.add_bridge(BridgeSpec::new(bridge.clone()));
             let kind = PortKind::Dpdk(dpdk());
-            let _ = fake.add_port(PortSpec { name: format!("p{port}"), bridge, kind });
+            let _ = fake.add_port(PortSpec { name: format!("p{port}"), bridge, number: None, kind });
         }
         let names: Vec<_> = after
             .iter()

@@ -273,9 +273,10 @@ fn unusual(frame: &Frame<'_>, key: &mut PacketKey) {
     let words = &mut key.0;
     words[0] = frame.word0;
     let head = frame.head.get(..frame.len).unwrap_or(frame.head);
-    let Some(layout) = Layout::find(head, frame.frame_len) else {
+    let mut layout = Layout::NONE;
+    if !layout.find(head, frame.frame_len) {
         return;
-    };
+    }
     words[0] |= u64::from(layout.dl_type) << 16;
     words[1] = frame.mac_at(0);
     words[2] = frame.mac_at(6);
@@ -328,8 +329,9 @@ fn unusual(frame: &Frame<'_>, key: &mut PacketKey) {
         }
         Transport::Udp | Transport::Sctp => words[4] |= ports,
         Transport::Icmp | Transport::Icmpv6 => words[4] |= type_code,
-        Transport::Nd(nd) => {
+        Transport::Nd => {
             words[4] |= type_code;
+            let nd = layout.nd(head);
             if let Some(at) = nd.target {
                 words[12] = frame.u64_at(at);
                 words[13] = frame.u64_at(at + 8);

@@ -2,14 +2,19 @@
 
 use super::Head;
 use crate::extract::layout::{
-    FRAG_LATER, Layout, Network, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP, bytes_at,
+    FRAG_LATER, Layout, Network, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP,
 };
 
 /// What a rewrite adds to a one's complement sum of 16-bit words: for each
-/// word `!old + new` (RFC 1624, equation 3). `None`: no byte has changed.
+/// word `!old + new` (RFC 1624, equation 3).
 #[derive(Clone, Copy, Default)]
 #[must_use]
-pub(super) struct Change(Option<u64>);
+pub(super) struct Change {
+    /// Counts only if bits have changed.
+    sum: u64,
+    /// The bits that have changed.
+    bits: u32,
+}
 
 /// What a transport checksum covers of what was written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,17 +26,24 @@ pub(super) enum Covered {
 }
 
 impl Change {
-    /// From `old` to `new`.
+    /// Of two words at once, which may be added as one number: 2^16 is 1 in
+    /// one's complement. (A word above that is zero before and after adds
+    /// 0xffff, another zero.)
     #[inline(always)]
-    pub(super) fn of<const N: usize>(old: &[u8; N], new: &[u8; N]) -> Self {
-        if old == new {
-            return Self::default();
+    pub(super) fn of_u32(old: u32, new: u32) -> Self {
+        Self {
+            sum: u64::from(!old) + u64::from(new),
+            bits: old ^ new,
         }
-        let (old, new) = (old.as_chunks::<2>().0, new.as_chunks::<2>().0);
-        let change = old.iter().zip(new).map(|(old, new)| {
-            u64::from(!u16::from_be_bytes(*old)) + u64::from(u16::from_be_bytes(*new))
-        });
-        Self(Some(change.sum()))
+    }
+
+    /// Both.
+    #[inline(always)]
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            sum: self.sum + other.sum,
+            bits: self.bits | other.bits,
+        }
     }
 
     /// No checksum covers it.
@@ -39,14 +51,16 @@ impl Change {
 
     /// Whether all is as it was.
     fn is_nothing(self) -> bool {
-        self.0.is_none()
+        self.bits == 0
     }
 
     /// The sum, changed.
     fn add_to_sum(self, sum: u16) -> u16 {
-        // A few words' sum is below 2^20: folded twice it is below 2^16.
-        let fold = |sum: u64| (sum & 0xffff) + (sum >> 16);
-        fold(fold(u64::from(sum) + self.0.unwrap_or(0))) as u16
+        let mut sum = u64::from(sum) + self.sum;
+        sum = (sum & 0xffff_ffff) + (sum >> 32);
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        (sum + (sum >> 16)) as u16
     }
 
     /// The checksum, which is the sum's complement, changed. From a right one,
@@ -123,10 +137,10 @@ impl Head<'_> {
     }
 
     /// Replaces the number at `at`, if it is in the head.
+    #[inline(always)]
     fn map_u16(&mut self, at: usize, new: impl Fn(u16) -> u16) {
-        if let Some(old) = bytes_at(self.frame(), at) {
-            let new = new(u16::from_be_bytes(old)).to_be_bytes();
-            self.put(at, new, [0xff; 2]).ignore();
+        if let Some(place) = self.place(at) {
+            *place = new(u16::from_be_bytes(*place)).to_be_bytes();
         }
     }
 }

@@ -2,50 +2,51 @@
 
 use super::Head;
 use super::checksum::Covered;
-use crate::extract::layout::{Layout, PROTO_IGMP, Transport};
+use crate::extract::layout::{Layout, Nd, PROTO_IGMP, Transport};
 
 impl Head<'_> {
     /// Ports of TCP and UDP, type and code of ICMP and ICMPv6: the upper half
     /// of word 4.
     pub(super) fn set_ports(&mut self, layout: &Layout, value: u64, mask: u64) {
-        let upper = |word: u64| ((word >> 32) as u32).to_be_bytes();
-        let (value, mask) = (upper(value), upper(mask));
-        if mask == [0; 4] {
-            return;
-        }
+        let (value, mask) = ((value >> 32) as u32, (mask >> 32) as u32);
         let at = layout.payload.l4;
         let change = match layout.payload.transport {
-            Transport::Tcp | Transport::Udp => self.put(at, value, mask),
+            _ if mask == 0 => return,
+            Transport::Tcp | Transport::Udp => self.put_u32(at, value, mask),
             Transport::Icmp if layout.payload.proto == PROTO_IGMP => return,
-            Transport::Icmp | Transport::Icmpv6 | Transport::Nd(_) => {
-                self.put(at, [value[1], value[3]], [mask[1], mask[3]])
+            Transport::Icmp | Transport::Icmpv6 | Transport::Nd => {
+                // Each is a byte, at the lower end of a port's place.
+                let bytes = |ports: u32| (ports >> 8 & 0xff00 | ports & 0xff) as u16;
+                self.put_u16(at, bytes(value), bytes(mask))
             }
             Transport::None | Transport::Sctp => return,
         };
         self.update_transport_checksum(layout, Covered::Message, change);
     }
 
-    /// A link-layer address option's MAC, if there is such an option.
-    pub(super) fn set_nd_mac(&mut self, layout: &Layout, at: Option<usize>, value: u64, mask: u64) {
-        if let Some(at) = at {
-            let change = self.put_mac(at, value, mask);
-            self.update_transport_checksum(layout, Covered::Message, change);
-        }
-    }
-
-    /// Half a target address; `word` is the key's.
-    pub(super) fn set_nd_target(
-        &mut self,
-        layout: &Layout,
-        target: Option<usize>,
-        word: u8,
-        value: u64,
-        mask: u64,
-    ) {
-        if let Some(target) = target {
-            let at = target + 8 * usize::from(word == 13);
-            let change = self.put(at, value.to_be_bytes(), mask.to_be_bytes());
-            self.update_transport_checksum(layout, Covered::Message, change);
-        }
+    /// What words 6, 7, 12 and 13 have of neighbour discovery: options' MACs
+    /// (no option is made where there is none) and the target.
+    #[inline(never)]
+    pub(super) fn set_nd(&mut self, layout: &Layout, word: u8, value: u64, mask: u64) {
+        let nd = layout.nd(self.frame());
+        let change = match (word, nd) {
+            (6, Nd { sll: Some(at), .. }) | (7, Nd { tll: Some(at), .. }) => {
+                self.put_mac(at, value, mask)
+            }
+            (
+                12,
+                Nd {
+                    target: Some(at), ..
+                },
+            ) => self.put_u64(at, value, mask),
+            (
+                13,
+                Nd {
+                    target: Some(at), ..
+                },
+            ) => self.put_u64(at + 8, value, mask),
+            _ => return,
+        };
+        self.update_transport_checksum(layout, Covered::Message, change);
     }
 }

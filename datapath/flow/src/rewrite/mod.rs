@@ -18,7 +18,7 @@ mod tests;
 mod vlan;
 
 use self::checksum::Change;
-use crate::extract::layout::{Layout, Network, Transport, bytes_at};
+use crate::extract::layout::{Layout, Network};
 
 /// A packet's head, as rewrites see it.
 pub struct Head<'a> {
@@ -74,19 +74,15 @@ impl Head<'_> {
             }
             2 => self.set_mac(6, value, mask),
             _ => {
-                let Some(layout) = Layout::find(self.frame(), *self.frame_len) else {
-                    return;
-                };
-                self.set_behind_ethernet(&layout, word, value, mask);
+                let mut layout = Layout::NONE;
+                if layout.find(self.frame(), *self.frame_len) {
+                    self.set_behind_ethernet(&layout, word, value, mask);
+                }
             }
         }
     }
 
     fn set_behind_ethernet(&mut self, layout: &Layout, word: u8, value: u64, mask: u64) {
-        let nd = match layout.payload.transport {
-            Transport::Nd(nd) => Some(nd),
-            _ => None,
-        };
         match (layout.network, word) {
             (Network::Arp, 0) => self.set_arp_opcode(layout.l3, value as u8, mask as u8),
             (Network::Arp, 3) => self.set_arp_addresses(layout.l3, value, mask),
@@ -103,15 +99,8 @@ impl Head<'_> {
             }
             (Network::Ipv6, 5) => self.set_ipv6_label(layout.l3, value as u32, mask as u32),
             (Network::Ipv6, 8..=11) => self.set_ipv6_address(layout, word, value, mask),
-            (Network::Ipv4 | Network::Ipv6, 6) => {
-                self.set_nd_mac(layout, nd.and_then(|nd| nd.sll), value, mask);
-            }
-            (Network::Ipv4 | Network::Ipv6, 7) => {
-                self.set_nd_mac(layout, nd.and_then(|nd| nd.tll), value, mask);
-            }
-            (Network::Ipv4 | Network::Ipv6, 12 | 13) => {
-                let target = nd.and_then(|nd| nd.target);
-                self.set_nd_target(layout, target, word, value, mask);
+            (Network::Ipv4 | Network::Ipv6, 6 | 7 | 12 | 13) => {
+                self.set_nd(layout, word, value, mask);
             }
             _ => {}
         }
@@ -126,31 +115,54 @@ impl Head<'_> {
 
     /// A MAC address, which is in the upper bits of its word.
     fn put_mac(&mut self, at: usize, value: u64, mask: u64) -> Change {
-        let upper = |word: u64| {
-            let [a, b, c, d, e, f, _, _] = word.to_be_bytes();
-            [a, b, c, d, e, f]
-        };
-        self.put(at, upper(value), upper(mask))
+        let first = self.put_u32(at, (value >> 32) as u32, (mask >> 32) as u32);
+        let last = self.put_u16(at + 4, (value >> 16) as u16, (mask >> 16) as u16);
+        first.and(last)
     }
 
     /// The bytes that are the frame's.
+    #[inline(always)]
     fn frame(&self) -> &[u8] {
         let len = (*self.len).min(*self.frame_len);
         self.bytes.get(..len).unwrap_or(self.bytes)
     }
 
-    /// Writes the bits of `mask` at `at`, which is an even number of bytes
-    /// from where the checksum that covers it begins to sum (`N` is even
-    /// too). What it comes to in that sum is returned. Beyond the head
-    /// nothing is written.
-    fn put<const N: usize>(&mut self, at: usize, value: [u8; N], mask: [u8; N]) -> Change {
-        let Some(old) = bytes_at::<N>(self.frame(), at) else {
+    /// The same `N` bytes, to be written.
+    #[inline(always)]
+    fn place<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
+        let len = (*self.len).min(*self.frame_len).min(self.bytes.len());
+        self.bytes.get_mut(at..len)?.first_chunk_mut()
+    }
+
+    // These write the bits of `mask` at `at`, which is an even number of bytes
+    // from where the checksum that covers it begins to sum, and return what
+    // that comes to in the sum. Beyond the head nothing is written.
+
+    #[inline(always)]
+    fn put_u16(&mut self, at: usize, value: u16, mask: u16) -> Change {
+        let Some(place) = self.place(at) else {
             return Change::default();
         };
-        let new = std::array::from_fn(|i| old[i] & !mask[i] | value[i] & mask[i]);
-        if let Some(place) = self.bytes.get_mut(at..at + N) {
-            place.copy_from_slice(&new);
-        }
-        Change::of(&old, &new)
+        let old = u16::from_be_bytes(*place);
+        let new = old & !mask | value & mask;
+        *place = new.to_be_bytes();
+        Change::of_u32(old.into(), new.into())
+    }
+
+    #[inline(always)]
+    fn put_u32(&mut self, at: usize, value: u32, mask: u32) -> Change {
+        let Some(place) = self.place(at) else {
+            return Change::default();
+        };
+        let old = u32::from_be_bytes(*place);
+        let new = old & !mask | value & mask;
+        *place = new.to_be_bytes();
+        Change::of_u32(old, new)
+    }
+
+    #[inline(always)]
+    fn put_u64(&mut self, at: usize, value: u64, mask: u64) -> Change {
+        let first = self.put_u32(at, (value >> 32) as u32, (mask >> 32) as u32);
+        first.and(self.put_u32(at + 4, value as u32, mask as u32))
     }
 }

@@ -51,7 +51,7 @@ impl Head<'_> {
         let old = u16::from_be_bytes([high, low]);
         if (old ^ value) & mask != 0 {
             let new = (old & !mask | value & mask) & !VLAN_PRESENT;
-            self.put(MACS + 2, new.to_be_bytes(), [0xff; 2]).ignore();
+            self.put_u16(MACS + 2, new, 0xffff).ignore();
         }
     }
 
@@ -64,8 +64,8 @@ impl Head<'_> {
     }
 
     fn put_tag(&mut self, tpid: u16, tci: u16) {
-        let ([t0, t1], [c0, c1]) = (tpid.to_be_bytes(), (tci & !VLAN_PRESENT).to_be_bytes());
-        self.put(MACS, [t0, t1, c0, c1], [0xff; TAG]).ignore();
+        let tag = u32::from(tpid) << 16 | u32::from(tci & !VLAN_PRESENT);
+        self.put_u32(MACS, tag, u32::MAX).ignore();
     }
 
     /// Sums begin behind tags.

@@ -1,0 +1,238 @@
+//! The longer requests about flows: files that come in pieces, traces, packets
+//! for controllers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringway_proto::v1 as pb;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use crate::control::{Asked, ChangeError, Control, Modified, Side};
+use crate::flow_report;
+use crate::flow_text;
+use crate::packet_ins::Event;
+use crate::packet_out;
+use crate::service::datapath_status;
+use crate::stop::Stopping;
+use crate::switch::Switch;
+
+/// Longest text of a request, over all its pieces.
+const MAX_TEXT: usize = 1 << 30;
+/// How long `TraceNext` waits if that is not said.
+const DEFAULT_TRACE_WAIT: Duration = Duration::from_secs(10);
+/// Longest that it waits.
+const MAX_TRACE_WAIT: Duration = Duration::from_secs(3600);
+/// How long it waits before it looks whether the daemon stops.
+const TRACE_STEP: Duration = Duration::from_millis(500);
+
+/// Joins the pieces of a text.
+fn join(text: &mut String, piece: &str) -> Result<(), Status> {
+    if text.len() + piece.len() > MAX_TEXT {
+        let why = format!("the file is longer than {MAX_TEXT} bytes; send it in parts");
+        return Err(Status::resource_exhausted(why));
+    }
+    text.push_str(piece);
+    Ok(())
+}
+
+/// Takes the bridge's name from the first message and refuses another later.
+fn name_bridge(known: &mut String, named: String, first: bool) -> Result<(), Status> {
+    match first {
+        true => *known = named,
+        false if named.is_empty() || named == *known => {}
+        false => {
+            let why = format!("one request is about one bridge: {known}, and then {named}");
+            return Err(Status::invalid_argument(why));
+        }
+    }
+    Ok(())
+}
+
+/// The bridge and the changes of a `ModifyFlows`.
+pub async fn modify(
+    mut pieces: Streaming<pb::ModifyFlowsRequest>,
+) -> Result<(String, Asked), Status> {
+    let (mut bridge, mut changes, mut file) = (String::new(), Vec::new(), String::new());
+    let mut kind = None;
+    while let Some(mut piece) = pieces.message().await? {
+        let first = kind.is_none();
+        name_bridge(&mut bridge, std::mem::take(&mut piece.bridge), first)?;
+        if first {
+            let known = pb::FlowFileKind::try_from(piece.file_kind).map_err(|_| {
+                let number = piece.file_kind;
+                Status::invalid_argument(format!("flow file kind number {number} is not known"))
+            })?;
+            kind = Some(known);
+        }
+        changes.append(&mut piece.changes);
+        join(&mut file, &piece.file)?;
+    }
+    let asked = match kind.unwrap_or_default() {
+        pb::FlowFileKind::Unspecified if file.is_empty() => Asked::Changes(changes),
+        pb::FlowFileKind::Unspecified => {
+            return Err(Status::invalid_argument("the file's kind is not said"));
+        }
+        _ if !changes.is_empty() => {
+            let why = "a request has either changes or a file, not both";
+            return Err(Status::invalid_argument(why));
+        }
+        kind => Asked::File(kind, file),
+    };
+    Ok((bridge, asked))
+}
+
+/// The bridge and the file of a `ReplaceFlows`.
+pub async fn replace(
+    mut pieces: Streaming<pb::ReplaceFlowsRequest>,
+) -> Result<(String, String), Status> {
+    let (mut bridge, mut file, mut first) = (String::new(), String::new(), true);
+    while let Some(piece) = pieces.message().await? {
+        name_bridge(&mut bridge, piece.bridge, first)?;
+        join(&mut file, &piece.file)?;
+        first = false;
+    }
+    Ok((bridge, file))
+}
+
+/// The sides of a `DiffFlows`.
+pub async fn diff(mut pieces: Streaming<pb::DiffFlowsRequest>) -> Result<(Side, Side), Status> {
+    let mut bridges = [String::new(), String::new()];
+    let mut files = [String::new(), String::new()];
+    let mut first = true;
+    while let Some(piece) = pieces.message().await? {
+        name_bridge(&mut bridges[0], piece.first_bridge, first)?;
+        name_bridge(&mut bridges[1], piece.second_bridge, first)?;
+        join(&mut files[0], &piece.first_file)?;
+        join(&mut files[1], &piece.second_file)?;
+        first = false;
+    }
+    let side = |bridge: String, file: String| match (bridge.is_empty(), file.is_empty()) {
+        (true, _) => Ok(Side::File(file)),
+        (false, true) => Ok(Side::Bridge(bridge)),
+        (false, false) => {
+            let why = format!("a side is either bridge {bridge} or a file, not both");
+            Err(Status::invalid_argument(why))
+        }
+    };
+    let ([one, other], [one_file, other_file]) = (bridges, files);
+    Ok((side(one, one_file)?, side(other, other_file)?))
+}
+
+/// What a change did, as it is answered.
+pub fn modified(modified: Modified) -> pb::ModifyFlowsResponse {
+    let Modified { changed, warnings } = modified;
+    pb::ModifyFlowsResponse {
+        added: changed.added,
+        modified: changed.modified,
+        deleted: changed.deleted,
+        warnings,
+    }
+}
+
+/// `Trace`
+pub fn trace<S: Switch>(
+    control: &Control<S>,
+    request: &pb::TraceRequest,
+) -> Result<pb::TraceResponse, Status> {
+    let names = control.names_of(&request.bridge)?;
+    let packet = flow_text::read_packet(&request.flow, &names).map_err(ChangeError::from)?;
+    let frame = Some(request.frame.as_slice()).filter(|frame| !frame.is_empty());
+    if let Some(frame) = frame {
+        packet_out::check_frame(frame).map_err(Status::invalid_argument)?;
+    }
+    let switch = control.switch();
+    let text = switch.trace(&request.bridge, &packet, frame, request.generate);
+    let text = text.map_err(datapath_status)?;
+    Ok(pb::TraceResponse { text })
+}
+
+/// `TraceNext`: waits in steps, so that the daemon can stop in between and
+/// nobody waits for a caller who went away.
+pub async fn trace_next<S: Switch>(
+    control: Arc<Control<S>>,
+    mut stopping: Stopping,
+    request: pb::TraceNextRequest,
+) -> Result<pb::TraceResponse, Status> {
+    let pb::TraceNextRequest {
+        port,
+        r#match,
+        timeout_ms,
+    } = request;
+    let wait = timeout_ms.map_or(DEFAULT_TRACE_WAIT, |ms| Duration::from_millis(ms.into()));
+    if wait > MAX_TRACE_WAIT {
+        let most = MAX_TRACE_WAIT.as_millis();
+        let why = format!("timeout_ms is at most {most}");
+        return Err(Status::invalid_argument(why));
+    }
+    let names = control.names_of_port(&port)?;
+    let matching = flow_text::read_match(&r#match, &names).map_err(ChangeError::from)?;
+    let end = Instant::now() + wait;
+    loop {
+        let step = end
+            .saturating_duration_since(Instant::now())
+            .min(TRACE_STEP);
+        let (asked, from) = (Arc::clone(&control), port.clone());
+        let seen = tokio::task::spawn_blocking(move || {
+            let next = asked.switch().trace_next(&from, &matching, step);
+            next.map_err(datapath_status)
+        });
+        let seen = tokio::select! {
+            () = stopping.wait() => return Err(Status::unavailable("ringwayd is stopping")),
+            seen = seen => seen,
+        };
+        let seen =
+            seen.map_err(|error| Status::internal(format!("the request broke off: {error}")))?;
+        if let Some(text) = seen? {
+            return Ok(pb::TraceResponse { text });
+        }
+        if Instant::now() >= end {
+            let which = match r#match.is_empty() {
+                true => "packet".to_owned(),
+                false => format!("packet that {} fits", r#match),
+            };
+            let seconds = wait.as_secs_f64();
+            let why = format!("no {which} came from port {port} within {seconds} s");
+            return Err(Status::deadline_exceeded(why));
+        }
+    }
+}
+
+/// `PacketIns`: tells packets until the reader goes away or the daemon stops.
+pub async fn tell_packet_ins<S: Switch>(
+    control: Arc<Control<S>>,
+    mut stopping: Stopping,
+    request: pb::PacketInsRequest,
+    mut events: broadcast::Receiver<Event>,
+    sender: mpsc::Sender<Result<pb::PacketInsResponse, Status>>,
+) {
+    let wanted = |bridge: &str| request.bridge.is_empty() || request.bridge == bridge;
+    loop {
+        let event = tokio::select! {
+            () = stopping.wait() => {
+                let _ = sender.send(Err(Status::unavailable("ringwayd is stopping"))).await;
+                return;
+            }
+            () = sender.closed() => return,
+            event = events.recv() => event,
+        };
+        let told = match event {
+            Ok(Event::Packet(packet)) if wanted(&packet.bridge) => {
+                let names = control.port_names(Some(&packet.bridge));
+                pb::PacketInsResponse {
+                    lost: 0,
+                    packet: Some(flow_report::packet_in(&packet, &names)),
+                }
+            }
+            Ok(Event::Packet(_)) => continue,
+            Ok(Event::Lost(lost)) | Err(RecvError::Lagged(lost)) => {
+                pb::PacketInsResponse { lost, packet: None }
+            }
+            Err(RecvError::Closed) => return,
+        };
+        if sender.send(Ok(told)).await.is_err() {
+            return;
+        }
+    }
+}
