@@ -4,6 +4,7 @@
 use crate::compare::Sent;
 use crate::execute::HEAD;
 use crate::oracle::Outputs;
+use crate::printed;
 use crate::rules::RuleSet;
 use crate::subject::Subject;
 
@@ -32,6 +33,7 @@ pub fn extracted(frame: &[u8], oracle: &str, ringway: &str) -> Option<Decision> 
     };
     let fields = oracle.split(',').zip(ringway.split(','));
     let allowed = frame.len() > HEAD
+        && oracle != ringway
         && oracle.split(',').count() == ringway.split(',').count()
         && fields.into_iter().all(|(a, b)| a == b || beyond((a, b)));
     allowed.then_some("Headers beyond the head")
@@ -78,8 +80,21 @@ pub fn outputs(
         () if executed.normal_in_vlan_0 => Some("NORMAL and priority tags"),
         () if met.later_fragment && differ_in_a_word(outputs) => Some("Later fragments"),
         () if met.tags > 2 => Some("A third tag"),
+        () if met.wrote_tci => Some("A TCI without a tag"),
         () if others.any(|other| other.met(sent.port, &sent.frame).tags > 2) => Some("A third tag"),
         () => None,
+    }
+}
+
+/// Whether a trace may tell something else of a frame.
+pub fn trace(subject: &Subject, sent: &Sent, oracle: &str) -> Option<Decision> {
+    let met = subject.met(sent.port, &sent.frame);
+    let ours = printed::key(&subject.key(sent.port, &sent.frame));
+    match () {
+        () if met.tags > 2 => Some("A third tag"),
+        () if met.wrote_tci => Some("A TCI without a tag"),
+        () if met.mod_ports => Some("Ports of TCP and UDP only"),
+        () => extracted(&sent.frame, &printed::traced_flow(oracle), &ours),
     }
 }
 

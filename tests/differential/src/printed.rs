@@ -93,9 +93,10 @@ fn read_fields(fields: &str) -> String {
         || fields.starts_with("ipv6,")
         || fields.contains("nw_frag=later");
     let shown = |field: &&str| {
-        let (name, value) = field.split_once('=').unwrap_or((field, ""));
+        let name = field.split('=').next().unwrap_or(field);
         match name {
-            "nd_sll" | "nd_tll" => value != "00:00:00:00:00:00",
+            // Both of them there, the one that belongs to the message here.
+            "nd_sll" | "nd_tll" => false,
             "nd_reserved" | "nd_options_type" => false,
             "tp_src" | "tp_dst" | "tcp_flags" | "icmp_type" | "icmp_code" => !without_ports,
             _ => !name.starts_with("mpls_"),

@@ -237,6 +237,8 @@ pub struct Met {
     /// How many tags it may have had: those that it came with, of the two that
     /// are read, and one for each action that may add one.
     pub tags: usize,
+    /// An action wrote into the whole TCI.
+    pub wrote_tci: bool,
     /// It is a fragment that has no transport header.
     pub later_fragment: bool,
     /// `mod_tp_src` or `mod_tp_dst`, and it is neither TCP nor UDP.
@@ -246,6 +248,11 @@ pub struct Met {
 impl Tracer for Met {
     fn action(&mut self, _: usize, action: &Action) {
         self.tags += usize::from(matches!(action, Action::PushVlan(_)));
+        self.wrote_tci |= match action {
+            Action::SetField { field, .. } => *field == Field::VlanTci,
+            Action::Move { to, .. } => to.field == Field::VlanTci,
+            _ => false,
+        };
         self.mod_ports |= matches!(action, Action::Mod(Field::TcpSrc | Field::TcpDst, _));
     }
 
