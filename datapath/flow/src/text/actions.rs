@@ -314,7 +314,8 @@ impl<'p, 't> Reader<'p, 't> {
                     Some((number, mask)) => (number, number64(mask, "the mask of metadata")?),
                     None => (value, u64::MAX),
                 };
-                let value = number64(number, "metadata")? & mask;
+                // Bits beyond the mask do nothing and are printed again.
+                let value = number64(number, "metadata")?;
                 Action::WriteMetadata { value, mask }
             }
             "goto_table" => self.goto_table(value)?,
