@@ -288,7 +288,10 @@ mod tests {
         let Verb::Flows(FlowVerb::DumpFlows(dump)) = cli.verb else {
             panic!("{cli:?}")
         };
-        let keys: Vec<_> = dump.sort_keys().map(|key| (key.field, key.descending)).collect();
+        let keys: Vec<_> = dump
+            .sort_keys()
+            .map(|key| (key.field, key.descending))
+            .collect();
         let expected = [("nw_src", true), ("", false), ("tp_dst", true)];
         let expected = expected.map(|(field, descending)| (field.to_owned(), descending));
         assert_eq!(keys, expected);

@@ -118,9 +118,11 @@ impl FlowRequest {
                 let command = either(*may_create, Command::AddOrModifyGroup, Command::ModifyGroup);
                 change(&group.bridge, command, &group.text)
             }
-            FlowVerb::DelGroups(args) => {
-                change(&args.bridge, Command::DeleteGroups, &which(args, "group_id"))
-            }
+            FlowVerb::DelGroups(args) => change(
+                &args.bridge,
+                Command::DeleteGroups,
+                &which(args, "group_id"),
+            ),
             FlowVerb::DumpGroups { groups, names } => {
                 FlowRequest::DumpGroups(dump_groups(groups, names.or(terminal))?, false)
             }
@@ -138,7 +140,6 @@ impl FlowRequest {
             FlowVerb::PacketOut { bridge, words } => packet_out(bridge, words)?,
             FlowVerb::Monitor { bridge, .. } => FlowRequest::Monitor(pb::PacketInsRequest {
                 bridge: bridge.clone(),
-                names: false,
             }),
         })
     }
@@ -152,7 +153,9 @@ fn read(file: &str) -> Result<String, Error> {
         _ => std::fs::read_to_string(file).map(|content| text = content),
     };
     let path = file.to_owned();
-    outcome.map(|()| text).map_err(|error| Error::Input { path, error })
+    outcome
+        .map(|()| text)
+        .map_err(|error| Error::Input { path, error })
 }
 
 /// `group_id=1`, `meter=1` or just the number, as the daemon reads it.
@@ -167,7 +170,9 @@ fn which(args: &Chosen, key: &str) -> String {
 /// The same as a number; `None` is all.
 fn number(args: &Chosen, key: &str) -> Result<Option<u32>, Error> {
     let which = which(args, key);
-    let value = which.strip_prefix(key).and_then(|rest| rest.strip_prefix('='));
+    let value = which
+        .strip_prefix(key)
+        .and_then(|rest| rest.strip_prefix('='));
     match value {
         None if which.is_empty() => Ok(None),
         Some("all") => Ok(None),
@@ -247,7 +252,9 @@ fn packet_out(bridge: &str, words: &[String]) -> Result<FlowRequest, Error> {
         bridge: bridge.to_owned(),
         text,
     };
-    Ok(FlowRequest::PacketOut(texts.into_iter().map(request).collect()))
+    Ok(FlowRequest::PacketOut(
+        texts.into_iter().map(request).collect(),
+    ))
 }
 
 /// The pieces of a text, cut between characters; at least one.
@@ -428,7 +435,11 @@ async fn list<A, T>(
 /// A side of `diff-flows`: a bridge's name, or a file's text.
 async fn side(name: &str, rpc: &mut Rpc) -> Result<(String, String), Error> {
     let listed = rpc.list_bridges(pb::ListBridgesRequest {}).await?;
-    let is_bridge = listed.into_inner().names.iter().any(|bridge| bridge == name);
+    let is_bridge = listed
+        .into_inner()
+        .names
+        .iter()
+        .any(|bridge| bridge == name);
     match is_bridge {
         true => Ok((name.to_owned(), String::new())),
         false if name == "-" || Path::new(name).exists() => Ok((String::new(), read(name)?)),
@@ -439,12 +450,7 @@ async fn side(name: &str, rpc: &mut Rpc) -> Result<(String, String), Error> {
     }
 }
 
-async fn diff(
-    first: &str,
-    second: &str,
-    rpc: &mut Rpc,
-    to: &mut Printer<'_>,
-) -> Result<u8, Error> {
+async fn diff(first: &str, second: &str, rpc: &mut Rpc, to: &mut Printer<'_>) -> Result<u8, Error> {
     let ((first_bridge, first_file), (second_bridge, second_file)) =
         (side(first, rpc).await?, side(second, rpc).await?);
     let (firsts, seconds) = (pieces(&first_file), pieces(&second_file));

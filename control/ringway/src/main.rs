@@ -14,7 +14,12 @@ fn main() -> ExitCode {
         .build();
     match runtime {
         Ok(runtime) => {
-            let code = runtime.block_on(ringway::run_on(&cli, terminal, &mut stdout(), &mut stderr()));
+            let code = runtime.block_on(ringway::run_on(
+                &cli,
+                terminal,
+                &mut stdout(),
+                &mut stderr(),
+            ));
             ExitCode::from(code)
         }
         Err(error) => {

@@ -150,7 +150,11 @@ mod tests {
             "ofport_request=7 type=dpdk devargs=net_null0",
         ] {
             let options: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-            assert_eq!(parse("br0", "p0", &options).unwrap().number, Some(7), "{line}");
+            assert_eq!(
+                parse("br0", "p0", &options).unwrap().number,
+                Some(7),
+                "{line}"
+            );
         }
         let why = parsed("type=vhost-user number=x").unwrap_err();
         assert_eq!(why, "option number=x is not a number");

@@ -117,12 +117,12 @@ impl Request {
                 bridge: bridge.clone().unwrap_or_default(),
             }),
             Verb::Dpctl(Dpctl::Show) => Request::DatapathShow,
-            Verb::Dpctl(Dpctl::DumpFlows { filter, names }) => Request::Flows(
-                FlowRequest::DumpMegaflows(pb::DumpMegaflowsRequest {
+            Verb::Dpctl(Dpctl::DumpFlows { filter, names }) => {
+                Request::Flows(FlowRequest::DumpMegaflows(pb::DumpMegaflowsRequest {
                     filter: filter.clone().unwrap_or_default(),
                     names: names.or(false),
-                }),
-            ),
+                }))
+            }
             Verb::Dpctl(Dpctl::DelFlows) => Request::Flows(FlowRequest::FlushMegaflows),
             Verb::Flows(verb) => Request::Flows(FlowRequest::from_verb(verb, terminal)?),
             Verb::DumpPorts { bridge, port } => Request::DumpPorts(pb::DumpPortsRequest {

@@ -236,7 +236,14 @@ impl<S: Switch> Control<S> {
         let desired = self.desired();
         let before = lock(&self.book).notes.clone();
         let mut notes = before.clone();
-        reconcile::pass(&*self.switch, &self.flows, &desired, &mut notes, Now::read(), retry);
+        reconcile::pass(
+            &*self.switch,
+            &self.flows,
+            &desired,
+            &mut notes,
+            Now::read(),
+            retry,
+        );
         if notes != before {
             lock(&self.book).notes = notes;
             self.changed.send_replace(());

@@ -133,10 +133,14 @@ fn read_change(
         Asked::AddGroup => group().map(Change::AddGroup).map(quiet),
         Asked::ModifyGroup => group().map(|spec| quiet(Change::ModifyGroup(spec, false))),
         Asked::AddOrModifyGroup => group().map(|spec| quiet(Change::ModifyGroup(spec, true))),
-        Asked::DeleteGroups => text::parse_group_id(text).map(Change::DeleteGroups).map(quiet),
+        Asked::DeleteGroups => text::parse_group_id(text)
+            .map(Change::DeleteGroups)
+            .map(quiet),
         Asked::AddMeter => meter().map(Change::AddMeter).map(quiet),
         Asked::ModifyMeter => meter().map(Change::ModifyMeter).map(quiet),
-        Asked::DeleteMeters => text::parse_meter_id(text).map(Change::DeleteMeters).map(quiet),
+        Asked::DeleteMeters => text::parse_meter_id(text)
+            .map(Change::DeleteMeters)
+            .map(quiet),
     })
 }
 
@@ -183,7 +187,9 @@ pub fn read_flows(file: &str, names: &Names) -> Result<Read<Vec<FlowSpec>>, Faul
 
 /// The number of the file's line that holds its `nth` thing (from 1).
 pub fn line_number(file: &str, nth: usize) -> Option<usize> {
-    lines(file).nth(nth.checked_sub(1)?).map(|(number, _)| number)
+    lines(file)
+        .nth(nth.checked_sub(1)?)
+        .map(|(number, _)| number)
 }
 
 /// Lines that hold something, with their numbers.

@@ -114,7 +114,11 @@ impl Port {
     /// be any.
     pub fn is_as_asked(&self, asked: &Port) -> bool {
         let number = asked.number.or(self.number);
-        *self == Port { number, ..asked.clone() }
+        *self
+            == Port {
+                number,
+                ..asked.clone()
+            }
     }
 
     /// Its vhost-user socket.

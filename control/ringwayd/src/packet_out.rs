@@ -116,7 +116,10 @@ mod tests {
         assert_eq!(read.actions, [Action::Output(7), Action::Output(2)]);
         let read = parse(&format!("packet={FRAME} actions=drop"), &names).unwrap();
         assert_eq!((read.in_port, read.actions), (FROM_CONTROLLER, vec![]));
-        let read = parse(&format!("in_port=LOCAL,packet={FRAME},actions=drop"), &names);
+        let read = parse(
+            &format!("in_port=LOCAL,packet={FRAME},actions=drop"),
+            &names,
+        );
         assert_eq!(read.unwrap().in_port, 0xfffe);
     }
 

@@ -48,7 +48,9 @@ pub fn show(
     let bridges: Vec<_> = views.into_values().collect();
     let differing = |bridge: &pb::Bridge| {
         let flows = bridge.flows.as_ref().is_some_and(|flows| flows.differs);
-        usize::from(bridge.differs) + usize::from(flows) + bridge.ports.iter().filter(|port| port.differs).count()
+        usize::from(bridge.differs)
+            + usize::from(flows)
+            + bridge.ports.iter().filter(|port| port.differs).count()
     };
     let differences: usize = bridges.iter().map(differing).sum();
     pb::ShowResponse {

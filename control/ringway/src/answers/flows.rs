@@ -87,7 +87,9 @@ pub fn tables_text(answer: &pb::DumpTablesResponse) -> String {
     let of = |number: u32| {
         let mut known = answer.tables.iter();
         let known = known.find(|table| table.table == number);
-        known.map_or((0, 0, 0), |table| (table.active, table.lookups, table.matched))
+        known.map_or((0, 0, 0), |table| {
+            (table.active, table.lookups, table.matched)
+        })
     };
     let mut number = 0;
     while number < TABLES {
@@ -97,7 +99,9 @@ pub fn tables_text(answer: &pb::DumpTablesResponse) -> String {
             "  table {number}:\n    active={active}, lookup={lookups}, matched={matched}\n"
         );
         let first = number + 1;
-        let last = (first..TABLES).take_while(|next| of(*next) == of(number)).last();
+        let last = (first..TABLES)
+            .take_while(|next| of(*next) == of(number))
+            .last();
         number = match last {
             None => first,
             Some(last) => {
@@ -167,7 +171,10 @@ mod tests {
         );
         let third = pb::Flow { table: 3, ..flow() };
         assert_eq!(line(&third, false), " table=3, actions=NORMAL\n");
-        let zero = pb::Flow { priority: 0, ..flow() };
+        let zero = pb::Flow {
+            priority: 0,
+            ..flow()
+        };
         assert_eq!(line(&zero, false), " priority=0 actions=NORMAL\n");
     }
 

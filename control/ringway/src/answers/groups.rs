@@ -25,9 +25,8 @@ fn group_stats(group: &pb::Group) -> String {
         ..
     } = group;
     let duration = seconds(group.duration_ms);
-    let mut out = format!(
-        " group_id={id},duration={duration},packet_count={packets},byte_count={bytes}"
-    );
+    let mut out =
+        format!(" group_id={id},duration={duration},packet_count={packets},byte_count={bytes}");
     for (index, bucket) in group.buckets.iter().enumerate() {
         let _ = write!(
             out,
@@ -61,12 +60,19 @@ pub fn group_json(group: &pb::Group) -> Value {
 pub fn meter_forms(stats: bool) -> (&'static str, fn(&pb::Meter) -> String) {
     match stats {
         true => ("OFPST_METER reply (OF1.3) (xid=0x2):\n", meter_stats),
-        false => ("OFPST_METER_CONFIG reply (OF1.3) (xid=0x2):\n", meter_config),
+        false => (
+            "OFPST_METER_CONFIG reply (OF1.3) (xid=0x2):\n",
+            meter_config,
+        ),
     }
 }
 
 fn meter_config(meter: &pb::Meter) -> String {
-    let unit = if meter.packets_per_second { "pktps" } else { "kbps" };
+    let unit = if meter.packets_per_second {
+        "pktps"
+    } else {
+        "kbps"
+    };
     let mut out = format!("meter={} {unit} ", meter.meter);
     if meter.burst.is_some() {
         out.push_str("burst ");

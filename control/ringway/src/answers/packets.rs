@@ -19,7 +19,11 @@ pub fn text(told: &pb::PacketInsResponse) -> String {
     if packet.table > 0 {
         let _ = write!(out, " table_id={}", packet.table);
     }
-    let _ = write!(out, " total_len={} in_port={}", packet.frame_length, packet.in_port);
+    let _ = write!(
+        out,
+        " total_len={} in_port={}",
+        packet.frame_length, packet.in_port
+    );
     if packet.controller > 0 {
         let _ = write!(out, " controller_id={}", packet.controller);
     }
@@ -54,7 +58,11 @@ fn hex_dump(out: &mut String, bytes: &[u8]) {
 /// What was told, for programs.
 pub fn json(told: &pb::PacketInsResponse) -> Value {
     let packet = told.packet.as_ref().map(|packet| {
-        let hex: String = packet.frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = packet
+            .frame
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         json!({
             "bridge": packet.bridge,
             "in_port": packet.in_port,

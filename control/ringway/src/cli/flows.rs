@@ -244,8 +244,10 @@ impl DumpFlows {
 
 /// Arguments of `trace`.
 #[derive(Debug, Args)]
-#[command(override_usage = "ringway trace [--generate] <BR> <FLOW> [PACKET_HEX]\n       \
-                            ringway trace --port <PORT> --next [MATCH] [--timeout <S>]")]
+#[command(
+    override_usage = "ringway trace [--generate] <BR> <FLOW> [PACKET_HEX]\n       \
+                            ringway trace --port <PORT> --next [MATCH] [--timeout <S>]"
+)]
 #[command(group = ArgGroup::new("what").args(["bridge", "port"]).required(true))]
 pub struct Trace {
     /// The bridge

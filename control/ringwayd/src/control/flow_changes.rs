@@ -151,8 +151,10 @@ impl<S: Switch> Control<S> {
                 rules.iter().map(|status| spec_of(&status.rule)).collect()
             }
         };
-        specs.iter_mut().for_each(|spec| spec.table = Some(spec.table.unwrap_or(0)));
-        specs.sort_by(|one, other| key(one).cmp(&key(other)));
+        specs
+            .iter_mut()
+            .for_each(|spec| spec.table = Some(spec.table.unwrap_or(0)));
+        specs.sort_by_key(key);
         specs.dedup_by(|later, kept| key(later) == key(kept));
         Ok(specs)
     }
@@ -172,23 +174,28 @@ impl<S: Switch> Control<S> {
         let desired = self.desired();
         let is_desired = |name: &str| desired.bridge(name).is_some();
         let now = Now::read().unix_ms();
-        if let Err(error) = self.flows.compact(&*self.switch, &is_desired, at_start, now) {
+        if let Err(error) = self
+            .flows
+            .compact(&*self.switch, &is_desired, at_start, now)
+        {
             tracing::warn!("{error}");
         }
     }
 
     /// The names of a desired bridge's ports.
     pub fn names_of(&self, bridge: &str) -> Result<Names, ChangeError> {
-        match lock(&self.book).desired.bridge(bridge) {
-            None => return Err(not_found("bridge", bridge)),
-            Some(_) => {}
+        if lock(&self.book).desired.bridge(bridge).is_none() {
+            return Err(not_found("bridge", bridge));
         }
         Ok(self.port_names(Some(bridge)))
     }
 
     /// The names of the ports of a port's bridge.
     pub fn names_of_port(&self, port: &str) -> Result<Names, ChangeError> {
-        let bridge = lock(&self.book).desired.port(port).map(|port| port.bridge.clone());
+        let bridge = lock(&self.book)
+            .desired
+            .port(port)
+            .map(|port| port.bridge.clone());
         let bridge = bridge.ok_or_else(|| not_found("port", port))?;
         Ok(self.port_names(Some(&bridge)))
     }
