@@ -2,13 +2,12 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ringway_flow::action::Action;
-use ringway_flow::key::PORT_LOCAL;
 use ringway_flow::pipeline::TABLES;
 use ringway_flow::rule::{Change, FlowSpec, Rule};
 use ringway_flow::stats::{Counts, StatsCell, StatsId, StatsTable};
@@ -501,14 +500,4 @@ impl Bridge {
             self.meters.insert(spec.id, meter);
         }
     }
-}
-
-/// The names of a datapath's ports, for printing.
-pub(crate) fn port_names(actual: &MutexGuard<'_, Actual>, bridge: &str) -> Vec<(u16, String)> {
-    let ports = actual
-        .ports
-        .values()
-        .filter(|port| port.spec.bridge == bridge);
-    let names = ports.map(|port| (port.number as u16, port.spec.name.clone()));
-    names.chain([(PORT_LOCAL, "LOCAL".to_owned())]).collect()
 }

@@ -42,6 +42,7 @@ mod snapshot;
 pub mod spec;
 pub mod status;
 mod table_memory;
+mod trace;
 mod tx;
 mod watch;
 

@@ -2,7 +2,7 @@
 //! a packet is final, except this: it is looked up now, in the bridge's FDB.
 
 use crate::drop_reason::DropReason;
-use crate::fdb::Learned;
+use crate::fdb::{Fdb, Learned};
 use crate::parse::{Key, Station};
 use crate::snapshot::BridgeView;
 
@@ -58,7 +58,7 @@ impl<'b> Normal<'b> {
         if key.destination != self.decided.0 {
             self.decided = (
                 key.destination,
-                normal(key.destination, self.bridge, self.ingress),
+                normal(key.destination, &self.bridge.fdb, self.ingress),
             );
         }
         self.decided.1
@@ -67,7 +67,7 @@ impl<'b> Normal<'b> {
 
 /// Where a learning switch sends a frame.
 #[inline(always)]
-pub fn normal(destination: Station, bridge: &BridgeView, ingress: u32) -> Destination {
+pub fn normal(destination: Station, fdb: &Fdb, ingress: u32) -> Destination {
     if destination.is_group() {
         return if destination.is_reserved() {
             Destination::Drop(DropReason::ReservedMulticast)
@@ -75,7 +75,7 @@ pub fn normal(destination: Station, bridge: &BridgeView, ingress: u32) -> Destin
             Destination::Flood
         };
     }
-    match bridge.fdb.lookup(destination) {
+    match fdb.lookup(destination) {
         None => Destination::Flood,
         Some(port) if port == ingress => Destination::Drop(DropReason::SameIngress),
         Some(port) => Destination::Port(port),

@@ -25,7 +25,6 @@ pub struct Budget {
     known: u32,
     window_end: u64,
     protect: bool,
-    spent: u64,
 }
 
 impl Budget {
@@ -43,7 +42,6 @@ impl Budget {
 
     /// Misses took so many cycles.
     pub fn spend(&mut self, cycles: u64) {
-        self.spent += cycles;
         self.cycles = self.cycles.saturating_sub(cycles as i64).max(-MOST);
     }
 
@@ -60,11 +58,6 @@ impl Budget {
             self.known = 0;
             self.window_end = now + WINDOW;
         }
-    }
-
-    /// Cycles that misses have taken so far.
-    pub fn spent(&self) -> u64 {
-        self.spent
     }
 }
 

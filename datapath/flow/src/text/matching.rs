@@ -8,7 +8,7 @@ use super::names::{
 use super::ports::PortNames;
 use super::print_match::print_match;
 use super::scan::{Item, Items, Scan, fault, integer, number};
-use super::values::{exact, full_mask, masked};
+use super::values::{FRAG_LATER, exact, full_mask, masked};
 use super::{NoNames, Parsed, TextError};
 use crate::field::Field;
 use crate::key::VLAN_PRESENT;
@@ -27,6 +27,7 @@ pub fn parse_match(text: &str, ports: &dyn PortNames) -> Result<Parsed<Match>, T
                 return Err(unknown_field(item.key, "field"));
             }
         }
+        possible(&matching, text)?;
         Ok(matching)
     };
     let mut value = read().map_err(|fault| TextError::new(fault, text, None))?;
@@ -131,6 +132,25 @@ fn clear(matching: &mut Match, field: Field, bits: u128) {
     field.set_masked(&mut matching.mask, 0, bits);
 }
 
+/// Whether a match, read from `text`, does not ask for ports of later fragments,
+/// which have none (Open vSwitch: OFPBMC_BAD_PREREQ).
+pub(super) fn possible<'t>(matching: &Match, text: &'t str) -> Scan<'t, ()> {
+    let get = |field: Field| field.get(&matching.key);
+    let later = get(Field::IpFrag) & FRAG_LATER != 0;
+    let transport = matches!(get(Field::IpProto) as u8, TCP | UDP | SCTP)
+        && matches!(get(Field::EthType) as u16, ETH_IPV4 | ETH_IPV6);
+    let asked = [Field::TcpSrc, Field::TcpDst, Field::TcpFlags]
+        .iter()
+        .any(|field| field.get(&matching.mask) != 0);
+    if later && transport && asked {
+        return fault!(
+            text.trim(),
+            "later fragments have no ports and no TCP flags: leave them out, or nw_frag=later"
+        );
+    }
+    Ok(())
+}
+
 /// Takes out of a match what its own protocol does not have (ovs-fields(7),
 /// "prerequisites"), as Open vSwitch does, and says so if it did.
 pub(super) fn normalize(matching: &mut Match) -> Vec<String> {
@@ -144,7 +164,7 @@ pub(super) fn normalize(matching: &mut Match) -> Vec<String> {
     let icmp = eth_type == ETH_IPV4 && protocol == ICMP;
     let icmpv6 = eth_type == ETH_IPV6 && protocol == ICMPV6;
     let ports = ip && matches!(protocol, TCP | UDP | SCTP) || icmp || icmpv6;
-    let nd = |kind: u16| icmpv6 && get(Field::TcpSrc) == kind.into();
+    let nd = |kind: u16| icmpv6 && get(Field::TcpSrc) == kind.into() && get(Field::TcpDst) == 0;
     let (solicit, advert) = (nd(ND_SOLICIT), nd(ND_ADVERT));
 
     // Open vSwitch forgets these two without a word.

@@ -1,0 +1,277 @@
+//! Traces: what the rules would do with a packet, and what a poll-mode core
+//! really did with one.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringway_flow::datapath_text::{MegaflowCounts, print_megaflow};
+use ringway_flow::extract::{extract, extract_slice};
+use ringway_flow::field::Field;
+use ringway_flow::key::PacketKey;
+use ringway_flow::matching::Match;
+use ringway_flow::program::{DpAction, Steps};
+use ringway_flow::text::PortNames;
+use ringway_flow::trace::{BridgeNow, NormalNow, Request, trace};
+use ringway_flow::translate::Start;
+
+use crate::actual::{Actual, Inner, lock};
+use crate::cpu::tsc;
+use crate::engine::Datapath;
+use crate::error::DatapathError;
+use crate::fdb::Fdb;
+use crate::lookup::{self, Destination};
+use crate::parse::{Key, Station};
+use crate::watch::{Caught, FoundBy, Watch};
+
+/// Between two looks at whether the packet has come.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// The names of a bridge's ports.
+struct Names(Vec<(u16, String)>);
+
+impl Names {
+    fn of(actual: &Actual, bridge: &str) -> Self {
+        let ports = actual.ports.values();
+        let ports = ports.filter(|port| port.spec.bridge == bridge);
+        Self(
+            ports
+                .map(|port| (port.number as u16, port.spec.name.clone()))
+                .collect(),
+        )
+    }
+
+    /// Number and name, for people.
+    fn tell(&self, port: u32) -> String {
+        match self.name(port as u16) {
+            Some(name) => format!("{name} ({port})"),
+            None => port.to_string(),
+        }
+    }
+}
+
+impl PortNames for Names {
+    fn number(&self, name: &str) -> Option<u16> {
+        let found = self.0.iter().find(|(_, known)| known == name);
+        found.map(|(number, _)| *number)
+    }
+
+    fn name(&self, number: u16) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| *known == number);
+        found.map(|(_, name)| name.as_str())
+    }
+}
+
+/// A bridge's stations and ports at this moment.
+struct Now<'a> {
+    fdb: &'a Fdb,
+    members: Vec<u32>,
+}
+
+impl BridgeNow for Now<'_> {
+    fn normal(&self, packet: &PacketKey) -> NormalNow {
+        let ingress = u32::from((packet.0[0] >> 32) as u16);
+        let key = Key::of_flow(packet);
+        match lookup::normal(key.destination, self.fdb, ingress) {
+            Destination::Port(port) => NormalNow::Learned(port as u16),
+            Destination::Flood => NormalNow::Flood(self.flood(ingress as u16)),
+            Destination::Drop(reason) => NormalNow::Drop(reason.explain().trim().to_owned()),
+        }
+    }
+
+    fn flood(&self, in_port: u16) -> Vec<u16> {
+        let others = self.members.iter().filter(|port| **port != u32::from(in_port));
+        others.map(|port| *port as u16).collect()
+    }
+}
+
+impl Datapath {
+    /// What the rules would do with a packet now, in `ovs-appctl
+    /// ofproto/trace`'s form. `matching` is the flow that was asked for;
+    /// `frame` the whole packet, if one was given (of the flow only `in_port`
+    /// counts then). With `generate` NORMAL learns from it.
+    pub fn trace(
+        &self,
+        bridge: &str,
+        matching: &Match,
+        frame: Option<&[u8]>,
+        generate: bool,
+    ) -> Result<String, DatapathError> {
+        let actual = lock(&self.inner.actual);
+        let known = actual.bridges.get(bridge);
+        let known = known.ok_or_else(|| DatapathError::not_found("bridge", bridge))?;
+        let in_port = Field::InPort.get(&matching.key) as u16;
+        let mut key = match frame {
+            None => matching.key.packet(),
+            Some(frame) if frame.len() < 14 => {
+                return Err(DatapathError::BadPacket(format!(
+                    "a packet of {} bytes cannot be traced: an Ethernet header has 14",
+                    frame.len()
+                )));
+            }
+            Some(frame) => extract_slice(frame, known.id, in_port),
+        };
+        key.0[0] = key.0[0] & !(0xffff << 48) | u64::from(known.id) << 48;
+        let (text, normal) = self.inner.trace_key(&actual, bridge, &key);
+        if generate && normal {
+            let source = Key::of_flow(&key).source;
+            if source != Station::default() && !source.is_group() {
+                known.fdb.learn(source, in_port.into(), self.inner.second());
+            }
+        }
+        Ok(text)
+    }
+
+    /// Waits for the next packet from `port` that `matching` matches and tells
+    /// what was really done with it. `None`: there was none in time.
+    pub fn trace_next(
+        &self,
+        port: &str,
+        matching: &Match,
+        timeout: Duration,
+    ) -> Result<Option<String>, DatapathError> {
+        let inner = &self.inner;
+        let watch = {
+            let mut actual = lock(&inner.actual);
+            let mut ports = actual.ports.values();
+            let known = ports.find(|known| known.spec.name == port);
+            let number = known.map(|known| known.number);
+            let number = number.ok_or_else(|| DatapathError::not_found("port", port))?;
+            if actual.watch.is_some() {
+                return Err(DatapathError::BadPacket(
+                    "somebody else waits for a packet already: try again when that is done"
+                        .to_owned(),
+                ));
+            }
+            let watch = Arc::new(Watch::new(number, *matching));
+            actual.watch = Some(Arc::clone(&watch));
+            inner.publish(&mut actual);
+            watch
+        };
+        let deadline = Instant::now() + timeout;
+        let caught = loop {
+            let caught = watch.caught();
+            if caught.is_some() || Instant::now() >= deadline {
+                break caught;
+            }
+            thread::sleep(LOOK);
+        };
+        let mut actual = lock(&inner.actual);
+        actual.watch = None;
+        // After this no core can be writing into the watch any more.
+        inner.publish(&mut actual);
+        let caught = caught.or_else(|| watch.caught());
+        Ok(caught.map(|caught| inner.tell(&actual, &watch, &caught)))
+    }
+}
+
+impl Inner {
+    /// A key's trace, and whether NORMAL is part of it.
+    fn trace_key(&self, actual: &Actual, bridge: &str, key: &PacketKey) -> (String, bool) {
+        let Some(known) = actual.bridges.get(bridge) else {
+            return (String::new(), false);
+        };
+        let members = actual.ports.values();
+        let members = members.filter(|port| port.spec.bridge == bridge && port.takes_frames());
+        let now = Now {
+            fdb: &known.fdb,
+            members: members.map(|port| port.number).collect(),
+        };
+        let traced = trace(
+            &known.tables.pipeline(),
+            &Request {
+                bridge,
+                packet: key,
+                start: Start::Tables,
+                ports: &Names::of(actual, bridge),
+                now: &now,
+            },
+        );
+        let mut steps = traced.translation.program.steps();
+        let normal = steps.any(|step| step == DpAction::Normal);
+        (traced.text, normal)
+    }
+
+    /// What was done with a packet, and what the rules say of it.
+    fn tell(&self, actual: &Actual, watch: &Watch, caught: &Caught) -> String {
+        let Some(port) = actual.ports.get(&watch.port) else {
+            return "the port is gone\n".to_owned();
+        };
+        let bridge = port.spec.bridge.clone();
+        let names = Names::of(actual, &bridge);
+        let id = actual.bridges.get(&bridge).map_or(0, |bridge| bridge.id);
+        let mut head = [0; 128];
+        head[..caught.head.len()].copy_from_slice(&caught.head);
+        let mut key = PacketKey::default();
+        let in_port = watch.port as u16;
+        extract(
+            &head,
+            caught.head.len(),
+            caught.frame_len,
+            id,
+            in_port,
+            &mut key,
+        );
+
+        let hex: String = (caught.head.iter())
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let cut = if caught.head.len() < caught.frame_len {
+            "…"
+        } else {
+            ""
+        };
+        let core = self.pmds.get(caught.pmd).map_or(0, |pmd| pmd.core);
+        let found = match caught.found_by {
+            FoundBy::CatchAll => "the megaflow of all the bridge's packets",
+            FoundBy::Emc => "a megaflow known to the exact-match cache",
+            FoundBy::Mask => "a megaflow found by its mask",
+            FoundBy::Upcall => {
+                "no megaflow: the packet was translated, and one installed if there was room"
+            }
+            FoundBy::Lost => "no megaflow, and no time to translate the packet",
+        };
+        let mut text = format!(
+            "Packet: {} bytes from {}: {hex}{cut}\n\nThe poll-mode core on CPU {core} had {found}.\n",
+            caught.frame_len,
+            names.tell(watch.port),
+        );
+        if let Some(megaflow) = self.megaflow(caught, &key, &names) {
+            let _ = writeln!(text, "{megaflow}");
+        }
+        let ports: Vec<String> = caught.ports.iter().map(|port| names.tell(*port)).collect();
+        let _ = match caught.dropped {
+            Some(reason) => writeln!(text, "Dropped: {}:{}", reason.name(), reason.explain()),
+            None if ports.is_empty() => writeln!(text, "Sent to no port."),
+            None => writeln!(text, "Sent to: {}", ports.join(", ")),
+        };
+        let (traced, _) = self.trace_key(actual, &bridge, &key);
+        let _ = write!(text, "\nWhat the rules say of it now:\n\n{traced}");
+        text
+    }
+
+    /// The megaflow that a caught packet belonged to, if it still lives.
+    fn megaflow(&self, caught: &Caught, key: &PacketKey, names: &Names) -> Option<String> {
+        let table = &self.pmds.get(caught.pmd)?.cache;
+        let record = table.parts().read(caught.entry? as usize)?;
+        if !record.key.matches(key, &record.mask) {
+            return None;
+        }
+        let now = (tsc() >> crate::cache::USED_SHIFT) as u16;
+        let idle = u64::from(now.wrapping_sub(record.meta.used)) << crate::cache::USED_SHIFT;
+        let counts = MegaflowCounts {
+            packets: record.packets,
+            bytes: record.bytes,
+            idle_ms: (record.packets > 0).then(|| idle * 1000 / self.eal.tsc_hz().max(1)),
+        };
+        let steps = Steps::of(&record.program);
+        Some(print_megaflow(
+            &record.key,
+            &record.mask,
+            counts,
+            steps,
+            names,
+        ))
+    }
+}
