@@ -128,7 +128,7 @@ impl Flows {
         let before = self.era.load(Ordering::SeqCst);
         let desired = lock(&self.desired).get(bridge).copied();
         let actual = switch.flow_totals(bridge).ok();
-        match before % 2 == 0 && self.era.load(Ordering::SeqCst) == before {
+        match before.is_multiple_of(2) && self.era.load(Ordering::SeqCst) == before {
             true => (desired, actual),
             false => (desired.and(actual), actual),
         }

@@ -374,7 +374,7 @@ impl Rewrite<'_> {
             }
             Ok(())
         })
-        .or_else(|error| Err(failed.take().unwrap_or(error)))?;
+        .map_err(|error| failed.take().unwrap_or(error))?;
         let (at, lines) = held.unwrap_or_default();
         self.add(bridge, &lines, at)
     }

@@ -6,6 +6,9 @@ use std::path::Path;
 use super::{JournalError, Line};
 use crate::flow_text;
 
+/// A line from 1, and what is wrong there.
+type Damage = (usize, String);
+
 /// What a line of the journal says.
 pub(super) enum Record<'a> {
     Bridge(&'a str),
@@ -38,7 +41,7 @@ impl ScanError {
 /// Reads a journal. `each` gets what was committed, a transaction at a time.
 pub(super) fn scan(
     mut content: impl BufRead,
-    each: &mut dyn FnMut(Record<'_>) -> Result<(), (usize, String)>,
+    each: &mut dyn FnMut(Record<'_>) -> Result<(), Damage>,
 ) -> Result<Scanned, ScanError> {
     let mut committed = Scanned {
         length: 0,

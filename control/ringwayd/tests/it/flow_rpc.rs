@@ -509,14 +509,15 @@ async fn flows_that_differ_are_shown_with_their_reason() {
     let filter = ringway_flow::rule::FlowSpec::default();
     let delete =
         ringway_flow::rule::Change::Flow(ringway_flow::rule::FlowCommand::Delete, Box::new(filter));
-    let mut state = daemon.fake.state();
-    state
-        .tables
-        .get_mut("br1")
-        .unwrap()
-        .apply(&[delete], 0)
-        .unwrap();
-    drop(state);
+    {
+        let mut state = daemon.fake.state();
+        state
+            .tables
+            .get_mut("br1")
+            .unwrap()
+            .apply(&[delete], 0)
+            .unwrap();
+    }
     let printed = daemon.ringway("show").await;
     assert_eq!(printed.code, 3);
     for telling in [
