@@ -5,7 +5,7 @@ use crate::compare::Sent;
 use crate::execute::HEAD;
 use crate::oracle::Outputs;
 use crate::printed;
-use crate::rules::RuleSet;
+use crate::rules::{GroupText, RuleSet};
 use crate::subject::Subject;
 
 /// A heading of `DECISIONS.md`.
@@ -74,13 +74,18 @@ pub fn outputs(
 ) -> Option<Decision> {
     let met = subject.met(sent.port, &sent.frame);
     let executed = subject.execute(sent.port, &sent.frame);
+    let has_select = set.groups.iter().any(GroupText::is_select);
     let mut others = subject.with_other_choices(set);
     match () {
         () if met.mod_ports => Some("Ports of TCP and UDP only"),
         () if executed.normal_in_vlan_0 => Some("NORMAL and priority tags"),
+        () if met.wrote_rarp => Some("RARP is written, too"),
+        () if met.later_icmp => Some("Later fragments"),
         () if met.later_fragment && differ_in_a_word(outputs) => Some("Later fragments"),
         () if met.tags > 2 => Some("A third tag"),
         () if met.wrote_tci => Some("A TCI without a tag"),
+        // Not every combination of choices was tried.
+        () if met.groups > 1 && has_select => Some("A select group's hash"),
         () if others.any(|other| other.met(sent.port, &sent.frame).tags > 2) => Some("A third tag"),
         () => None,
     }
@@ -94,6 +99,7 @@ pub fn trace(subject: &Subject, sent: &Sent, oracle: &str) -> Option<Decision> {
         () if met.tags > 2 => Some("A third tag"),
         () if met.wrote_tci => Some("A TCI without a tag"),
         () if met.mod_ports => Some("Ports of TCP and UDP only"),
+        () if met.later_icmp => Some("Later fragments"),
         () => extracted(&sent.frame, &printed::traced_flow(oracle), &ours),
     }
 }

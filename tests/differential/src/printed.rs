@@ -82,6 +82,7 @@ pub fn trace(text: &str) -> Vec<String> {
         Some((name @ "Datapath actions", actions)) => {
             format!("{name}: {}", outputs_in(actions))
         }
+        _ if line.starts_with("Translation failed (") => "Translation failed".to_owned(),
         _ => renamed(line),
     };
     kept.map(comparable).collect()
