@@ -146,7 +146,7 @@ pub(super) fn normalize(matching: &mut Match) -> Vec<String> {
     let icmp = eth_type == ETH_IPV4 && protocol == ICMP;
     let icmpv6 = eth_type == ETH_IPV6 && protocol == ICMPV6;
     let ports = ip && matches!(protocol, TCP | UDP | SCTP) || icmp || icmpv6;
-    let nd = |kind: u16| icmpv6 && get(Field::TcpSrc) == kind.into();
+    let nd = |kind: u16| icmpv6 && get(Field::TcpSrc) == kind.into() && get(Field::TcpDst) == 0;
     let (solicit, advert) = (nd(ND_SOLICIT), nd(ND_ADVERT));
 
     // Open vSwitch forgets these two without a word.
