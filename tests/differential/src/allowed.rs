@@ -106,23 +106,19 @@ pub fn trace(subject: &Subject, sent: &Sent, oracle: &str) -> Option<Decision> {
 
 /// Whether the same frames came out but for two adjacent bytes of each: a checksum.
 fn differ_in_a_word([theirs, ours]: [&Outputs; 2]) -> bool {
-    let flat = |outputs: &Outputs| -> Vec<(u16, Vec<u8>)> {
-        let frames = |(port, frames): (&u16, &Vec<Vec<u8>>)| {
-            let port = *port;
-            frames.clone().into_iter().map(move |frame| (port, frame))
-        };
-        outputs.iter().flat_map(frames).collect()
+    let near = |a: &[u8], b: &[u8]| {
+        let differ = || (0..a.len()).filter(|i| a.get(*i) != b.get(*i));
+        match (differ().next(), differ().next_back()) {
+            (Some(first), Some(last)) => a.len() == b.len() && last - first <= 1,
+            _ => a.len() == b.len(),
+        }
     };
-    let (theirs, ours) = (flat(theirs), flat(ours));
-    let in_a_word = |(a, b): (&(u16, Vec<u8>), &(u16, Vec<u8>))| {
-        let differ: Vec<usize> = (0..a.1.len())
-            .filter(|i| a.1.get(*i) != b.1.get(*i))
-            .collect();
-        let near = match differ.as_slice() {
-            [] | [_] => true,
-            [first, .., last] => last - first == 1,
-        };
-        a.0 == b.0 && a.1.len() == b.1.len() && near
+    let all_near = |a: &Vec<Vec<u8>>, b: &Vec<Vec<u8>>| {
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b))
     };
-    theirs.len() == ours.len() && theirs.iter().zip(&ours).all(in_a_word)
+    theirs.keys().eq(ours.keys())
+        && theirs
+            .values()
+            .zip(ours.values())
+            .all(|(a, b)| all_near(a, b))
 }
