@@ -71,6 +71,12 @@ pub enum Error {
     /// testpmd's frames did not come back.
     #[error("testpmd's frames do not come back through the switch")]
     NoTraffic,
+    /// A switch without rules was asked for some.
+    #[error("testpmd has no rules; `compare flows --switch` takes ringway and ovs")]
+    NoRules,
+    /// ringway was asked to add rules one after the other.
+    #[error("ringway adds a file of rules all at once")]
+    NoSingle,
     /// The cores cannot be measured.
     #[error("cannot pin threads to cores {0} and {1}; `nproc --all` tells how many there are")]
     Cores(usize, usize),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::generators::FlowOutcome;
 use crate::pingpong::Distance;
 use crate::results::{Case, Results, Run};
 use crate::stats::Summary;
@@ -17,6 +18,20 @@ pub struct Cell {
     pub cycles: Option<Summary>,
     /// Share of the generator's time that was busy.
     pub generator_busy: Option<Summary>,
+    /// Packets per second through the slow path, of `compare flows`.
+    pub missed: Option<Summary>,
+    /// Flows per second when each was sent for the first time, likewise.
+    pub first_pass: Option<Summary>,
+    /// Crafted frames per second that the switch took, likewise.
+    pub crafted: Option<Summary>,
+    /// Megaflows at the end, likewise.
+    pub flows: Option<Summary>,
+    /// Masks tried per lookup, likewise.
+    pub probes: Option<Summary>,
+    /// Bytes per megaflow, likewise.
+    pub flow_bytes: Option<Summary>,
+    /// Frames lost in the whole run.
+    pub lost: Option<Summary>,
 }
 
 /// All cells of one distance.
@@ -24,9 +39,18 @@ pub type Grouped = BTreeMap<Case, BTreeMap<SwitchKind, Cell>>;
 
 /// Groups the runs made while the cores were `distance` apart.
 pub fn group(results: &Results, distance: Distance) -> Grouped {
+    grouped(results, |run| run.distance == distance)
+}
+
+/// Groups all runs, however far the cores were apart.
+pub fn group_all(results: &Results) -> Grouped {
+    grouped(results, |_| true)
+}
+
+fn grouped(results: &Results, wanted: impl Fn(&Run) -> bool) -> Grouped {
     let mut runs: BTreeMap<(Case, SwitchKind), Vec<&Run>> = BTreeMap::new();
     for run in &results.runs {
-        if run.distance == distance && !run.disturbed() {
+        if wanted(run) && !run.disturbed() {
             runs.entry((run.case, run.switch)).or_default().push(run);
         }
     }
@@ -34,11 +58,24 @@ pub fn group(results: &Results, distance: Distance) -> Grouped {
     for ((case, switch), runs) in runs {
         let all =
             |field: fn(&Run) -> Option<f64>| Summary::of(runs.iter().filter_map(|r| field(r)));
+        let flows = |field: fn(&Run, &FlowOutcome) -> Option<f64>| {
+            Summary::of(runs.iter().filter_map(|r| field(r, r.flows.as_ref()?)))
+        };
         if let Some(mpps) = all(|run| Some(run.mpps)) {
             let cell = Cell {
                 mpps,
                 cycles: all(|run| run.cycles_per_packet),
                 generator_busy: all(|run| run.generator_busy),
+                missed: flows(|_, flows| Some(flows.missed_per_second())),
+                first_pass: flows(|run, flows| {
+                    let number = run.case.scenario?.flows_in_all()?;
+                    Some(f64::from(number) / flows.first_pass?)
+                }),
+                crafted: flows(|_, flows| flows.crafted),
+                flows: flows(|_, flows| Some(flows.lookups.flows as f64)),
+                probes: flows(|_, flows| flows.lookups.probes),
+                flow_bytes: flows(|_, flows| flows.bytes_per_flow()),
+                lost: all(|run| run.lost.map(|lost| lost as f64)),
             };
             grouped.entry(case).or_default().insert(switch, cell);
         }

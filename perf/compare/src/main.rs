@@ -2,15 +2,19 @@
 //!
 //! ```text
 //! run.rs         rounds × cases × switches, one run after the other
+//! flows.rs       the same for flows              scenario.rs  rules and traffic
 //! switches/      start each switch, read its cycles      generators/  drive it
 //! pingpong.rs    how far apart the cores are             parse.rs     what programs print
 //! results.rs     the JSON file      group.rs, stats.rs   like with like, medians
-//! table.rs, diff.rs, plot.rs        Markdown and SVG
+//! table.rs, diff.rs, plot.rs        Markdown and SVG (flow_table.rs, flow_plot.rs: of flows)
 //! process.rs     children that never outlive us
 //! ```
 
 mod diff;
 mod error;
+mod flow_plot;
+mod flow_table;
+mod flows;
 mod generators;
 mod group;
 mod machine;
@@ -20,6 +24,7 @@ mod plot;
 mod process;
 mod results;
 mod run;
+mod scenario;
 mod stats;
 mod switches;
 mod table;
@@ -44,6 +49,8 @@ struct Cli {
 enum Verb {
     /// Measure, write the results and a picture, print the table.
     Run(run::Plan),
+    /// Measure flows: rate against flows and masks, set-up, attack, adding rules.
+    Flows(flows::Plan),
     /// Print the table of a file of results.
     Table {
         /// File of results.
@@ -86,19 +93,8 @@ fn main() -> ExitCode {
 
 fn perform(verb: Verb) -> Result<ExitCode, Error> {
     match verb {
-        Verb::Run(plan) => {
-            let (results, path) = run::run(&plan)?;
-            print!("{}", table::markdown(&results));
-            eprintln!("results: {}", path.display());
-            if !results.runs.is_empty() {
-                let picture = path.with_extension("svg");
-                plot::svg(&results, &picture)?;
-                eprintln!("picture: {}", picture.display());
-            }
-            if !results.failures.is_empty() {
-                return Ok(ExitCode::FAILURE);
-            }
-        }
+        Verb::Run(plan) => return present(run::run(&plan)?),
+        Verb::Flows(plan) => return present(flows::run(&plan)?),
         Verb::Table { file } => print!("{}", table::markdown(&Results::read(&file)?)),
         Verb::Plot { file, out } => {
             let picture = out.unwrap_or_else(|| file.with_extension("svg"));
@@ -116,4 +112,20 @@ fn perform(verb: Verb) -> Result<ExitCode, Error> {
         },
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the table and draws the picture of what was measured.
+fn present((results, path): (Results, PathBuf)) -> Result<ExitCode, Error> {
+    print!("{}", table::markdown(&results));
+    eprintln!("results: {}", path.display());
+    if plot::can_be_drawn(&results) {
+        let picture = path.with_extension("svg");
+        plot::svg(&results, &picture)?;
+        eprintln!("picture: {}", picture.display());
+    }
+    Ok(if results.failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -1,6 +1,7 @@
 //! What the switches and testpmd print, as numbers. The tests hold captured
 //! output.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// What a switch's poll core spent.
@@ -36,6 +37,38 @@ impl Cycles {
     }
 }
 
+/// What a switch's flow caches did, and hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Lookups {
+    /// Packets whose megaflow was there.
+    pub hit: u64,
+    /// Packets that went through the slow path.
+    pub missed: u64,
+    /// Packets that should have and were dropped.
+    pub lost: u64,
+    /// Megaflows now.
+    pub flows: u64,
+    /// Masks now, where the switch tells.
+    pub masks: Option<u64>,
+    /// Masks tried per packet that was looked up in the megaflow table, from
+    /// the start until now.
+    pub probes: Option<f64>,
+    /// Bytes of one megaflow, where the switch tells.
+    pub flow_bytes: Option<u64>,
+}
+
+impl Lookups {
+    /// Counts since `before`; what is there now stays.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            hit: self.hit.saturating_sub(before.hit),
+            missed: self.missed.saturating_sub(before.missed),
+            lost: self.lost.saturating_sub(before.lost),
+            ..*self
+        }
+    }
+}
+
 /// The number behind `label` in `text`, as far as it goes.
 fn number_after(text: &str, label: &str) -> Option<f64> {
     let rest = &text[text.find(label)? + label.len()..];
@@ -67,6 +100,38 @@ pub fn ovs_pmd_stats(text: &str) -> Option<Cycles> {
         sum.packets += cycles.packets;
     }
     total
+}
+
+/// `ovs-appctl dpctl/show`, and the masks tried of
+/// `dpif-netdev/pmd-stats-show` (which has one poll core here).
+pub fn ovs_lookups(show: &str, pmd_stats: &str) -> Option<Lookups> {
+    let count = |label| number_after(show, label).map(|count| count as u64);
+    Some(Lookups {
+        hit: count("hit:")?,
+        missed: count("missed:")?,
+        lost: count("lost:")?,
+        flows: count("flows:")?,
+        masks: None,
+        probes: number_after(pmd_stats, "avg. subtable lookups per megaflow hit:"),
+        flow_bytes: None,
+    })
+}
+
+/// `ringway --json dpctl show`.
+pub fn ringway_lookups(text: &str) -> Option<Lookups> {
+    let answer: Value = serde_json::from_str(text).ok()?;
+    let cache = answer.get("cache")?;
+    let number = |name: &str| cache.get(name).and_then(Value::as_u64);
+    let looked_up = number("megaflow_hits")? + number("missed")?;
+    Some(Lookups {
+        hit: number("emc_hits")? + number("megaflow_hits")?,
+        missed: number("missed")?,
+        lost: number("lost")?,
+        flows: number("flows")?,
+        masks: number("masks"),
+        probes: number("mask_probes").map(|probes| probes as f64 / looked_up.max(1) as f64),
+        flow_bytes: number("megaflow_bytes"),
+    })
 }
 
 /// testpmd's `show fwd stats all` with `--record-core-cycles`.
@@ -151,6 +216,43 @@ mod tests {
         assert_eq!(cycles.per_packet(), Some(120.0));
         assert_eq!(cycles.busy_fraction(), Some(0.75));
         assert_eq!(ringway_pmd_stats("{}"), None);
+    }
+
+    #[test]
+    fn open_vswitch_lookups() {
+        let show = include_str!("../fixtures/ovs-dpctl-show.txt");
+        let stats = include_str!("../fixtures/ovs-pmd-stats-flows.txt");
+        let lookups = ovs_lookups(show, stats).unwrap();
+        assert_eq!(lookups.missed, 1_000_000);
+        assert_eq!(lookups.flows, 1_000_000);
+        assert_eq!(lookups.lost, 0);
+        assert!(lookups.probes.unwrap() >= 1.0);
+    }
+
+    #[test]
+    fn ringway_flow_caches() {
+        let text = r#"{"name": "netdev@ringway", "cache": {
+            "emc_hits": 60, "megaflow_hits": 30, "missed": 10, "lost": 2, "not_installed": 0,
+            "flows": 9, "flow_limit": 1000, "masks": 3, "mask_limit": 64, "mask_probes": 100,
+            "emc_entries": 4096, "bytes": 1000000, "megaflow_bytes": 256, "rules": 2}}"#;
+        let lookups = ringway_lookups(text).unwrap();
+        assert_eq!((lookups.hit, lookups.missed, lookups.lost), (90, 10, 2));
+        assert_eq!((lookups.flows, lookups.masks), (9, Some(3)));
+        // The exact-match cache tries no mask.
+        assert_eq!(lookups.probes, Some(2.5));
+        assert_eq!(lookups.flow_bytes, Some(256));
+        assert_eq!(ringway_lookups(r#"{"name": "netdev@ringway"}"#), None);
+    }
+
+    #[test]
+    fn counts_are_subtracted_and_what_is_there_stays() {
+        let at = |hit, missed, flows| Lookups {
+            hit,
+            missed,
+            flows,
+            ..Lookups::default()
+        };
+        assert_eq!(at(10, 7, 5).since(&at(4, 2, 3)), at(6, 5, 5));
     }
 
     #[test]

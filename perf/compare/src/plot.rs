@@ -6,6 +6,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use crate::error::Error;
+use crate::flow_plot;
 use crate::generators::GeneratorKind;
 use crate::group::{Cell, Grouped, group, usual_distance};
 use crate::results::{Case, Results};
@@ -13,23 +14,40 @@ use crate::stats::Summary;
 use crate::switches::SwitchKind;
 use crate::table::name;
 
-const SWITCHES: [(SwitchKind, RGBColor); 3] = [
+/// Colours of the switches.
+pub const SWITCHES: [(SwitchKind, RGBColor); 3] = [
     (SwitchKind::Ringway, RGBColor(0x1b, 0x7f, 0x5c)),
     (SwitchKind::Ovs, RGBColor(0xd9, 0x7b, 0x29)),
     (SwitchKind::Testpmd, RGBColor(0x8a, 0x93, 0x9e)),
 ];
-const SIZE: (u32, u32) = (1100, 760);
-const FONT: &str = "sans-serif";
+/// Size of a picture.
+pub const SIZE: (u32, u32) = (1100, 760);
+/// Its font.
+pub const FONT: &str = "sans-serif";
 
-type Metric = (&'static str, fn(&Cell) -> Option<Summary>);
-const METRICS: [Metric; 2] = [
+/// What a panel shows: its label and a cell's figure.
+pub type Metric = (&'static str, fn(&Cell) -> Option<Summary>);
+/// Rates above, cycles below.
+pub const METRICS: [Metric; 2] = [
     ("Mpps, both directions", |cell| Some(cell.mpps)),
     ("busy cycles per packet", |cell| cell.cycles),
 ];
 
+/// Whether there is anything to draw.
+pub fn can_be_drawn(results: &Results) -> bool {
+    match results.settings.flow_limit {
+        Some(_) => flow_plot::can_be_drawn(results),
+        None => !results.runs.is_empty(),
+    }
+}
+
 /// Draws the runs of the usual distance into an SVG file.
 pub fn svg(results: &Results, path: &Path) -> Result<(), Error> {
-    draw(results, path).map_err(|why| Error::Plot {
+    let drawn = match results.settings.flow_limit {
+        Some(_) => flow_plot::draw(results, path),
+        None => draw(results, path),
+    };
+    drawn.map_err(|why| Error::Plot {
         path: path.to_owned(),
         why,
     })
@@ -62,12 +80,15 @@ fn draw(results: &Results, path: &Path) -> Result<(), String> {
     root.present().map_err(text)
 }
 
-fn text(error: impl ToString) -> String {
+/// An error as text.
+pub fn text(error: impl ToString) -> String {
     error.to_string()
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type DrawError<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
+/// Where a panel is drawn.
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+/// Why it cannot be.
+pub type DrawError<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
 
 fn draw_panel<'a>(
     panel: &Area<'a>,
@@ -116,7 +137,8 @@ fn draw_panel<'a>(
             }))?
             .label(switch.word())
             .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
-        draw_spreads(&mut chart, &bars)?;
+        let middles = bars.iter().map(|&(left, summary)| (left + 0.125, summary));
+        draw_spreads(&mut chart, middles)?;
     }
     chart
         .configure_series_labels()
@@ -125,16 +147,18 @@ fn draw_panel<'a>(
         .draw()
 }
 
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+/// A panel's coordinates.
+pub type Chart<'a, 'b> =
+    ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
-fn draw_spreads<'b>(
+/// Lines from the least to the greatest figure.
+pub fn draw_spreads<'b>(
     chart: &mut Chart<'_, 'b>,
-    bars: &[(f64, Summary)],
+    points: impl Iterator<Item = (f64, Summary)>,
 ) -> Result<(), DrawError<'b>> {
-    chart.draw_series(bars.iter().map(|&(left, summary)| {
-        let middle = left + 0.125;
-        PathElement::new([(middle, summary.min), (middle, summary.max)], BLACK)
-    }))?;
+    chart.draw_series(
+        points.map(|(x, summary)| PathElement::new([(x, summary.min), (x, summary.max)], BLACK)),
+    )?;
     Ok(())
 }
 

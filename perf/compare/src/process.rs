@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
@@ -230,6 +231,53 @@ pub fn output(name: &'static str, command: &mut Command) -> Result<String, Error
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
+/// The same for a command that may take long: it is ended after `timeout`.
+pub fn output_within(
+    name: &'static str,
+    command: Command,
+    timeout: Duration,
+) -> Result<String, Error> {
+    let (success, lines) = Process::start(name, command)?.finish(timeout)?;
+    let output = lines.join("\n");
+    if success {
+        Ok(output)
+    } else {
+        Err(Error::Failed { name, output })
+    }
+}
+
+/// Memory of a process (or what it has grown by), in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Resident, without hugepages.
+    pub resident: u64,
+    /// On hugepages, its guests' included.
+    pub huge: u64,
+}
+
+impl Memory {
+    /// What it has grown by since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            resident: self.resident.saturating_sub(before.resident),
+            huge: self.huge.saturating_sub(before.huge),
+        }
+    }
+}
+
+/// Memory of process `pid`, if it is there.
+pub fn memory(pid: u32) -> Option<Memory> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib = |label| {
+        let line = status.lines().find(|line| line.starts_with(label))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    Some(Memory {
+        resident: 1024 * kib("VmRSS:")?,
+        huge: 1024 * kib("HugetlbPages:").unwrap_or(0),
+    })
+}
+
 /// Waits until something exists at `path`.
 pub fn wait_for_path(path: &Path, timeout: Duration) -> Result<(), Error> {
     let start = Instant::now();
@@ -357,6 +405,24 @@ mod tests {
     fn finish_tells_success() {
         assert!(shell("echo a; echo b").finish(SOON).unwrap().0);
         assert!(!shell("exit 3").finish(SOON).unwrap().0);
+    }
+
+    #[test]
+    fn a_command_that_takes_too_long_is_ended() {
+        let mut sleep = command("sleep");
+        sleep.arg("1000");
+        let error = output_within("sleep", sleep, Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error, Error::Silent { .. }), "{error}");
+        let mut echo = command("echo");
+        echo.arg("done");
+        assert_eq!(output_within("echo", echo, SOON).unwrap(), "done");
+    }
+
+    #[test]
+    fn memory_of_a_process() {
+        let own = memory(std::process::id()).unwrap();
+        assert!(own.resident > 100_000, "{own:?}");
+        assert_eq!(memory(u32::MAX), None);
     }
 
     #[test]

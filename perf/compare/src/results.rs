@@ -6,10 +6,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::generators::GeneratorKind;
+use crate::generators::{FlowOutcome, GeneratorKind};
 use crate::machine::Machine;
 use crate::pingpong::Distance;
-use crate::switches::{OvsForwarding, SwitchKind};
+use crate::process::Memory;
+use crate::scenario::Scenario;
+use crate::switches::{Adding, OvsForwarding, SwitchKind};
 
 /// Above this share of the time that a poll thread waited for its core, a run
 /// was disturbed by other programs and is left out of tables.
@@ -32,6 +34,9 @@ pub struct Results {
     pub runs: Vec<Run>,
     /// Runs without figures.
     pub failures: Vec<Failure>,
+    /// Each file of rules that was added, of `compare flows`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub additions: Vec<Addition>,
 }
 
 /// What all runs have in common.
@@ -51,6 +56,9 @@ pub struct Settings {
     pub generator_core: usize,
     /// How Open vSwitch forwards.
     pub ovs_forwarding: OvsForwarding,
+    /// Room for megaflows, of `compare flows`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow_limit: Option<u32>,
 }
 
 /// What is measured: two runs of the same case are comparable, if the cores
@@ -63,6 +71,9 @@ pub struct Case {
     pub size: u16,
     /// Mergeable receive buffers.
     pub mrg_rxbuf: bool,
+    /// Rules and flows, of `compare flows`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<Scenario>,
 }
 
 /// One run of one switch.
@@ -97,6 +108,26 @@ pub struct Run {
     pub switch_waited: Option<f64>,
     /// Likewise the generator's thread.
     pub generator_waited: Option<f64>,
+    /// What came of flows, of `compare flows`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<FlowOutcome>,
+}
+
+/// A file of rules given to a switch that had none.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Addition {
+    /// Round, from 1.
+    pub round: u32,
+    /// Switch.
+    pub switch: SwitchKind,
+    /// How.
+    pub adding: Adding,
+    /// Rules.
+    pub rules: u32,
+    /// Seconds that the command took.
+    pub seconds: f64,
+    /// What the switch has grown by for them.
+    pub grown: Option<Memory>,
 }
 
 impl Run {
@@ -180,9 +211,11 @@ pub mod sample {
                 switch_core: 1,
                 generator_core: 0,
                 ovs_forwarding: OvsForwarding::Flows,
+                flow_limit: None,
             },
             runs: Vec::new(),
             failures: Vec::new(),
+            additions: Vec::new(),
         }
     }
 
@@ -195,6 +228,7 @@ pub mod sample {
                 generator: GeneratorKind::Pktgen,
                 size: 64,
                 mrg_rxbuf: true,
+                scenario: None,
             },
             mpps,
             cycles_per_packet: Some(cycles),
@@ -207,7 +241,19 @@ pub mod sample {
             distance: Distance::Near,
             switch_waited: Some(0.001),
             generator_waited: Some(0.002),
+            flows: None,
         }
+    }
+
+    /// The same with a scenario, counted for two seconds.
+    pub fn flow_run(round: u32, switch: SwitchKind, scenario: Scenario, mpps: f64) -> Run {
+        let mut run = run(round, switch, mpps, 100.0);
+        run.case.scenario = Some(scenario);
+        run.flows = Some(FlowOutcome {
+            seconds: 2.0,
+            ..FlowOutcome::default()
+        });
+        run
     }
 
     #[test]
@@ -216,10 +262,21 @@ pub mod sample {
         let path = dir.path().join("deep/results.json");
         let mut written = results();
         written.runs.push(run(1, SwitchKind::Ovs, 10.0, 200.0));
+        let masks = Scenario::Masks { masks: 10 };
+        written.runs.push(flow_run(1, SwitchKind::Ovs, masks, 9.0));
         written.write(&path).unwrap();
         let read = Results::read(&path).unwrap();
         assert_eq!(read.runs[0].mpps, 10.0);
         assert_eq!(read.runs[0].case, written.runs[0].case);
+        assert_eq!(read.runs[1].case.scenario, Some(masks));
         assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn results_from_before_flows_are_still_read() {
+        let path = "../results/2026-11-23T185003Z-0240c449.json";
+        let read = Results::read(Path::new(path)).unwrap();
+        assert!(read.runs.iter().all(|run| run.case.scenario.is_none()));
+        assert_eq!(read.settings.flow_limit, None);
     }
 }

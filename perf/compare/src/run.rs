@@ -2,6 +2,7 @@
 //! right after the other.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
@@ -11,7 +12,7 @@ use crate::machine::{Machine, first_line};
 use crate::pingpong::{self, Distance};
 use crate::process;
 use crate::results::{Case, Failure, Results, Run, Settings};
-use crate::switches::{self, OvsForwarding, SwitchKind, SwitchSetup};
+use crate::switches::{self, Adding, Job, OvsForwarding, SwitchKind, SwitchSetup};
 
 /// A disturbed run is tried again this often.
 const RETRIES: u32 = 2;
@@ -41,6 +42,16 @@ pub struct Plan {
     /// Mergeable receive buffers.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "on")]
     pub mrg_rxbuf: Vec<Merge>,
+    /// How Open vSwitch forwards.
+    #[arg(long, value_enum, default_value_t = OvsForwarding::Flows)]
+    pub ovs_forwarding: OvsForwarding,
+    #[command(flatten)]
+    pub method: Method,
+}
+
+/// How to measure, whatever is measured.
+#[derive(Clone, Debug, Args)]
+pub struct Method {
     /// Rounds; medians want five or more.
     #[arg(long, default_value_t = 5)]
     pub rounds: u32,
@@ -59,9 +70,6 @@ pub struct Plan {
     /// Core of the generator (and of everything else).
     #[arg(long, default_value_t = 0)]
     pub generator_core: usize,
-    /// How Open vSwitch forwards.
-    #[arg(long, value_enum, default_value_t = OvsForwarding::Flows)]
-    pub ovs_forwarding: OvsForwarding,
     /// Directory of ringwayd, ringway and pktgen [default: that of this program].
     #[arg(long, value_name = "DIR")]
     pub binaries: Option<PathBuf>,
@@ -92,54 +100,136 @@ impl Plan {
                     generator,
                     size,
                     mrg_rxbuf: merge == Merge::On,
+                    scenario: None,
                 }));
             }
         }
         cases
     }
+}
 
-    fn settings(&self) -> Settings {
-        Settings {
-            rounds: self.rounds,
-            seconds: self.seconds,
-            warmup: self.warmup,
-            ring_size: self.ring_size,
-            switch_core: self.switch_core,
-            generator_core: self.generator_core,
-            ovs_forwarding: self.ovs_forwarding,
-        }
-    }
-
+impl Method {
+    /// Directory of the programs.
     fn binaries(&self) -> PathBuf {
         let own = std::env::current_exe();
         let beside = own.ok().and_then(|exe| exe.parent().map(Path::to_owned));
         let given = self.binaries.clone().or(beside);
         given.unwrap_or_else(|| "target/release".into())
     }
+
+    /// The lock, held until it is dropped.
+    pub fn lock(&self) -> Result<Option<impl Drop + use<>>, Error> {
+        self.lock.as_deref().map(process::lock).transpose()
+    }
+
+    /// What to start a switch with.
+    pub fn setup(&self, dir: &Path, job: Job, ports: usize) -> SwitchSetup {
+        SwitchSetup {
+            dir: dir.to_owned(),
+            core: self.switch_core,
+            other_core: self.generator_core,
+            binaries: self.binaries(),
+            job,
+            ports,
+        }
+    }
+}
+
+/// A directory for one run, removed when dropped. Its path is short: a
+/// socket's may have 107 bytes.
+pub fn directory() -> Result<tempfile::TempDir, Error> {
+    tempfile::Builder::new()
+        .prefix("rwcmp")
+        .tempdir()
+        .map_err(|source| Error::File {
+            path: std::env::temp_dir(),
+            source,
+        })
+}
+
+/// Cases to measure on switches, alternating.
+pub struct Series<'a> {
+    /// How.
+    pub method: &'a Method,
+    /// Switches, in the order of each alternation.
+    pub switches: &'a [SwitchKind],
+    /// What.
+    pub cases: Vec<Case>,
+    /// How Open vSwitch forwards without a scenario's rules.
+    pub ovs_forwarding: OvsForwarding,
+    /// Limits of cases with a scenario.
+    pub limits: Limits,
+}
+
+/// How much a case with a scenario may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Room for this many megaflows.
+    pub flows: u32,
+    /// Longest time for giving a switch its rules.
+    pub load: Duration,
+    /// Longest time for setting all flows up, in seconds.
+    pub warmup: f64,
 }
 
 /// Runs the plan and writes the file after every run; returns its path too.
 pub fn run(plan: &Plan) -> Result<(Results, PathBuf), Error> {
-    let mut results = Results {
-        date: first_line("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
-        revision: first_line("git", &["rev-parse", "HEAD"]),
-        dirty: first_line("git", &["status", "--porcelain", "-uno"]) != "unknown",
-        machine: Machine::this(),
-        settings: plan.settings(),
-        runs: Vec::new(),
-        failures: Vec::new(),
+    let series = Series {
+        method: &plan.method,
+        switches: &plan.switch,
+        cases: plan.cases(),
+        ovs_forwarding: plan.ovs_forwarding,
+        limits: Limits {
+            flows: 0,
+            load: Duration::ZERO,
+            warmup: 0.0,
+        },
     };
-    let path = plan.out.clone().unwrap_or_else(|| {
-        let date = results.date.replace(':', "");
-        let revision = results.revision.get(..8).unwrap_or("none");
-        PathBuf::from(format!("perf/results/{date}-{revision}.json"))
-    });
-    let cases = plan.cases();
-    let total = plan.rounds as usize * cases.len() * plan.switch.len();
-    for round in 1..=plan.rounds {
-        for &case in &cases {
-            for &switch in &plan.switch {
-                match one_run(plan, round, switch, case) {
+    let (mut results, path) = series.results();
+    for round in 1..=plan.method.rounds {
+        series.round(round, &mut results, &path)?;
+    }
+    Ok((results, path))
+}
+
+impl Series<'_> {
+    /// A file of results without any, and where it goes.
+    pub fn results(&self) -> (Results, PathBuf) {
+        let method = self.method;
+        let results = Results {
+            date: first_line("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
+            revision: first_line("git", &["rev-parse", "HEAD"]),
+            dirty: first_line("git", &["status", "--porcelain", "-uno"]) != "unknown",
+            machine: Machine::this(),
+            settings: Settings {
+                rounds: method.rounds,
+                seconds: method.seconds,
+                warmup: method.warmup,
+                ring_size: method.ring_size,
+                switch_core: method.switch_core,
+                generator_core: method.generator_core,
+                ovs_forwarding: self.ovs_forwarding,
+                flow_limit: Some(self.limits.flows).filter(|&flows| flows > 0),
+            },
+            runs: Vec::new(),
+            failures: Vec::new(),
+            additions: Vec::new(),
+        };
+        let path = method.out.clone().unwrap_or_else(|| {
+            let date = results.date.replace(':', "");
+            let revision = results.revision.get(..8).unwrap_or("none");
+            let flows = if self.limits.flows > 0 { "-flows" } else { "" };
+            PathBuf::from(format!("perf/results/{date}-{revision}{flows}.json"))
+        });
+        (results, path)
+    }
+
+    /// One round over all cases: in each, every switch right after the other.
+    pub fn round(&self, round: u32, results: &mut Results, path: &Path) -> Result<(), Error> {
+        let total = self.method.rounds as usize * self.cases.len() * self.switches.len();
+        for &case in &self.cases {
+            for &switch in self.switches {
+                match self.one_run(round, switch, case) {
                     Ok(run) => {
                         eprintln!("{}", progress(&run, results.runs.len() + 1, total));
                         results.runs.push(run);
@@ -155,86 +245,100 @@ pub fn run(plan: &Plan) -> Result<(Results, PathBuf), Error> {
                         });
                     }
                 }
-                results.write(&path)?;
+                results.write(path)?;
             }
         }
+        Ok(())
     }
-    Ok((results, path))
-}
 
-/// One run, tried again if others took too much of a core.
-fn one_run(plan: &Plan, round: u32, switch: SwitchKind, case: Case) -> Result<Run, Error> {
-    let mut run = attempt(plan, round, switch, case)?;
-    for _ in 0..RETRIES {
-        if !run.disturbed() {
-            break;
+    /// One run, tried again if others took too much of a core.
+    fn one_run(&self, round: u32, switch: SwitchKind, case: Case) -> Result<Run, Error> {
+        let mut run = self.attempt(round, switch, case)?;
+        for _ in 0..RETRIES {
+            if !run.disturbed() {
+                break;
+            }
+            run = self.attempt(round, switch, case)?;
         }
-        run = attempt(plan, round, switch, case)?;
+        Ok(run)
     }
-    Ok(run)
-}
 
-fn attempt(plan: &Plan, round: u32, kind: SwitchKind, case: Case) -> Result<Run, Error> {
-    let _lock = plan.lock.as_deref().map(process::lock).transpose()?;
-    let (ours, theirs) = (plan.generator_core, plan.switch_core);
-    let ping = || pingpong::measure(ours, theirs).ok_or(Error::Cores(ours, theirs));
-    // A short path: a socket's may have 107 bytes.
-    let dir = tempfile::Builder::new()
-        .prefix("rwcmp")
-        .tempdir()
-        .map_err(|source| Error::File {
-            path: std::env::temp_dir(),
-            source,
-        })?;
-    let setup = SwitchSetup {
-        dir: dir.path().to_owned(),
-        core: plan.switch_core,
-        other_core: plan.generator_core,
-        binaries: plan.binaries(),
-        ovs_forwarding: plan.ovs_forwarding,
-    };
-    let traffic = Traffic {
-        size: case.size,
-        mrg_rxbuf: case.mrg_rxbuf,
-        ring_size: plan.ring_size,
-        warmup: plan.warmup,
-        seconds: plan.seconds,
-        core: plan.generator_core,
-        dir: dir.path().join("generator"),
-        binaries: plan.binaries(),
-    };
-    std::fs::create_dir(&traffic.dir).map_err(|source| Error::File {
-        path: traffic.dir.clone(),
-        source,
-    })?;
-    let pingpong_before = ping()?;
-    let outcome = {
+    fn attempt(&self, round: u32, kind: SwitchKind, case: Case) -> Result<Run, Error> {
+        let method = self.method;
+        let _lock = method.lock()?;
+        let (ours, theirs) = (method.generator_core, method.switch_core);
+        let ping = || pingpong::measure(ours, theirs).ok_or(Error::Cores(ours, theirs));
+        let dir = directory()?;
+        let (job, ports) = match case.scenario {
+            Some(scenario) => {
+                let flow_limit = self.limits.flows;
+                (Job::Rules { flow_limit }, scenario.ports())
+            }
+            None => (Job::Forward(self.ovs_forwarding), 2),
+        };
+        let setup = method.setup(dir.path(), job, ports);
+        let (warmup, seconds) = match case.scenario {
+            Some(scenario) => scenario.seconds(method.warmup, method.seconds),
+            None => (method.warmup, method.seconds),
+        };
+        let traffic = Traffic {
+            size: case.size,
+            mrg_rxbuf: case.mrg_rxbuf,
+            ring_size: method.ring_size,
+            warmup,
+            seconds,
+            core: method.generator_core,
+            dir: dir.path().join("generator"),
+            binaries: method.binaries(),
+            flows: case.scenario.map(|s| s.traffic(self.limits.warmup)),
+        };
+        let file_error = |path: &Path| {
+            let path = path.to_owned();
+            |source| Error::File { path, source }
+        };
+        std::fs::create_dir(&traffic.dir).map_err(file_error(&traffic.dir))?;
         let mut switch = switches::start(kind, &setup)?;
-        generators::run(case.generator, switch.as_mut(), &traffic)?
-    };
-    let pingpong_after = ping()?;
-    Ok(Run {
-        round,
-        switch: kind,
-        case,
-        mpps: outcome.mpps,
-        cycles_per_packet: outcome.cycles.per_packet(),
-        switch_busy: outcome.cycles.busy_fraction(),
-        generator_busy: outcome.generator_busy,
-        generator_cycles: outcome.generator_cycles,
-        lost: outcome.lost,
-        pingpong_before,
-        pingpong_after,
-        distance: Distance::of(pingpong_before, pingpong_after),
-        switch_waited: outcome.switch_waited,
-        generator_waited: outcome.generator_waited,
-    })
+        if let Some(scenario) = case.scenario {
+            let rules = dir.path().join("rules");
+            scenario.write_rules(&rules).map_err(file_error(&rules))?;
+            switch.add_flows(&rules, Adding::Bundle, self.limits.load)?;
+        }
+        let pingpong_before = ping()?;
+        let outcome = generators::run(case.generator, switch.as_mut(), &traffic)?;
+        drop(switch);
+        let pingpong_after = ping()?;
+        Ok(Run {
+            round,
+            switch: kind,
+            case,
+            mpps: outcome.mpps,
+            cycles_per_packet: outcome.cycles.per_packet(),
+            switch_busy: outcome.cycles.busy_fraction(),
+            generator_busy: outcome.generator_busy,
+            generator_cycles: outcome.generator_cycles,
+            lost: outcome.lost,
+            pingpong_before,
+            pingpong_after,
+            distance: Distance::of(pingpong_before, pingpong_after),
+            switch_waited: outcome.switch_waited,
+            generator_waited: outcome.generator_waited,
+            flows: outcome.flows,
+        })
+    }
 }
 
 fn progress(run: &Run, number: usize, total: usize) -> String {
     let cycles = run.cycles_per_packet.unwrap_or(f64::NAN);
+    let flows = run.flows.map_or(String::new(), |flows| {
+        format!(
+            ", {} megaflows, {:.0} missed/s, first pass {:.2} s",
+            flows.lookups.flows,
+            flows.missed_per_second(),
+            flows.first_pass.unwrap_or(f64::NAN)
+        )
+    });
     format!(
-        "{number}/{total} round {} {}, {} {}: {:.2} Mpps, {cycles:.0} cycles/packet, \
+        "{number}/{total} round {} {}, {} {}: {:.2} Mpps, {cycles:.0} cycles/packet{flows}, \
          ping-pong {:.0}/{:.0} ns{}",
         run.round,
         run.case.generator.word(),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::flow_table;
 use crate::generators::GeneratorKind;
 use crate::group::{Cell, Grouped, group};
 use crate::pingpong::{Distance, NEAR_NS};
@@ -14,6 +15,9 @@ const SWITCHES: [SwitchKind; 3] = [SwitchKind::Ringway, SwitchKind::Ovs, SwitchK
 /// The whole report.
 pub fn markdown(results: &Results) -> String {
     let mut text = head(results);
+    if results.settings.flow_limit.is_some() {
+        return text + &flow_table::sections(results) + &tail(results);
+    }
     for distance in [Distance::Near, Distance::Far, Distance::Mixed] {
         let grouped = group(results, distance);
         for generator in [GeneratorKind::Pktgen, GeneratorKind::Testpmd] {
@@ -26,9 +30,10 @@ pub fn markdown(results: &Results) -> String {
 fn head(results: &Results) -> String {
     let dirty = if results.dirty { " with changes" } else { "" };
     let settings = &results.settings;
-    let ovs = match settings.ovs_forwarding {
-        OvsForwarding::Flows => "two port-to-port flows",
-        OvsForwarding::Normal => "NORMAL",
+    let ovs = match (settings.flow_limit, settings.ovs_forwarding) {
+        (Some(_), _) => "the same rules, its revalidators paused",
+        (None, OvsForwarding::Flows) => "two port-to-port flows",
+        (None, OvsForwarding::Normal) => "NORMAL",
     };
     format!(
         "{} at revision {}{dirty}: {} rounds of {} s each, alternating; ring {}; switch on core {}, \
@@ -109,7 +114,10 @@ pub fn name(case: &Case) -> String {
     } else {
         "single"
     };
-    format!("{} {merge}", case.size)
+    match case.scenario {
+        Some(scenario) => format!("{} {merge}, {scenario}", case.size),
+        None => format!("{} {merge}", case.size),
+    }
 }
 
 fn rate(cell: &Cell) -> f64 {
@@ -120,7 +128,8 @@ fn cycles(cell: &Cell) -> Option<f64> {
     cell.cycles.map(|cycles| cycles.median)
 }
 
-fn figures(cell: &Cell) -> String {
+/// `22.00 (20.00–24.00) / 100`.
+pub fn figures(cell: &Cell) -> String {
     let Summary {
         median, min, max, ..
     } = cell.mpps;
@@ -128,7 +137,8 @@ fn figures(cell: &Cell) -> String {
     format!("{median:.2} ({min:.2}–{max:.2}) / {cycles}")
 }
 
-fn ratio(ours: Option<f64>, theirs: Option<f64>) -> String {
+/// One median beside another.
+pub fn ratio(ours: Option<f64>, theirs: Option<f64>) -> String {
     match (ours, theirs) {
         (Some(ours), Some(theirs)) if theirs > 0.0 => format!("**{:.2}**", ours / theirs),
         _ => "–".into(),

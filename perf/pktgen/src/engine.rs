@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::attack::{Attack, Crafted};
 use crate::options::Options;
 use crate::port::{Counts, Port};
-use crate::report::{Direction, Generator, Latency, Report};
+use crate::report::{Direction, Generator, Latency, Report, Warmup};
 use crate::tsc;
 
 /// Why a run has no figures.
@@ -56,12 +57,15 @@ const DEAD_SECONDS: f64 = 3.0;
 /// After this time without a frame, traffic has drained.
 const DRAIN_SECONDS: f64 = 0.2;
 
+/// How often the flows sent are counted while warming up.
+const PASS_SECONDS: f64 = 0.005;
+
 /// Runs the traffic that `options` describe.
 pub fn run(options: &Options) -> Result<Report, Error> {
     let mut engine = Engine::open(options)?;
     engine.learn()?;
     engine.start();
-    engine.traffic(options.warmup)?;
+    let warmup = engine.warm_up()?;
     let before = engine.snapshot();
     engine.clear_latency();
     engine.say("measuring");
@@ -70,7 +74,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     engine.say("measured");
     let latency = engine.take_latency();
     engine.drain();
-    Ok(engine.report(&before, &after, latency))
+    Ok(engine.report(warmup, &before, &after, latency))
 }
 
 /// State of the traffic from one port to its peer.
@@ -94,6 +98,7 @@ struct Flight {
 struct Snapshot {
     tick: u64,
     counts: Vec<Counts>,
+    crafted: Option<Crafted>,
     busy: u64,
     idle: u64,
     rounds: u64,
@@ -103,6 +108,7 @@ struct Snapshot {
 struct Engine<'a> {
     options: &'a Options,
     ports: Vec<Port>,
+    attack: Option<Attack>,
     flights: Vec<Flight>,
     /// Port whose frames arrive at port `i`.
     source: Vec<usize>,
@@ -134,16 +140,27 @@ impl<'a> Engine<'a> {
         }
         let mut ports = Vec::new();
         for (index, path) in options.ports.iter().enumerate() {
-            let port = Port::open(options, index, source[index]);
+            let port = Port::open(options, path, index, options.peer(index), source[index]);
             ports.push(port.map_err(|source| Error::Port {
                 path: path.clone(),
                 source,
             })?);
         }
         let hertz = tsc::hertz();
+        let attack = match (&options.attacker, options.attack_rate) {
+            (Some(path), Some(rate)) => {
+                let attack = Attack::open(options, path, count, rate / hertz);
+                Some(attack.map_err(|source| Error::Port {
+                    path: path.clone(),
+                    source,
+                })?)
+            }
+            _ => None,
+        };
         Ok(Self {
             options,
             ports,
+            attack,
             flights: vec![Flight::default(); count],
             source,
             hertz,
@@ -204,6 +221,35 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// Traffic for as long as `--warmup` and until every flow has been sent
+    /// `--warmup-passes` times, if that is within `--warmup-limit`.
+    fn warm_up(&mut self) -> Result<Warmup, Error> {
+        let start = tsc::now();
+        let seconds = |engine: &Self| (tsc::now() - start) as f64 / engine.hertz;
+        let limit = self.options.warmup_limit;
+        let mut first_pass = None;
+        let wanted = f64::from(self.options.warmup_passes);
+        while self.passes() < wanted && seconds(self) < limit {
+            self.traffic(PASS_SECONDS)?;
+            if first_pass.is_none() && self.passes() >= 1.0 {
+                first_pass = Some(seconds(self));
+            }
+        }
+        self.traffic((self.options.warmup - seconds(self)).max(0.0))?;
+        Ok(Warmup {
+            seconds: seconds(self),
+            passes: self.passes(),
+            first_pass,
+        })
+    }
+
+    /// How often every port has sent each of its flows.
+    fn passes(&self) -> f64 {
+        let senders = (0..self.ports.len()).filter(|&port| self.options.sends(port));
+        let sent = senders.map(|port| self.ports[port].counts.sent).min();
+        sent.unwrap_or(0) as f64 / self.options.flow_count() as f64
+    }
+
     /// Traffic for `seconds`.
     fn traffic(&mut self, seconds: f64) -> Result<(), Error> {
         let mut now = tsc::now();
@@ -248,6 +294,11 @@ impl<'a> Engine<'a> {
                     worked = true;
                 }
             }
+        }
+        if let Some(attack) = &mut self.attack
+            && self.sending
+        {
+            attack.round(now, self.options.batch);
         }
         if !worked {
             for _ in 0..self.options.idle_pause {
@@ -359,6 +410,7 @@ impl<'a> Engine<'a> {
         Snapshot {
             tick: tsc::now(),
             counts: self.ports.iter().map(|port| port.counts).collect(),
+            crafted: self.attack.as_ref().map(Attack::crafted),
             busy: self.busy,
             idle: self.idle,
             rounds: self.rounds,
@@ -366,7 +418,13 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn report(&self, before: &Snapshot, after: &Snapshot, latency: Vec<Option<Latency>>) -> Report {
+    fn report(
+        &self,
+        warmup: Warmup,
+        before: &Snapshot,
+        after: &Snapshot,
+        latency: Vec<Option<Latency>>,
+    ) -> Report {
         let seconds = (after.tick - before.tick) as f64 / self.hertz;
         let mut directions = Vec::new();
         for from in (0..self.ports.len()).filter(|&port| self.options.sends(port)) {
@@ -410,13 +468,14 @@ impl<'a> Engine<'a> {
             } else {
                 self.options.size.to_string()
             },
-            flows: self.options.flows,
+            flows: self.options.flow_count(),
             ring_size: self.options.ring_size,
             in_flight: self.window,
             rate: self.options.rate,
             features: format!("{:#x}", self.ports[0].facts.features),
             mrg_rxbuf: self.ports[0].facts.features & ringway_frontend::features::MRG_RXBUF != 0,
             hugepages: self.ports.iter().all(|port| port.facts.hugepages),
+            warmup,
             seconds,
             tsc_hertz: self.hertz,
             total_mpps: directions.iter().map(|d| d.mpps).sum(),
@@ -433,6 +492,10 @@ impl<'a> Engine<'a> {
                     .sum(),
             },
             directions,
+            crafted: after
+                .crafted
+                .zip(before.crafted)
+                .map(|(after, before)| after.since(&before)),
         }
     }
 }

@@ -1,43 +1,72 @@
 //! Ethernet frames with IPv4 and UDP, and how flows differ.
 //!
 //! Port `p` sends from MAC `02:00:00:00:00:p+1` and `198.18.p.x` (the range
-//! that RFC 2544 sets aside for benchmarks) to its peer's MAC. Flows of a
-//! direction differ in UDP source port first and in the last byte of the
-//! source address then.
+//! that RFC 2544 sets aside for benchmarks) to its peer's MAC and
+//! `198.18.peer.y`. Flows of a direction differ in `x`, `y` and both UDP
+//! ports; [`Tuple::of`] tells them, for whoever writes rules for them.
+
+use std::net::Ipv4Addr;
 
 /// Offset of the IPv4 header.
 pub const IP: usize = 14;
-/// Offset of the IPv4 checksum; the source address follows it.
+/// Offset of the IPv4 checksum; addresses and UDP ports follow it.
 pub const IP_CHECKSUM: usize = IP + 10;
 /// Offset of the UDP header (source port first).
 pub const UDP: usize = IP + 20;
 /// Offset of the UDP payload.
 pub const PAYLOAD: usize = UDP + 8;
 
-const FIRST_PORT: u32 = 1024;
-const PORTS: u32 = 32768;
+/// Lowest UDP source and destination port.
+const FIRST_PORTS: (u16, u16) = (1024, 2000);
 
 /// The MAC address of port `port`.
 pub fn mac(port: usize) -> [u8; 6] {
     [2, 0, 0, 0, (port >> 8) as u8, port as u8 + 1]
 }
 
-/// The bytes that flow `flow` of a direction varies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowFields {
-    /// IPv4 checksum and source address, at [`IP_CHECKSUM`].
-    pub checksum_and_source: [u8; 6],
-    /// UDP source port, at [`UDP`].
-    pub source_port: [u8; 2],
+/// What tells a flow from others (its protocol is UDP).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// IPv4 source address.
+    pub nw_src: Ipv4Addr,
+    /// IPv4 destination address.
+    pub nw_dst: Ipv4Addr,
+    /// UDP source port.
+    pub tp_src: u16,
+    /// UDP destination port.
+    pub tp_dst: u16,
 }
+
+impl Tuple {
+    /// Flow `flow` from port `from` to port `to`. All 2^32 differ, and each
+    /// field takes many values however few flows there are.
+    #[inline]
+    pub fn of(from: usize, to: usize, flow: u32) -> Self {
+        // Multiplying by an odd number permutes the numbers of 32 bits. The
+        // bits are dealt out as 8 of nw_src, 12 of tp_src, 8 of nw_dst and 4
+        // of tp_dst.
+        let bits = flow.wrapping_mul(0x9e37_79b1);
+        Self {
+            nw_src: Ipv4Addr::new(198, 18, from as u8, (bits >> 24) as u8),
+            nw_dst: Ipv4Addr::new(198, 18, to as u8, (bits >> 4) as u8),
+            tp_src: FIRST_PORTS.0 + (bits >> 12 & 0xfff) as u16,
+            tp_dst: FIRST_PORTS.1 + (bits & 0xf) as u16,
+        }
+    }
+}
+
+/// What a flow puts into a frame at [`IP_CHECKSUM`]: IPv4 checksum, addresses,
+/// UDP ports.
+pub type FlowBytes = [u8; 14];
 
 /// Frames of one direction and length.
 #[derive(Clone, Debug)]
 pub struct Template {
     frame: Vec<u8>,
-    /// One's complement sum of the IPv4 header without checksum and source.
+    /// One's complement sum of the IPv4 header without checksum and addresses.
     base_sum: u32,
-    source: [u8; 3],
+    from: usize,
+    to: usize,
 }
 
 impl Template {
@@ -51,59 +80,59 @@ impl Template {
         let ip_len = (len - IP) as u16;
         frame.extend([0x45, 0]);
         frame.extend(ip_len.to_be_bytes());
-        frame.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
-        let source = [198, 18, from as u8];
-        frame.extend(source);
-        frame.push(0);
-        frame.extend([198, 18, to as u8, 1]);
-        // UDP to port 9 (discard), without checksum.
-        frame.extend([0, 0, 0, 9]);
+        frame.extend([0, 0, 0x40, 0, 64, 17]);
+        let base_sum = sum(&frame[IP..]);
+        // Checksum, addresses and ports are each flow's; no UDP checksum.
+        frame.extend([0; 14]);
         frame.extend((ip_len - 20).to_be_bytes());
         frame.extend([0, 0]);
         frame.resize(len, 0);
         for (position, byte) in frame.iter_mut().enumerate().skip(PAYLOAD) {
             *byte = position as u8;
         }
-        let mut header = frame[IP..UDP].to_vec();
-        header[12..16].fill(0);
         Self {
-            base_sum: sum(&header),
-            source,
             frame,
+            base_sum,
+            from,
+            to,
         }
     }
 
     /// What flow `flow` puts into the frame.
-    pub fn flow(&self, flow: u32) -> FlowFields {
-        let [a, b, c] = self.source;
-        let source = [a, b, c, 1 + (flow / PORTS) as u8];
-        let checksum = !fold(self.base_sum + sum(&source));
-        let [hi, lo] = checksum.to_be_bytes();
-        let [s0, s1, s2, s3] = source;
-        FlowFields {
-            checksum_and_source: [hi, lo, s0, s1, s2, s3],
-            source_port: ((FIRST_PORT + flow % PORTS) as u16).to_be_bytes(),
-        }
+    #[inline]
+    pub fn flow(&self, flow: u32) -> FlowBytes {
+        let tuple = Tuple::of(self.from, self.to, flow);
+        let mut bytes = FlowBytes::default();
+        bytes[2..6].copy_from_slice(&tuple.nw_src.octets());
+        bytes[6..10].copy_from_slice(&tuple.nw_dst.octets());
+        bytes[10..12].copy_from_slice(&tuple.tp_src.to_be_bytes());
+        bytes[12..].copy_from_slice(&tuple.tp_dst.to_be_bytes());
+        let checksum = !fold(self.base_sum + sum(&bytes[2..10]));
+        bytes[..2].copy_from_slice(&checksum.to_be_bytes());
+        bytes
     }
 
     /// The whole frame of flow `flow`.
     pub fn frame(&self, flow: u32) -> Vec<u8> {
         let mut frame = self.frame.clone();
-        let fields = self.flow(flow);
-        frame[IP_CHECKSUM..IP_CHECKSUM + 6].copy_from_slice(&fields.checksum_and_source);
-        frame[UDP..UDP + 2].copy_from_slice(&fields.source_port);
+        let bytes = self.flow(flow);
+        frame[IP_CHECKSUM..IP_CHECKSUM + bytes.len()].copy_from_slice(&bytes);
         frame
     }
 }
 
-fn sum(bytes: &[u8]) -> u32 {
+/// One's complement sum of 16-bit words, not yet folded.
+#[inline]
+pub fn sum(bytes: &[u8]) -> u32 {
     let words = bytes.chunks_exact(2);
     words
         .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
         .sum()
 }
 
-fn fold(sum: u32) -> u16 {
+/// A sum as 16 bits, carries added.
+#[inline]
+pub fn fold(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);
     ((once & 0xffff) + (once >> 16)) as u16
 }
@@ -130,7 +159,7 @@ mod tests {
     #[test]
     fn every_flow_has_a_right_checksum() {
         let template = Template::new(1, 0, 64);
-        for flow in [0, 1, 32_767, 32_768, 999_999] {
+        for flow in [0, 1, 32_767, 32_768, 999_999, u32::MAX] {
             let frame = template.frame(flow);
             // A header with its checksum in it sums to all ones.
             assert_eq!(fold(sum(&frame[IP..UDP])), 0xffff, "flow {flow}");
@@ -139,10 +168,10 @@ mod tests {
 
     #[test]
     fn a_known_header_has_its_known_checksum() {
-        // 45 00 00 32 00 00 40 00 40 11 .... c6 12 00 01 c6 12 01 01, summed by hand.
+        // 45 00 00 32 00 00 40 00 40 11 .... c6 12 00 00 c6 12 01 00, summed by hand.
         let frame = Template::new(0, 1, 64).frame(0);
         let words = [
-            0x4500_u32, 0x0032, 0, 0x4000, 0x4011, 0xc612, 0x0001, 0xc612, 0x0101,
+            0x4500_u32, 0x0032, 0, 0x4000, 0x4011, 0xc612, 0x0000, 0xc612, 0x0100,
         ];
         let total: u32 = words.iter().sum();
         let expected = !((total & 0xffff) + (total >> 16)) as u16;
@@ -150,12 +179,29 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_carries_its_tuple() {
+        let frame = Template::new(0, 1, 64).frame(12_345);
+        let tuple = Tuple::of(0, 1, 12_345);
+        assert_eq!(frame[26..30], tuple.nw_src.octets());
+        assert_eq!(frame[30..34], tuple.nw_dst.octets());
+        assert_eq!(frame[34..36], tuple.tp_src.to_be_bytes());
+        assert_eq!(frame[36..38], tuple.tp_dst.to_be_bytes());
+    }
+
+    #[test]
     fn a_million_flows_are_a_million_five_tuples() {
-        let template = Template::new(0, 1, 64);
-        let mut seen = HashSet::new();
-        for flow in 0..1_000_000 {
-            let fields = template.flow(flow);
-            assert!(seen.insert((fields.checksum_and_source[5], fields.source_port)));
-        }
+        let seen: HashSet<Tuple> = (0..1_000_000).map(|flow| Tuple::of(0, 1, flow)).collect();
+        assert_eq!(seen.len(), 1_000_000);
+    }
+
+    #[test]
+    fn a_thousand_flows_vary_every_field() {
+        let tuples: Vec<Tuple> = (0..1000).map(|flow| Tuple::of(0, 1, flow)).collect();
+        let values =
+            |field: fn(&Tuple) -> u32| tuples.iter().map(field).collect::<HashSet<u32>>().len();
+        assert!(values(|t| t.nw_src.into()) > 200);
+        assert!(values(|t| t.nw_dst.into()) > 200);
+        assert!(values(|t| t.tp_src.into()) > 600);
+        assert_eq!(values(|t| t.tp_dst.into()), 16);
     }
 }

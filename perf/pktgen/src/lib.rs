@@ -8,10 +8,14 @@
 //! ```text
 //! options.rs  what to send                 frame.rs   frames and flows
 //! port.rs     a guest and its two rings    stamp.rs   sequence, time, CRC in a frame
+//! attack.rs   a guest that sends what      craft.rs   crafted headers
+//!             no rule wants
 //! engine.rs   learn, warm up, measure,     verify.rs  lost, duplicated, reordered, corrupt
 //!             drain                        report.rs  figures as text and JSON
 //! ```
 
+pub mod attack;
+pub mod craft;
 pub mod engine;
 pub mod frame;
 pub mod options;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::craft::Field;
+
 /// Drives the vhost-user server sockets of any switch as two (or more) guests.
 ///
 /// Ports pair up: 0 with 1, 2 with 3, … (an odd number of ports sends round
@@ -20,9 +22,17 @@ pub struct Options {
     /// Frames of 64, 594 and 1518 bytes as 7 : 4 : 1 instead of one size.
     #[arg(long, conflicts_with = "size")]
     pub imix: bool,
-    /// Flows per direction (UDP source port and IP source address vary).
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Flows per direction (IP addresses and UDP ports vary), in turn.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub flows: u32,
+    /// Every frame is a flow of its own, until 2^32 have been sent.
+    #[arg(long, conflicts_with_all = ["flows", "verify"])]
+    pub new_flows: bool,
+    /// Write the flow into every frame, also if all flows fit into the ring's
+    /// buffers: what the generator does to a frame is then the same for any
+    /// number of flows.
+    #[arg(long)]
+    pub rewrite: bool,
     /// Open loop: frames per second and direction.
     #[arg(long, value_name = "PPS", conflicts_with = "in_flight")]
     pub rate: Option<f64>,
@@ -42,6 +52,28 @@ pub struct Options {
     /// Seconds of traffic before measuring.
     #[arg(long, default_value_t = 0.5)]
     pub warmup: f64,
+    /// Warm up until every flow has been sent this often, too.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub warmup_passes: u32,
+    /// Give up warming up after this time, and measure all the same.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    pub warmup_limit: f64,
+    /// vhost-user socket of a port that sends crafted headers beside the
+    /// others' traffic; nobody waits for them to arrive.
+    #[arg(long, value_name = "PATH", requires = "attack_rate")]
+    pub attacker: Option<PathBuf>,
+    /// The attacker's frames per second.
+    #[arg(long, value_name = "PPS", requires = "attacker")]
+    pub attack_rate: Option<f64>,
+    /// Fields that the attacker varies.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        requires = "attacker",
+        default_value = "nw_src,tp_src,tp_dst"
+    )]
+    pub vary: Vec<Field>,
     /// Number every frame per flow and check order and content at the other end.
     #[arg(long)]
     pub verify: bool,
@@ -113,6 +145,15 @@ impl Options {
         !self.one_way || port.is_multiple_of(2)
     }
 
+    /// Flows per direction.
+    pub fn flow_count(&self) -> u64 {
+        if self.new_flows {
+            1 << 32
+        } else {
+            self.flows.into()
+        }
+    }
+
     /// Length in bytes of the frame that lives in transmit slot `slot`.
     pub fn frame_len(&self, slot: u16) -> usize {
         // 7 : 4 : 1, spread out.
@@ -172,8 +213,34 @@ mod tests {
     }
 
     #[test]
+    fn new_flows_are_as_many_as_there_are_numbers() {
+        assert_eq!(options(&["--flows", "1000000"]).flow_count(), 1_000_000);
+        assert_eq!(options(&["--new-flows"]).flow_count(), 4_294_967_296);
+    }
+
+    #[test]
+    fn an_attacker_has_a_rate_and_fields() {
+        let attack = options(&[
+            "--attacker",
+            "c",
+            "--attack-rate",
+            "1e4",
+            "--vary",
+            "nw_dst",
+        ]);
+        assert_eq!(attack.attack_rate, Some(1e4));
+        assert_eq!(attack.vary, [Field::NwDst]);
+    }
+
+    #[test]
     fn nonsense_is_refused() {
-        for args in [["--ring-size", "1000"], ["--size", "60"], ["--flows", "0"]] {
+        for args in [
+            ["--ring-size", "1000"],
+            ["--size", "60"],
+            ["--flows", "0"],
+            ["--attacker", "c"],
+            ["--attack-rate", "5"],
+        ] {
             let all = [&["pktgen", "--port", "a"], &args[..]].concat();
             assert!(Options::try_parse_from(all).is_err(), "{args:?}");
         }

@@ -10,7 +10,8 @@ use ringway_frontend::{
     Backing, FastRing, Guest, GuestMemory, RegionSpec, Session, SessionConfig, features,
 };
 
-use crate::frame::{IP_CHECKSUM, PAYLOAD, Template, UDP};
+use crate::craft::Headers;
+use crate::frame::{IP_CHECKSUM, PAYLOAD, Template};
 use crate::options::{Options, Switch};
 use crate::stamp::{self, Stamp};
 use crate::verify::Verifier;
@@ -49,8 +50,10 @@ pub struct Port {
     templates: Vec<Template>,
     /// Index into `templates` by slot.
     template_of: Vec<u8>,
-    flows: u32,
-    next_flow: u32,
+    flows: u64,
+    next_flow: u64,
+    /// Whether a frame's flow is another each time its buffer is sent.
+    vary: bool,
     sequences: Vec<u32>,
     scratch: Vec<u8>,
     /// What it has seen so far; see [`Counts`].
@@ -90,15 +93,18 @@ pub struct Facts {
 }
 
 impl Port {
-    /// Connects port `index` to the switch and lays its rings out.
+    /// Connects port `index` to the switch at `path` and lays its rings out;
+    /// it sends to port `to` and receives what port `source` sends.
     pub fn open(
         options: &Options,
+        path: &Path,
         index: usize,
+        to: usize,
         source: usize,
     ) -> Result<Self, ringway_frontend::Error> {
         let stride = slot_stride(options.max_frame_len());
         let area = (stride * usize::from(options.ring_size)) as u64;
-        let (guest, hugepages) = bring_up(options, &options.ports[index], area)?;
+        let (guest, hugepages) = bring_up(options, path, area)?;
         let mut slots = Slots {
             gpa: guest.free_gpa,
             stride,
@@ -124,8 +130,9 @@ impl Port {
             batch: options.batch,
             templates: Vec::new(),
             template_of: Vec::new(),
-            flows: options.flows,
+            flows: options.flow_count(),
             next_flow: 0,
+            vary: vary(options),
             sequences: Vec::new(),
             scratch: Vec::new(),
             counts: Counts::default(),
@@ -144,26 +151,25 @@ impl Port {
             // Up to some minutes in ticks, three significant digits.
             port.latency = Histogram::new_with_bounds(1, 1 << 40, 3).ok();
         }
-        port.write_frames(options);
+        port.write_frames(options, to);
         port.receive.publish(options.ring_size);
         port.receive.kick_if_wanted();
         Ok(port)
     }
 
     /// Writes a whole frame into every transmit buffer.
-    fn write_frames(&mut self, options: &Options) {
+    fn write_frames(&mut self, options: &Options, to: usize) {
         let mut lens: Vec<usize> = Vec::new();
         for slot in 0..options.ring_size {
             let len = options.frame_len(slot);
             let known = lens.iter().position(|&other| other == len);
             let template = known.unwrap_or_else(|| {
                 lens.push(len);
-                let peer = options.peer(self.index);
-                self.templates.push(Template::new(self.index, peer, len));
+                self.templates.push(Template::new(self.index, to, len));
                 lens.len() - 1
             });
             self.template_of.push(template as u8);
-            let frame = self.templates[template].frame(u32::from(slot) % self.flows);
+            let frame = self.templates[template].frame((u64::from(slot) % self.flows) as u32);
             self.transmit.write_slot(slot, 0, &[0; HEADER]);
             self.transmit.write_slot(slot, HEADER, &frame);
         }
@@ -236,12 +242,14 @@ impl Port {
     }
 
     fn rewrite(&mut self, count: u16, now: u64) {
-        let vary = self.flows > u32::from(self.transmit.size());
         for position in 0..count {
             let slot = (self.transmit.next_slot() + position) & (self.transmit.size() - 1);
             let template = &self.templates[usize::from(self.template_of[usize::from(slot)])];
-            let flow = self.next_flow;
-            self.next_flow = if flow + 1 == self.flows { 0 } else { flow + 1 };
+            let flow = self.next_flow as u32;
+            self.next_flow += 1;
+            if self.next_flow == self.flows {
+                self.next_flow = 0;
+            }
             let mut stamp = Stamp {
                 from: self.index as u8,
                 flow,
@@ -257,13 +265,9 @@ impl Port {
                 self.transmit.write_slot(slot, HEADER, &frame);
                 continue;
             }
-            if vary {
-                let fields = template.flow(flow);
-                let checksum = HEADER + IP_CHECKSUM;
-                self.transmit
-                    .write_slot(slot, checksum, &fields.checksum_and_source);
-                self.transmit
-                    .write_slot(slot, HEADER + UDP, &fields.source_port);
+            if self.vary {
+                let bytes = template.flow(flow);
+                self.transmit.write_slot(slot, HEADER + IP_CHECKSUM, &bytes);
             }
             if self.touch == Touch::Time {
                 self.transmit
@@ -279,6 +283,22 @@ impl Port {
             self.transmit.publish(1);
             self.transmit.kick_if_wanted();
         }
+    }
+
+    /// Sends up to `count` frames with these headers, Ethernet to UDP; the
+    /// number of frames for which there was a free buffer.
+    pub fn send_crafted(&mut self, count: u16, mut headers: impl FnMut() -> Headers) -> u16 {
+        let count = count.min(self.sendable(count));
+        for position in 0..count {
+            let slot = (self.transmit.next_slot() + position) & (self.transmit.size() - 1);
+            self.transmit.write_slot(slot, HEADER, &headers());
+        }
+        if count > 0 {
+            self.transmit.publish(count);
+            self.counts.sent += u64::from(count);
+            self.transmit.kick_if_wanted();
+        }
+        count
     }
 
     /// Throws away what has arrived; the number of frames.
@@ -298,11 +318,16 @@ fn touch(options: &Options) -> Touch {
         Touch::All
     } else if options.latency {
         Touch::Time
-    } else if options.flows > options.ring_size.into() {
+    } else if vary(options) {
         Touch::Flow
     } else {
         Touch::Nothing
     }
+}
+
+/// Whether there are more flows than buffers, or it is to look so.
+fn vary(options: &Options) -> bool {
+    options.rewrite || options.flow_count() > options.ring_size.into()
 }
 
 /// An odd number of cache lines, so that buffers spread over all cache sets.

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::attack::Crafted;
 use crate::verify::Verdict;
 
 /// The figures of a run. Rates are of frames that arrived.
@@ -13,7 +14,7 @@ pub struct Report {
     /// Frame size in bytes on the ring (without FCS), or `imix`.
     pub frame: String,
     /// Flows per direction.
-    pub flows: u32,
+    pub flows: u64,
     /// Descriptors per ring.
     pub ring_size: u16,
     /// Frames under way per direction, in a closed loop.
@@ -26,6 +27,8 @@ pub struct Report {
     pub mrg_rxbuf: bool,
     /// Whether all guest memory was on hugepages.
     pub hugepages: bool,
+    /// What went before measuring.
+    pub warmup: Warmup,
     /// Seconds measured.
     pub seconds: f64,
     /// Ticks of the time-stamp counter per second.
@@ -36,8 +39,21 @@ pub struct Report {
     pub total_gbps: f64,
     /// Each direction.
     pub directions: Vec<Direction>,
+    /// The attacker's frames while measuring, if there was one.
+    pub crafted: Option<Crafted>,
     /// What the generator itself cost.
     pub generator: Generator,
+}
+
+/// Traffic before measuring.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Warmup {
+    /// How long it took.
+    pub seconds: f64,
+    /// How often every flow had been sent when it ended.
+    pub passes: f64,
+    /// Seconds until every flow had been sent once, if that was waited for.
+    pub first_pass: Option<f64>,
 }
 
 /// The traffic from one port to another.
@@ -156,6 +172,14 @@ impl Display for Report {
             "total   {:8.3} Mpps  {:7.2} Gbit/s",
             self.total_mpps, self.total_gbps
         )?;
+        if let Some(crafted) = &self.crafted {
+            writeln!(
+                f,
+                "attacker: {:.0} crafted frames per second, {} not sent when due",
+                crafted.sent as f64 / self.seconds,
+                crafted.skipped
+            )?;
+        }
         let generator = &self.generator;
         writeln!(
             f,

@@ -111,7 +111,7 @@ fn cases(default: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(3000))]
+    #![proptest_config(cases(10_000))]
 
     /// Whatever the rules and the frame: the same bytes on the same ports.
     #[test]

@@ -4,13 +4,15 @@ mod pktgen;
 mod testpmd;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::parse::Cycles;
-use crate::process::SchedWatch;
+use crate::parse::{Cycles, Lookups};
+use crate::process::{Memory, SchedWatch};
+use crate::scenario::FlowTraffic;
 use crate::switches::Switch;
 
 /// Which generator.
@@ -54,6 +56,8 @@ pub struct Traffic {
     pub dir: PathBuf,
     /// Directory of `pktgen`.
     pub binaries: PathBuf,
+    /// Many flows (pktgen only); `None`: one of each direction.
+    pub flows: Option<FlowTraffic>,
 }
 
 /// What came of it.
@@ -73,6 +77,45 @@ pub struct Outcome {
     pub generator_cycles: Option<f64>,
     /// Frames lost in the whole run (pktgen only).
     pub lost: Option<u64>,
+    /// What came of flows, if there were many.
+    pub flows: Option<FlowOutcome>,
+}
+
+/// Megaflows from which a process' growth tells the size of one.
+const ENOUGH_FLOWS: u64 = 50_000;
+
+/// What the flow caches did while measuring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowOutcome {
+    /// Counts of the time measured, and what was there at its end.
+    pub lookups: Lookups,
+    /// Seconds between the two readings of the counters.
+    pub seconds: f64,
+    /// Seconds until every flow had been sent once, if all have.
+    pub first_pass: Option<f64>,
+    /// How often every flow had been sent when measuring began.
+    pub passes: f64,
+    /// Crafted frames per second, if there was an attacker.
+    pub crafted: Option<f64>,
+    /// What the switch has grown by since it had its rules.
+    pub grown: Option<Memory>,
+}
+
+impl FlowOutcome {
+    /// Packets per second that went through the slow path.
+    pub fn missed_per_second(&self) -> f64 {
+        self.lookups.missed as f64 / self.seconds
+    }
+
+    /// Bytes of a megaflow: what the switch says, or what it has grown by off
+    /// hugepages (buffers and guests are there). A few flows are lost in what
+    /// else it took.
+    pub fn bytes_per_flow(&self) -> Option<f64> {
+        let flows = self.lookups.flows;
+        let said = self.lookups.flow_bytes.map(|bytes| bytes as f64);
+        let grown = self.grown.filter(|_| flows >= ENOUGH_FLOWS);
+        said.or(grown.map(|grown| grown.resident as f64 / flows as f64))
+    }
 }
 
 /// Drives traffic through a switch and measures.
@@ -90,13 +133,16 @@ pub fn run(
 /// What is read at the beginning and at the end of measuring.
 struct Meter {
     cycles: Cycles,
+    lookups: Option<(Instant, Lookups)>,
     switch: SchedWatch,
     generator: SchedWatch,
 }
 
 impl Meter {
-    fn start(switch: &mut dyn Switch, generator: u32) -> Result<Self, Error> {
+    fn start(switch: &mut dyn Switch, generator: u32, traffic: &Traffic) -> Result<Self, Error> {
+        let many = traffic.flows.is_some();
         Ok(Self {
+            lookups: many.then(|| lookups(switch)).transpose()?,
             cycles: switch.cycles()?,
             switch: SchedWatch::start(switch.pid()),
             generator: SchedWatch::start(generator),
@@ -105,13 +151,33 @@ impl Meter {
 
     fn stop(self, switch: &mut dyn Switch) -> Result<Outcome, Error> {
         let (switch_waited, generator_waited) = (self.switch.waited(), self.generator.waited());
+        let cycles = switch.cycles()?.since(&self.cycles);
+        let flows = match self.lookups {
+            Some((start, before)) => {
+                let (end, after) = lookups(switch)?;
+                Some(FlowOutcome {
+                    lookups: after.since(&before),
+                    seconds: end.duration_since(start).as_secs_f64(),
+                    ..FlowOutcome::default()
+                })
+            }
+            None => None,
+        };
         Ok(Outcome {
-            cycles: switch.cycles()?.since(&self.cycles),
+            cycles,
             switch_waited,
             generator_waited,
+            flows,
             ..Outcome::default()
         })
     }
+}
+
+/// The counters, and when they were asked for.
+fn lookups(switch: &mut dyn Switch) -> Result<(Instant, Lookups), Error> {
+    let before = Instant::now();
+    let lookups = switch.lookups()?;
+    Ok((before + before.elapsed() / 2, lookups))
 }
 
 fn text(path: &Path) -> String {

@@ -38,7 +38,7 @@ pub fn run(switch: &mut dyn Switch, traffic: &Traffic) -> Result<Outcome, Error>
         std::thread::sleep(SETTLE);
     }
 
-    let meter = Meter::start(switch, process.pid())?;
+    let meter = Meter::start(switch, process.pid(), traffic)?;
     let (start, before) = packets(&mut process)?;
     std::thread::sleep(Duration::from_secs_f64(traffic.seconds));
     let (end, after) = packets(&mut process)?;

@@ -1,17 +1,18 @@
-//! The switches compared, each with two vhost-user ports on which it listens,
-//! its poll core pinned.
+//! The switches compared, each with vhost-user ports on which it listens, its
+//! poll core pinned. Ports have the numbers 1, 2, …
 
 mod ovs;
 mod ringway;
 mod testpmd;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::parse::Cycles;
+use crate::parse::{Cycles, Lookups};
 
 /// Which switch.
 #[derive(
@@ -48,6 +49,40 @@ pub enum OvsForwarding {
     Normal,
 }
 
+/// What a switch is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Forwarding between two ports as it does best; ringway learns.
+    Forward(OvsForwarding),
+    /// Only what rules say, which come later.
+    Rules {
+        /// Room for this many megaflows.
+        flow_limit: u32,
+    },
+}
+
+/// How a file of rules is given to a switch.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Adding {
+    /// All or nothing: `ovs-ofctl --bundle add-flows`, `ringway add-flows`.
+    Bundle,
+    /// One after the other: `ovs-ofctl add-flows`; ringway has no such way.
+    Single,
+}
+
+impl Adding {
+    /// The words for tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Bundle => "as a bundle",
+            Self::Single => "one by one",
+        }
+    }
+}
+
 /// What a switch is started with.
 #[derive(Clone, Debug)]
 pub struct SwitchSetup {
@@ -59,18 +94,37 @@ pub struct SwitchSetup {
     pub other_core: usize,
     /// Directory of `ringwayd` and `ringway`.
     pub binaries: PathBuf,
-    /// How Open vSwitch forwards.
-    pub ovs_forwarding: OvsForwarding,
+    /// What for.
+    pub job: Job,
+    /// Ports.
+    pub ports: usize,
+}
+
+impl SwitchSetup {
+    /// Name and socket of each port.
+    fn ports(&self, suffix: &str) -> Vec<(String, PathBuf)> {
+        let names = (0..self.ports).map(|port| format!("p{port}"));
+        names
+            .map(|name| {
+                let socket = self.dir.join(format!("{name}{suffix}"));
+                (name, socket)
+            })
+            .collect()
+    }
 }
 
 /// A running switch.
 pub trait Switch {
-    /// Sockets of its two ports.
-    fn sockets(&self) -> [&Path; 2];
+    /// Sockets of its ports.
+    fn sockets(&self) -> &[PathBuf];
     /// Process that polls.
     fn pid(&self) -> u32;
     /// What its poll core has spent since some fixed point.
     fn cycles(&mut self) -> Result<Cycles, Error>;
+    /// Gives it a file of rules and waits until it has them, `timeout` at most.
+    fn add_flows(&mut self, file: &Path, adding: Adding, timeout: Duration) -> Result<(), Error>;
+    /// What its flow caches did since some fixed point, and hold.
+    fn lookups(&mut self) -> Result<Lookups, Error>;
 }
 
 /// Starts a switch and waits until its sockets are there.

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{OvsForwarding, Switch, SwitchSetup};
+use super::{Adding, Job, OvsForwarding, Switch, SwitchSetup};
 use crate::error::Error;
-use crate::parse::{Cycles, ovs_pmd_stats};
-use crate::process::{Process, command, output, pinned, wait_for_path};
+use crate::parse::{Cycles, Lookups, ovs_lookups, ovs_pmd_stats};
+use crate::process::{Process, command, output, output_within, pinned, wait_for_path};
 
 const START: Duration = Duration::from_secs(20);
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
@@ -23,7 +23,7 @@ pub struct Ovs {
     vswitchd: Process,
     _ovsdb: Process,
     dir: PathBuf,
-    sockets: [PathBuf; 2],
+    sockets: Vec<PathBuf>,
     other_core: usize,
 }
 
@@ -81,27 +81,42 @@ impl Ovs {
             .arg(format!("unix:{}", dir.join("db.sock").display()))
             .arg(unixctl(dir, "vswitchd"));
         let vswitchd = Process::start("ovs-vswitchd", vswitchd)?;
+        let (ports, sockets): (Vec<_>, Vec<_>) = setup.ports("").into_iter().unzip();
         let ovs = Self {
             vswitchd,
             _ovsdb: ovsdb,
             dir: dir.clone(),
-            sockets: [dir.join("p0"), dir.join("p1")],
+            sockets,
             other_core: setup.other_core,
         };
         let bridge = ["add-br", BRIDGE, "--", "set", "bridge", BRIDGE];
         let bridge = [&bridge[..], &["datapath_type=netdev", "fail-mode=secure"]].concat();
         vsctl(&bridge)?;
-        for (port, number) in [("p0", "1"), ("p1", "2")] {
+        for (number, port) in (1..).zip(&ports) {
             let request = format!("ofport_request={number}");
             let add = ["add-port", BRIDGE, port, "--", "set", "Interface", port];
             vsctl(&[&add[..], &["type=dpdkvhostuser", &request]].concat())?;
         }
-        match setup.ovs_forwarding {
-            OvsForwarding::Flows => {
+        match setup.job {
+            Job::Forward(OvsForwarding::Flows) => {
                 ovs.add_flow("in_port=1,actions=output:2")?;
                 ovs.add_flow("in_port=2,actions=output:1")?;
             }
-            OvsForwarding::Normal => ovs.add_flow("actions=NORMAL")?,
+            Job::Forward(OvsForwarding::Normal) => ovs.add_flow("actions=NORMAL")?,
+            Job::Rules { flow_limit } => {
+                // The limit begins at 10,000 and grows slowly; ask for all of it.
+                vsctl(&[
+                    "set",
+                    "Open_vSwitch",
+                    ".",
+                    &format!("other_config:flow-limit={flow_limit}"),
+                    "other_config:max-idle=3600000",
+                ])?;
+                ovs.appctl(&["upcall/set-flow-limit", &flow_limit.to_string()])?;
+                // Revalidators would run on the generator's core, and lower the
+                // limit for being slow there.
+                ovs.appctl(&["revalidator/pause"])?;
+            }
         }
         for socket in &ovs.sockets {
             wait_for_path(socket, START)?;
@@ -140,8 +155,8 @@ fn unixctl(dir: &Path, name: &str) -> String {
 }
 
 impl Switch for Ovs {
-    fn sockets(&self) -> [&Path; 2] {
-        [&self.sockets[0], &self.sockets[1]]
+    fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
     }
 
     fn pid(&self) -> u32 {
@@ -155,10 +170,31 @@ impl Switch for Ovs {
             text,
         })
     }
+
+    fn add_flows(&mut self, file: &Path, adding: Adding, timeout: Duration) -> Result<(), Error> {
+        let mut ofctl = pinned(self.other_core, "ovs-ofctl");
+        in_dir(&mut ofctl, &self.dir);
+        if adding == Adding::Bundle {
+            ofctl.arg("--bundle");
+        }
+        ofctl.args(["add-flows", BRIDGE]).arg(file);
+        output_within("ovs-ofctl add-flows", ofctl, timeout).map(drop)
+    }
+
+    fn lookups(&mut self) -> Result<Lookups, Error> {
+        let show = self.appctl(&["dpctl/show"])?;
+        let stats = self.appctl(&["dpif-netdev/pmd-stats-show"])?;
+        ovs_lookups(&show, &stats).ok_or(Error::Unreadable {
+            name: "ovs-appctl dpctl/show",
+            text: show,
+        })
+    }
 }
 
 impl Drop for Ovs {
     fn drop(&mut self) {
+        // It would wait for paused revalidators.
+        let _ = self.appctl(&["revalidator/resume"]);
         // Deletes the bridge's devices; SIGTERM follows if it does not work.
         if self.appctl(&["exit", "--cleanup"]).is_ok() {
             self.vswitchd.await_end();

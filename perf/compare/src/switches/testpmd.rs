@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Switch, SwitchSetup};
+use super::{Adding, Switch, SwitchSetup};
 use crate::error::Error;
-use crate::parse::{Cycles, testpmd_fwd_stats};
+use crate::parse::{Cycles, Lookups, testpmd_fwd_stats};
 use crate::process::{Process, command, wait_for_path};
 
 const START: Duration = Duration::from_secs(15);
@@ -14,12 +14,13 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 pub struct Testpmd {
     process: Process,
-    sockets: [PathBuf; 2],
+    sockets: Vec<PathBuf>,
 }
 
 impl Testpmd {
     pub fn start(setup: &SwitchSetup) -> Result<Self, Error> {
-        let sockets = [setup.dir.join("p0.sock"), setup.dir.join("p1.sock")];
+        let ports = setup.ports(".sock").into_iter();
+        let sockets: Vec<PathBuf> = ports.map(|(_, socket)| socket).collect();
         let mut testpmd = command("stdbuf");
         testpmd
             .args(["-oL", "dpdk-testpmd", "--in-memory", "-m", "256"])
@@ -44,8 +45,8 @@ impl Testpmd {
 }
 
 impl Switch for Testpmd {
-    fn sockets(&self) -> [&Path; 2] {
-        [&self.sockets[0], &self.sockets[1]]
+    fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
     }
 
     fn pid(&self) -> u32 {
@@ -61,5 +62,13 @@ impl Switch for Testpmd {
             name: "testpmd's show fwd stats",
             text,
         })
+    }
+
+    fn add_flows(&mut self, _: &Path, _: Adding, _: Duration) -> Result<(), Error> {
+        Err(Error::NoRules)
+    }
+
+    fn lookups(&mut self) -> Result<Lookups, Error> {
+        Err(Error::NoRules)
     }
 }

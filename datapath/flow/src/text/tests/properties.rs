@@ -91,6 +91,11 @@ fn matches() -> impl Strategy<Value = Match> {
             let kind = if solicit { 135 } else { 136 };
             matching.exact(Field::TcpSrc, kind);
         }
+        let later = Field::IpFrag.get(&matching.key) & 2 != 0;
+        if later && matches!(number, 6 | 17 | 132) {
+            // They have no ports, and are not asked for any.
+            matching.exact(Field::IpFrag, 0);
+        }
         normalize(&mut matching);
         matching
     })

@@ -1,0 +1,407 @@
+//! Results of `compare flows` as Markdown.
+
+use std::fmt::Write;
+
+use crate::group::{Cell, group, group_all};
+use crate::pingpong::Distance;
+use crate::results::{Addition, Case, Results};
+use crate::scenario::Scenario;
+use crate::stats::Summary;
+use crate::switches::{Adding, SwitchKind};
+use crate::table::{figures, ratio};
+
+use SwitchKind::{Ovs, Ringway};
+
+/// All sections that there are runs for. Rates are told for near and for far
+/// cores too; else there are few runs of a kind.
+pub fn sections(results: &Results) -> String {
+    let all = rows(group_all(results));
+    let mut text = String::new();
+    for distance in [Distance::Near, Distance::Far] {
+        text += &rates(&rows(group(results, distance)), distance.word());
+    }
+    text + &rates(&all, "near, far and mixed together")
+        + &masks(&all)
+        + &attacks(&all)
+        + &set_up(&all)
+        + &additions(&results.additions)
+        + &memory(results, &all)
+}
+
+/// A case's scenario with both switches' figures.
+#[derive(Clone)]
+struct Row {
+    scenario: Scenario,
+    ringway: Option<Cell>,
+    ovs: Option<Cell>,
+}
+
+type Rows = Vec<Row>;
+
+fn rows(grouped: crate::group::Grouped) -> Rows {
+    let row = |(case, cells): (Case, std::collections::BTreeMap<SwitchKind, Cell>)| {
+        Some(Row {
+            scenario: case.scenario?,
+            ringway: cells.get(&Ringway).copied(),
+            ovs: cells.get(&Ovs).copied(),
+        })
+    };
+    grouped.into_iter().filter_map(row).collect()
+}
+
+impl Row {
+    /// `3/3`: runs of ringway and of Open vSwitch.
+    fn runs(&self) -> String {
+        self.both(|cell| Some(cell.mpps.count.to_string()), "0")
+    }
+
+    /// Something of both, or `missing`.
+    fn both(&self, of: impl Fn(&Cell) -> Option<String>, missing: &str) -> String {
+        let one = |cell: &Option<Cell>| cell.as_ref().and_then(&of).unwrap_or(missing.into());
+        format!("{} / {}", one(&self.ringway), one(&self.ovs))
+    }
+
+    fn rates(&self) -> (Option<f64>, Option<f64>) {
+        let rate = |cell: &Option<Cell>| cell.map(|cell| cell.mpps.median);
+        (rate(&self.ringway), rate(&self.ovs))
+    }
+
+    fn figures(&self) -> [String; 2] {
+        [self.ringway, self.ovs].map(|cell| cell.as_ref().map_or("–".into(), figures))
+    }
+
+    /// Rate and cycles beside Open vSwitch's.
+    fn beside_ovs(&self) -> [String; 2] {
+        let cycles = |cell: &Option<Cell>| Some(cell.as_ref()?.cycles?.median);
+        let (ours, theirs) = self.rates();
+        [
+            ratio(ours, theirs),
+            ratio(cycles(&self.ringway), cycles(&self.ovs)),
+        ]
+    }
+
+    /// Both rates beside those of `base`.
+    fn beside(&self, base: Option<&Row>) -> [String; 2] {
+        let (ours, theirs) = self.rates();
+        let (our_base, their_base) = base.map_or((None, None), Row::rates);
+        [ratio(ours, our_base), ratio(theirs, their_base)]
+    }
+}
+
+fn line(cells: impl IntoIterator<Item = String>) -> String {
+    let cells: Vec<String> = cells.into_iter().collect();
+    format!("| {} |\n", cells.join(" | "))
+}
+
+/// A heading and a table, or nothing if there are no rows.
+fn table(title: &str, columns: &[&str], rows: &[String]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let head = line(columns.iter().map(|&column| column.to_owned()));
+    let rule = line(columns.iter().map(|_| "---".to_owned()));
+    format!("\n### {title}\n\n{head}{rule}{}", rows.concat())
+}
+
+fn whole(summary: Option<Summary>) -> Option<String> {
+    Some(format!("{:.0}", summary?.median))
+}
+
+fn rates(rows: &[Row], distance: &str) -> String {
+    let mut lines = Vec::new();
+    for row in rows {
+        let Scenario::Rate { rules, flows } = row.scenario else {
+            continue;
+        };
+        let one = Scenario::Rate { rules, flows: 1 };
+        let base = rows.iter().find(|row| row.scenario == one);
+        let mut cells = vec![rules.words().into(), thousands(flows.into()), row.runs()];
+        cells.extend(row.figures());
+        cells.extend(row.beside_ovs());
+        cells.extend(row.beside(base));
+        cells.push(row.both(|cell| whole(cell.flows), "–"));
+        lines.push(line(cells));
+    }
+    let columns = [
+        "rules",
+        "flows",
+        "runs",
+        "ringway",
+        "Open vSwitch",
+        "rate ÷ Open vSwitch",
+        "cycles ÷ Open vSwitch",
+        "ringway ÷ its rate at 1",
+        "Open vSwitch ÷ its rate at 1",
+        "megaflows",
+    ];
+    let title = format!("Rate against concurrent flows, cores {distance}");
+    table(&title, &columns, &lines)
+}
+
+fn masks(rows: &[Row]) -> String {
+    let mut lines = Vec::new();
+    for row in rows {
+        let Scenario::Masks { masks } = row.scenario else {
+            continue;
+        };
+        let one = rows
+            .iter()
+            .find(|row| row.scenario == Scenario::Masks { masks: 1 });
+        let mut cells = vec![masks.to_string(), row.runs()];
+        cells.extend(row.figures());
+        cells.extend(row.beside_ovs());
+        cells.extend(row.beside(one));
+        cells.push(row.both(|cell| Some(format!("{:.1}", cell.probes?.median)), "–"));
+        lines.push(line(cells));
+    }
+    let columns = [
+        "masks",
+        "runs",
+        "ringway",
+        "Open vSwitch",
+        "rate ÷ Open vSwitch",
+        "cycles ÷ Open vSwitch",
+        "ringway ÷ its rate at 1",
+        "Open vSwitch ÷ its rate at 1",
+        "masks tried per lookup",
+    ];
+    table("Rate against masks in each direction", &columns, &lines)
+}
+
+fn attacks(rows: &[Row]) -> String {
+    let mut lines = Vec::new();
+    for row in rows {
+        let Scenario::Attack { rate } = row.scenario else {
+            continue;
+        };
+        let peace = rows
+            .iter()
+            .find(|row| row.scenario == Scenario::Attack { rate: 0 });
+        let mut cells = vec![thousands(rate.into()), row.runs()];
+        cells.extend(
+            [row.ringway, row.ovs].map(|cell| cell.map_or("–".into(), |c| thin_spread(c.mpps))),
+        );
+        cells.extend(row.beside(peace));
+        cells.push(row.both(|cell| whole(cell.crafted), "–"));
+        cells.push(row.both(|cell| whole(cell.flows), "–"));
+        lines.push(line(cells));
+    }
+    let columns = [
+        "crafted frames/s",
+        "runs",
+        "ringway, Mpps",
+        "Open vSwitch, Mpps",
+        "ringway ÷ its rate without",
+        "Open vSwitch ÷ its rate without",
+        "crafted frames/s taken",
+        "megaflows",
+    ];
+    table("Established flows beside an attacker", &columns, &lines)
+}
+
+/// `1.23 (1.11–1.30)`.
+fn spread(summary: Summary) -> String {
+    let Summary {
+        median, min, max, ..
+    } = summary;
+    format!("{median:.2} ({min:.2}–{max:.2})")
+}
+
+/// The same for rates that may be next to nothing.
+fn thin_spread(summary: Summary) -> String {
+    let Summary {
+        median, min, max, ..
+    } = summary;
+    format!("{median:.3} ({min:.3}–{max:.3})")
+}
+
+fn set_up(rows: &[Row]) -> String {
+    let mut lines = Vec::new();
+    for row in rows {
+        type Figure = fn(&Cell) -> Option<Summary>;
+        let (name, figure): (String, Figure) = match row.scenario {
+            Scenario::SetUp => ("one rule that reads the five-tuple".into(), |c| c.missed),
+            Scenario::Rate { rules, flows } if flows >= 100_000 => (
+                format!(
+                    "{}, first pass over {} flows",
+                    rules.words(),
+                    thousands(flows.into())
+                ),
+                |c| c.first_pass,
+            ),
+            _ => continue,
+        };
+        // Few megaflows: a first pass is not a set-up of each flow.
+        let set_up = |cell: &Cell| {
+            let enough = cell.flows?.median >= 50_000.0;
+            figure(cell).filter(|_| enough)
+        };
+        let summaries = [&row.ringway, &row.ovs].map(|cell| cell.as_ref().and_then(set_up));
+        if summaries == [None, None] {
+            continue;
+        }
+        let mut cells = vec![name, row.runs()];
+        cells.extend(summaries.map(|summary| {
+            summary.map_or("–".into(), |s| {
+                let [median, min, max] = [s.median, s.min, s.max].map(|f| f / 1e3);
+                format!("{median:.0} ({min:.0}–{max:.0})")
+            })
+        }));
+        let [ours, theirs] = summaries.map(|summary| summary.map(|s| s.median));
+        cells.push(ratio(ours, theirs));
+        cells.push(row.both(|cell| whole(cell.lost), "–"));
+        cells.push(row.both(|cell| whole(cell.flows), "–"));
+        lines.push(line(cells));
+    }
+    let columns = [
+        "rules",
+        "runs",
+        "ringway, thousand flows/s",
+        "Open vSwitch, thousand flows/s",
+        "÷ Open vSwitch",
+        "frames lost",
+        "megaflows at the end",
+    ];
+    table("New flows", &columns, &lines)
+}
+
+fn additions(additions: &[Addition]) -> String {
+    let ways = [
+        (Ringway, Adding::Bundle),
+        (Ovs, Adding::Bundle),
+        (Ovs, Adding::Single),
+    ];
+    let mut lines = Vec::new();
+    for (switch, adding) in ways {
+        let these = || {
+            let additions = additions.iter();
+            additions.filter(move |a| a.switch == switch && a.adding == adding)
+        };
+        let seconds = Summary::of(these().map(|a| a.seconds));
+        let bytes =
+            Summary::of(these().filter_map(|a| {
+                Some((a.grown?.resident + a.grown?.huge) as f64 / f64::from(a.rules))
+            }));
+        let (Some(seconds), Some(rules)) = (seconds, these().map(|a| a.rules).max()) else {
+            continue;
+        };
+        lines.push(line([
+            format!("{}, {}", switch.word(), adding.word()),
+            seconds.count.to_string(),
+            thousands(rules.into()),
+            spread(seconds),
+            whole(bytes).unwrap_or("–".into()),
+        ]));
+    }
+    let columns = ["how", "runs", "rules", "seconds", "bytes per rule"];
+    table("Adding rules", &columns, &lines)
+}
+
+fn memory(results: &Results, rows: &[Row]) -> String {
+    let most = rows
+        .iter()
+        .filter(|row| matches!(row.scenario, Scenario::Rate { .. }))
+        .max_by_key(|row| row.scenario.flows_in_all());
+    let bytes = |cell: &Option<Cell>| whole(cell.as_ref()?.flow_bytes);
+    let (Some(row), Some(limit)) = (most, results.settings.flow_limit) else {
+        return String::new();
+    };
+    let mut text = String::new();
+    let said = [
+        (bytes(&row.ringway), "ringway says"),
+        (bytes(&row.ovs), "Open vSwitch's process grows by"),
+    ];
+    for (bytes, who) in said {
+        if let Some(bytes) = bytes {
+            let _ = write!(text, "\n{who} {bytes} bytes per megaflow.");
+        }
+    }
+    if !text.is_empty() {
+        let _ = writeln!(
+            text,
+            " Every switch had room for {} megaflows.",
+            thousands(limit.into())
+        );
+    }
+    text
+}
+
+/// `1,000,000`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::sample;
+    use crate::scenario::Rules;
+
+    #[test]
+    fn numbers_in_groups_of_three() {
+        assert_eq!(thousands(1), "1");
+        assert_eq!(thousands(1000), "1,000");
+        assert_eq!(thousands(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn rates_beside_open_vswitch_and_beside_one_flow() {
+        let mut results = sample::results();
+        for (flows, ringway, ovs) in [(1, 20.0, 10.0), (1_000_000, 15.0, 5.0)] {
+            for (switch, mpps) in [(Ringway, ringway), (Ovs, ovs)] {
+                let scenario = Scenario::Rate {
+                    rules: Rules::Exact,
+                    flows,
+                };
+                let run = sample::flow_run(1, switch, scenario, mpps);
+                results.runs.push(run);
+            }
+        }
+        let text = sections(&results);
+        let row = "| one per flow | 1,000,000 | 1 / 1 | 15.00 (15.00–15.00) / 100 \
+                   | 5.00 (5.00–5.00) / 100 | **3.00** | **1.00** | **0.75** | **0.50** |";
+        assert!(text.contains(row), "{text}");
+        assert!(text.contains("cores near"), "{text}");
+        assert!(!text.contains("cores far"), "{text}");
+    }
+
+    #[test]
+    fn new_flows_per_second() {
+        let mut results = sample::results();
+        for (switch, missed) in [(Ringway, 300_000), (Ovs, 100_000)] {
+            let mut run = sample::flow_run(1, switch, Scenario::SetUp, 0.1);
+            let flows = run.flows.as_mut().unwrap();
+            flows.lookups.missed = missed;
+            flows.lookups.flows = missed;
+            results.runs.push(run);
+        }
+        let text = sections(&results);
+        // Counted for two seconds.
+        let row = "| one rule that reads the five-tuple | 1 / 1 | 150 (150–150) | 50 (50–50) | **3.00** |";
+        assert!(text.contains(row), "{text}");
+    }
+
+    #[test]
+    fn an_attack_is_told_beside_peace() {
+        let mut results = sample::results();
+        for (rate, mpps) in [(0, 10.0), (10_000, 9.0)] {
+            let scenario = Scenario::Attack { rate };
+            results
+                .runs
+                .push(sample::flow_run(1, Ringway, scenario, mpps));
+        }
+        let text = sections(&results);
+        assert!(
+            text.contains("| 10,000 | 1 / 0 | 9.000 (9.000–9.000) | – | **0.90** | – |"),
+            "{text}"
+        );
+    }
+}
