@@ -82,6 +82,7 @@ pub fn outputs(
         () if met.wrote_rarp => Some("RARP is written, too"),
         () if met.later_icmp => Some("Later fragments"),
         () if met.later_fragment && differ_in_a_word(outputs) => Some("Later fragments"),
+        () if is_routed(&sent.frame) && differ_in_a_word(outputs) => Some("Routing headers"),
         () if met.tags > 2 => Some("A third tag"),
         () if met.wrote_tci => Some("A TCI without a tag"),
         // Not every combination of choices was tried.
@@ -102,6 +103,32 @@ pub fn trace(subject: &Subject, sent: &Sent, oracle: &str) -> Option<Decision> {
         () if met.later_icmp => Some("Later fragments"),
         () => extracted(&sent.frame, &printed::traced_flow(oracle), &ours),
     }
+}
+
+/// Whether an IPv6 packet has a routing header with segments left.
+fn is_routed(frame: &[u8]) -> bool {
+    let byte = |at: usize| frame.get(at).copied().map(usize::from);
+    let is_tag = |at: usize| matches!(frame.get(at..at + 2), Some([0x81, 0] | [0x88, 0xa8]));
+    let mut at = 12;
+    while at < 20 && is_tag(at) {
+        at += 4;
+    }
+    if frame.get(at..at + 2) != Some(&[0x86, 0xdd]) {
+        return false;
+    }
+    let mut next = byte(at + 8);
+    at += 42;
+    while let (Some(kind), Some(following), Some(length)) = (next, byte(at), byte(at + 1)) {
+        at += match kind {
+            43 if byte(at + 3) > Some(0) => return true,
+            0 | 43 | 60 | 135 => (length + 1) * 8,
+            44 => 8,
+            51 => (length + 2) * 4,
+            _ => return false,
+        };
+        next = Some(following);
+    }
+    false
 }
 
 /// Whether the same frames came out but for two adjacent bytes of each: a checksum.
