@@ -27,13 +27,12 @@ pub fn parse_match(text: &str, ports: &dyn PortNames) -> Result<Parsed<Match>, T
                 return Err(unknown_field(item.key, "field"));
             }
         }
-        possible(&matching, text)?;
         Ok(matching)
     };
     let fault = |fault| TextError::new(fault, text, None);
     let mut value = read().map_err(fault)?;
     let warnings = normalize(&mut value);
-    check_icmp(&value, text).map_err(fault)?;
+    check_ports(&value, text.trim()).map_err(fault)?;
     Ok(Parsed { value, warnings })
 }
 
@@ -134,25 +133,6 @@ fn clear(matching: &mut Match, field: Field, bits: u128) {
     field.set_masked(&mut matching.mask, 0, bits);
 }
 
-/// Whether a match, read from `text`, does not ask for ports of later fragments,
-/// which have none (Open vSwitch: OFPBMC_BAD_PREREQ).
-pub(super) fn possible<'t>(matching: &Match, text: &'t str) -> Scan<'t, ()> {
-    let get = |field: Field| field.get(&matching.key);
-    let later = get(Field::IpFrag) & FRAG_LATER != 0;
-    let transport = matches!(get(Field::IpProto) as u8, TCP | UDP | SCTP)
-        && matches!(get(Field::EthType) as u16, ETH_IPV4 | ETH_IPV6);
-    let asked = [Field::TcpSrc, Field::TcpDst, Field::TcpFlags]
-        .iter()
-        .any(|field| field.get(&matching.mask) != 0);
-    if later && transport && asked {
-        return fault!(
-            text.trim(),
-            "later fragments have no ports and no TCP flags: leave them out, or nw_frag=later"
-        );
-    }
-    Ok(())
-}
-
 /// Takes out of a match what its own protocol does not have (ovs-fields(7),
 /// "prerequisites"), as Open vSwitch does, and says so if it did.
 pub(super) fn normalize(matching: &mut Match) -> Vec<String> {
@@ -228,16 +208,26 @@ pub(super) fn normalize(matching: &mut Match) -> Vec<String> {
     warnings
 }
 
-/// Refuses ICMP types and codes of more than eight bits, and masks of them: Open
-/// vSwitch cuts them off. For a match that was normalized.
-pub(super) fn check_icmp<'t>(matching: &Match, text: &'t str) -> Scan<'t, ()> {
-    let icmp = matches!(Field::IpProto.get(&matching.key) as u8, ICMP | ICMPV6);
-    let whole = |field: Field| matches!(field.get(&matching.mask), 0 | 0xff);
-    if icmp && !(whole(Field::TcpSrc) && whole(Field::TcpDst)) {
+/// Refuses ports that no packet of the match has: those of a later fragment, as
+/// Open vSwitch does (OFPBMC_BAD_PREREQ), and ICMP types and codes of more than
+/// eight bits, which it cuts off.
+pub(super) fn check_ports<'t>(matching: &Match, at: &'t str) -> Scan<'t, ()> {
+    let get = |field: Field| field.get(&matching.key);
+    let asked = |field: Field| field.get(&matching.mask) != 0;
+    let ports = [Field::TcpSrc, Field::TcpDst];
+    let protocol = get(Field::IpProto) as u8;
+    let later = get(Field::IpFrag) & FRAG_LATER != 0;
+    let transport = matches!(protocol, TCP | UDP | SCTP);
+    if later && transport && (ports.into_iter().any(asked) || asked(Field::TcpFlags)) {
         return fault!(
-            text.trim(),
-            "ICMP's type and code are 0 to 255, without a mask"
+            at,
+            "later fragments have no ports and no TCP flags (OFPBMC_BAD_PREREQ): leave them out, or nw_frag=later"
         );
+    }
+    let icmp = matches!(protocol, ICMP | ICMPV6);
+    let whole = |field: Field| matches!(field.get(&matching.mask), 0 | 0xff);
+    if icmp && !ports.into_iter().all(whole) {
+        return fault!(at, "ICMP's type and code are 0 to 255, without a mask");
     }
     Ok(())
 }
