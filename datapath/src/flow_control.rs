@@ -165,6 +165,17 @@ impl Datapath {
         }))
     }
 
+    /// How many rules, groups and meters a bridge has; looks at none of them.
+    pub fn flow_totals(&self, name: &str) -> Result<FlowTotals, DatapathError> {
+        let actual = lock(&self.inner.actual);
+        let tables = &bridge(&actual, name)?.tables;
+        Ok(FlowTotals {
+            flows: tables.len() as u64,
+            groups: tables.groups().len() as u64,
+            meters: tables.meters().len() as u64,
+        })
+    }
+
     /// A bridge's groups, by id.
     pub fn groups(&self, name: &str) -> Result<Vec<GroupStatus>, DatapathError> {
         let actual = lock(&self.inner.actual);

@@ -26,6 +26,17 @@ pub struct RuleStatus {
     pub idle: Duration,
 }
 
+/// Numbers of a bridge's rules, groups and meters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowTotals {
+    /// Rules.
+    pub flows: u64,
+    /// Groups.
+    pub groups: u64,
+    /// Meters.
+    pub meters: u64,
+}
+
 /// What a change of flows did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowsChanged {

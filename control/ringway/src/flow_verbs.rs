@@ -333,7 +333,13 @@ pub async fn perform(
         }
         FlowRequest::DumpMeters(request, stats) => {
             let answers = rpc.dump_meters(request).await?.into_inner();
-            let (header, text) = groups::meter_forms(stats);
+            let (header, form) = groups::meter_forms(stats);
+            let mut gap = "";
+            let text = |meter: &pb::Meter| {
+                // An empty line between two.
+                let gap = std::mem::replace(&mut gap, "\n");
+                format!("{gap}{}", form(meter))
+            };
             let json = groups::meter_json;
             list(answers, |a| a.meters, header, text, "meters", json, to).await
         }

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringway_datapath::DropReason;
+use ringway_datapath::flows::FlowTotals;
 use ringway_datapath::spec::{
     BridgeSpec, DpdkSpec, FailMode, PortKind, PortSpec, SocketMode, VhostUserSpec,
 };
@@ -13,7 +14,6 @@ use ringway_datapath::status::{
 use ringway_proto::spelling::Spelling;
 use ringway_proto::v1 as pb;
 
-use crate::flows::Totals;
 use crate::model::{Kind, Port, VhostUser};
 use crate::owner;
 
@@ -164,8 +164,8 @@ pub fn port_to_spec(port: &Port) -> Result<PortSpec, String> {
 }
 
 /// Numbers of flows, groups and meters.
-pub fn totals_to_proto(totals: Totals) -> pb::FlowTotals {
-    let Totals {
+pub fn totals_to_proto(totals: FlowTotals) -> pb::FlowTotals {
+    let FlowTotals {
         flows,
         groups,
         meters,

@@ -8,10 +8,12 @@ use ringway_datapath::flows::{
     CacheStatus, GroupStatus, MegaflowStatus, MeterStatus, PacketIn, RuleStatus, TableStatus,
 };
 use ringway_flow::action::Reason;
+use ringway_flow::datapath_text::{print_megaflow_key, print_steps};
 use ringway_flow::extract::extract_slice;
 use ringway_flow::field::Field;
 use ringway_flow::key::VLAN_PRESENT;
 use ringway_flow::matching::Match;
+use ringway_flow::program::Steps;
 use ringway_flow::rule::FlowFlags;
 use ringway_flow::text::{self, NoNames, PortNames};
 use ringway_proto::v1 as pb;
@@ -147,6 +149,7 @@ pub fn group(status: &GroupStatus, names: &Names, by_name: bool) -> pb::Group {
         text: text::print_group(&status.spec, ports(names, by_name)),
         packets: status.counts.packets,
         bytes: status.counts.bytes,
+        duration_ms: millis(status.age),
         buckets: status
             .buckets
             .iter()
@@ -211,17 +214,11 @@ pub fn megaflow(status: &MegaflowStatus, names: &Names, by_name: bool) -> pb::Me
     pb::Megaflow {
         bridge: status.bridge.clone(),
         core: status.core.try_into().unwrap_or(u32::MAX),
-        flow: {
-            let (key, mask) = (status.key.to_flow(), status.mask.to_flow());
-            text::print_match(&Match { key, mask }, ports)
-        },
+        flow: print_megaflow_key(&status.key, &status.mask, ports),
         packets: status.packets,
         bytes: status.bytes,
         used_ms: status.used.map(millis),
-        actions: format!(
-            "{:?}",
-            ringway_flow::program::Steps::of(&status.program).collect::<Vec<_>>()
-        ),
+        actions: print_steps(Steps::of(&status.program), &status.key, ports),
     }
 }
 

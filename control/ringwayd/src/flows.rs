@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringway_datapath::flows::{FlowChangeError, FlowsChanged, RuleStatus};
+use ringway_datapath::flows::{FlowChangeError, FlowTotals, FlowsChanged, RuleStatus};
 use ringway_datapath::spec::{BridgeSpec, FailMode};
 use ringway_flow::action::{Action, GroupSpec};
 use ringway_flow::matching::Match;
@@ -27,35 +27,14 @@ const REWRITE_BATCH: usize = 8_192;
 /// live content.
 const SPARE_LINES: usize = 4_096;
 
-/// Numbers of flows, groups and meters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Flows.
-    pub flows: u64,
-    /// Groups.
-    pub groups: u64,
-    /// Meters.
-    pub meters: u64,
-}
-
-impl Totals {
-    /// What the datapath has; `None`: no such bridge.
-    pub fn actual<S: Switch>(switch: &S, bridge: &str) -> Option<Self> {
-        Some(Self {
-            flows: count_flows(switch, bridge)?,
-            groups: switch.groups(bridge).ok()?.len() as u64,
-            meters: switch.meters(bridge).ok()?.len() as u64,
-        })
-    }
-
-    fn lines(self) -> usize {
-        usize::try_from(self.flows + self.groups + self.meters).unwrap_or(usize::MAX)
-    }
-}
-
-fn count_flows<S: Switch>(switch: &S, bridge: &str) -> Option<u64> {
-    let tables = switch.tables(bridge).ok()?;
-    Some(tables.iter().map(|table| table.active as u64).sum())
+/// Lines of the journal that so many need at least.
+fn lines_of(totals: &FlowTotals) -> usize {
+    let FlowTotals {
+        flows,
+        groups,
+        meters,
+    } = totals;
+    usize::try_from(flows + groups + meters).unwrap_or(usize::MAX)
 }
 
 /// Why flows were not changed. Nothing was changed.
@@ -81,7 +60,7 @@ pub enum FlowsError {
 pub struct Flows {
     inner: Mutex<Inner>,
     /// As many shall be, of the bridges whose flows are in the datapath.
-    desired: Mutex<BTreeMap<String, Totals>>,
+    desired: Mutex<BTreeMap<String, FlowTotals>>,
     /// Odd while a change is under way.
     era: AtomicU64,
 }
@@ -99,7 +78,7 @@ struct Inner {
 struct Deadline {
     /// Milliseconds since 1970.
     at_ms: u64,
-    /// When it was added first.
+    /// When it was added or modified last.
     born_ms: u64,
     loaded: Instant,
     bridge: String,
@@ -121,16 +100,23 @@ impl PartialOrd for Deadline {
 }
 
 impl Deadline {
-    /// Whether this is the rule that was loaded, and not one that was added in
-    /// its place later.
+    /// Whether this is the rule that was loaded, neither modified since nor added
+    /// in its place.
     fn is_of(&self, status: &RuleStatus) -> bool {
         let rule = &status.rule;
         rule.table == self.table
             && rule.priority == self.priority
             && rule.hard_timeout > 0
-            && status.age + Duration::from_millis(100) >= self.loaded.elapsed()
+            && since_modified(status) + Duration::from_millis(100) >= self.loaded.elapsed()
             && rule.matching.full() == *self.matching
     }
+}
+
+/// From when on a rule's hard timeout counts.
+fn since_modified(status: &RuleStatus) -> Duration {
+    let rule = &status.rule;
+    let later = rule.modified_ms.saturating_sub(rule.created_ms);
+    status.age.saturating_sub(Duration::from_millis(later))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -169,10 +155,14 @@ impl Flows {
 
     /// How many flows, groups and meters a bridge shall have, and has. Of a
     /// bridge that is being changed right now both are the same.
-    pub fn totals<S: Switch>(&self, switch: &S, bridge: &str) -> (Option<Totals>, Option<Totals>) {
+    pub fn totals<S: Switch>(
+        &self,
+        switch: &S,
+        bridge: &str,
+    ) -> (Option<FlowTotals>, Option<FlowTotals>) {
         let before = self.era.load(Ordering::SeqCst);
         let desired = lock(&self.desired).get(bridge).copied();
-        let actual = Totals::actual(switch, bridge);
+        let actual = switch.flow_totals(bridge).ok();
         match before % 2 == 0 && self.era.load(Ordering::SeqCst) == before {
             true => (desired, actual),
             false => (desired.and(actual), actual),
@@ -200,7 +190,7 @@ impl Flows {
             false => inner.begin(switch, bridge, unix_ms),
         };
         outcome?;
-        self.recount(switch, name, true);
+        self.recount(switch, name);
         Ok(())
     }
 
@@ -219,8 +209,7 @@ impl Flows {
         let _changing = Changing::begin(&self.era);
         inner.heal(switch, &lock(&self.desired).clone(), unix_ms)?;
         let changed = inner.change(switch, bridge, changes, unix_ms)?;
-        let only_flows = |change: &Change| matches!(change, Change::Flow(..));
-        self.recount(switch, bridge, !changes.iter().all(only_flows));
+        self.recount(switch, bridge);
         Ok(changed)
     }
 
@@ -234,9 +223,7 @@ impl Flows {
         unix_ms: u64,
     ) -> Result<FlowsChanged, FlowsError> {
         let no_bridge = |_| FlowsError::NoBridge(bridge.to_owned());
-        let there = switch
-            .rules(bridge, &FlowSpec::default())
-            .map_err(no_bridge)?;
+        let there = switch.rules(bridge, &FlowSpec::default()).map_err(no_bridge)?;
         let changes = replacing(&there, wanted);
         drop(there);
         match changes.is_empty() {
@@ -260,9 +247,7 @@ impl Flows {
             count += changes.len();
             let lines: String = changes.iter().map(flow_text::journal_line).collect();
             if let Err(error) = inner.journal.append(bridge, &lines, unix_ms) {
-                inner
-                    .journal
-                    .set_unsound(format!("expired flows are still in it: {error}"));
+                inner.journal.set_unsound(format!("expired flows are still in it: {error}"));
             }
         }
         let mut touched: Vec<String> = gone.into_keys().collect();
@@ -274,7 +259,7 @@ impl Flows {
             touched.push(bridge);
         }
         for bridge in touched {
-            self.recount(switch, &bridge, false);
+            self.recount(switch, &bridge);
         }
         count
     }
@@ -305,10 +290,7 @@ impl Flows {
             return Ok(false);
         }
         let loaded = lock(&self.desired).clone();
-        let live = loaded
-            .values()
-            .map(|totals| totals.lines() + 2)
-            .sum::<usize>();
+        let live = loaded.values().map(|totals| lines_of(totals) + 2).sum::<usize>();
         let most = match at_start {
             true => live + live / 4 + 8,
             false => live * 2 + SPARE_LINES,
@@ -327,15 +309,9 @@ impl Flows {
         lock(&self.inner).journal.lines()
     }
 
-    fn recount<S: Switch>(&self, switch: &S, bridge: &str, groups_too: bool) {
-        let known = lock(&self.desired).get(bridge).copied();
-        let counted = match known {
-            Some(known) if !groups_too => {
-                count_flows(switch, bridge).map(|flows| Totals { flows, ..known })
-            }
-            _ => Totals::actual(switch, bridge),
-        };
-        if let Some(totals) = counted {
+    /// What was just done is as desired.
+    fn recount<S: Switch>(&self, switch: &S, bridge: &str) {
+        if let Ok(totals) = switch.flow_totals(bridge) {
             lock(&self.desired).insert(bridge.to_owned(), totals);
         }
     }
@@ -412,7 +388,7 @@ impl Inner {
             let outcome = switch.change_flows(bridge, &changes, &mut || Ok(()));
             outcome.map(drop).map_err(|error| match error {
                 FlowChangeError::Refused { index, error } => format!(
-                    "the journal's line {} is refused: {error}",
+                    "line {} cannot be done: {error}",
                     lines.get(index).copied().unwrap_or(0)
                 ),
                 error => error.to_string(),
@@ -436,10 +412,10 @@ impl Inner {
         });
         let path = self.journal.path().display();
         read.map_err(|error| match error {
-            JournalError::Damaged { why, .. } => format!("{path}: {why}"),
+            JournalError::Damaged { why, .. } => format!("{path}, {why}"),
             error => error.to_string(),
         })?;
-        flush(&mut batch).map_err(|why| format!("{path}: {why}"))?;
+        flush(&mut batch).map_err(|why| format!("{path}, {why}"))?;
         self.remember_births(switch, bridge, &born)?;
         for (bridge, changes) in self.overdue(switch, unix_ms) {
             let outcome = self.change(switch, &bridge, &changes, unix_ms);
@@ -455,8 +431,7 @@ impl Inner {
         bridge: &str,
         born: &HashMap<(u8, u16, Match), u64>,
     ) -> Result<(), String> {
-        self.deadlines
-            .retain(|Reverse(deadline)| deadline.bridge != bridge);
+        self.deadlines.retain(|Reverse(deadline)| deadline.bridge != bridge);
         if born.is_empty() {
             return Ok(());
         }
@@ -506,7 +481,7 @@ impl Inner {
     fn heal<S: Switch>(
         &mut self,
         switch: &S,
-        loaded: &BTreeMap<String, Totals>,
+        loaded: &BTreeMap<String, FlowTotals>,
         unix_ms: u64,
     ) -> Result<(), JournalError> {
         match self.journal.unsound() {
@@ -518,7 +493,7 @@ impl Inner {
     fn rewrite<S: Switch>(
         &mut self,
         switch: &S,
-        loaded: &BTreeMap<String, Totals>,
+        loaded: &BTreeMap<String, FlowTotals>,
         is_desired: &dyn Fn(&str) -> bool,
         unix_ms: u64,
     ) -> Result<(), JournalError> {
@@ -543,7 +518,7 @@ impl Inner {
                         let key = (bridge.as_str(), rule.table, rule.priority, matching);
                         let known = born.get(&key).filter(|deadline| deadline.is_of(status));
                         known.map_or_else(
-                            || unix_ms.saturating_sub(status.age.as_millis() as u64),
+                            || unix_ms.saturating_sub(since_modified(status).as_millis() as u64),
                             |deadline| deadline.born_ms,
                         )
                     })?,
@@ -689,7 +664,7 @@ fn replacing(there: &[RuleStatus], wanted: Vec<FlowSpec>) -> Vec<Change> {
     changes
 }
 
-/// Follows when flows with a hard timeout were added.
+/// Follows when flows with a hard timeout were added or modified.
 fn note_birth(born: &mut HashMap<(u8, u16, Match), u64>, change: &Change, at_ms: u64) {
     let Change::Flow(command, spec) = change else {
         return;
@@ -698,8 +673,24 @@ fn note_birth(born: &mut HashMap<(u8, u16, Match), u64>, change: &Change, at_ms:
     match (command, spec.hard_timeout) {
         (FlowCommand::Add, 0) => drop(born.remove(&key)),
         (FlowCommand::Add, _) => drop(born.insert(key, at_ms)),
-        (FlowCommand::Modify | FlowCommand::ModifyStrict, 1..) => {
-            born.entry(key).or_insert(at_ms);
+        (FlowCommand::Modify, hard) => {
+            let touched = |in_table: u8, matching: &Match| {
+                spec.table.is_none_or(|table| table == in_table)
+                    && matching.is_within(&spec.matching)
+            };
+            for ((table, _, matching), at) in born.iter_mut() {
+                if touched(*table, matching) {
+                    *at = at_ms;
+                }
+            }
+            if hard > 0 {
+                born.insert(key, at_ms);
+            }
+        }
+        (FlowCommand::ModifyStrict, hard) => {
+            if hard > 0 || born.contains_key(&key) {
+                born.insert(key, at_ms);
+            }
         }
         (FlowCommand::DeleteStrict, _) => drop(born.remove(&key)),
         // Those within the match may be added again; a filter by cookie or

@@ -37,7 +37,11 @@ pub struct Service<S> {
 
 impl<S> Service<S> {
     /// A service over `control`; its streams end at `stopping`.
-    pub fn new(control: Arc<Control<S>>, packet_ins: Arc<PacketIns>, stopping: Stopping) -> Self {
+    pub fn new(
+        control: Arc<Control<S>>,
+        packet_ins: Arc<PacketIns>,
+        stopping: Stopping,
+    ) -> Self {
         Self {
             control,
             packet_ins,
@@ -90,12 +94,11 @@ pub(crate) fn datapath_status(error: DatapathError) -> Status {
     let code = match &error {
         DatapathError::Exists { .. } => Code::AlreadyExists,
         DatapathError::NotFound { .. } => Code::NotFound,
-        DatapathError::BadOption { .. } => Code::InvalidArgument,
+        DatapathError::BadOption { .. } | DatapathError::BadPacket(_) => Code::InvalidArgument,
         DatapathError::Unavailable { .. } => Code::FailedPrecondition,
         DatapathError::NoMemory { .. } | DatapathError::TooManyBridges { .. } => {
             Code::ResourceExhausted
         }
-        DatapathError::BadPacket(_) => Code::InvalidArgument,
         DatapathError::Start(_) => Code::Internal,
     };
     Status::new(code, error.to_string())
@@ -475,9 +478,7 @@ impl<S: Switch> Ringway for Service<S> {
             move |control| {
                 let groups = control.switch().groups(&request.bridge);
                 let groups = groups.map_err(datapath_status)?;
-                only(groups, request.group, "group", &request.bridge, |g| {
-                    g.spec.id
-                })
+                only(groups, request.group, "group", &request.bridge, |g| g.spec.id)
             },
             |groups| pb::DumpGroupsResponse { groups },
             move |status| flow_report::group(&status, &names, by_name),
@@ -494,9 +495,7 @@ impl<S: Switch> Ringway for Service<S> {
             move |control| {
                 let meters = control.switch().meters(&request.bridge);
                 let meters = meters.map_err(datapath_status)?;
-                only(meters, request.meter, "meter", &request.bridge, |m| {
-                    m.spec.id
-                })
+                only(meters, request.meter, "meter", &request.bridge, |m| m.spec.id)
             },
             |meters| pb::DumpMetersResponse { meters },
             |status| flow_report::meter(&status),

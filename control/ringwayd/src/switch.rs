@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ringway_datapath::flows::{
-    CacheStatus, ExpiredRule, FlowChangeError, FlowsChanged, GroupStatus, MegaflowStatus,
+    CacheStatus, ExpiredRule, FlowChangeError, FlowTotals, FlowsChanged, GroupStatus, MegaflowStatus,
     MeterStatus, PacketIn, RuleStatus, TableStatus,
 };
 use ringway_datapath::spec::{BridgeSpec, PortSpec};
@@ -45,7 +45,13 @@ pub trait Switch: Send + Sync + 'static {
         store: &mut dyn FnMut() -> Result<(), String>,
     ) -> Result<FlowsChanged, FlowChangeError>;
     /// See [`Datapath::rules`].
-    fn rules(&self, bridge: &str, filter: &FlowSpec) -> Result<Vec<RuleStatus>, DatapathError>;
+    fn rules(
+        &self,
+        bridge: &str,
+        filter: &FlowSpec,
+    ) -> Result<Vec<RuleStatus>, DatapathError>;
+    /// See [`Datapath::flow_totals`].
+    fn flow_totals(&self, bridge: &str) -> Result<FlowTotals, DatapathError>;
     /// See [`Datapath::groups`].
     fn groups(&self, bridge: &str) -> Result<Vec<GroupStatus>, DatapathError>;
     /// See [`Datapath::meters`].
@@ -128,8 +134,15 @@ impl Switch for Datapath {
     ) -> Result<FlowsChanged, FlowChangeError> {
         Datapath::change_flows(self, bridge, changes, store)
     }
-    fn rules(&self, bridge: &str, filter: &FlowSpec) -> Result<Vec<RuleStatus>, DatapathError> {
+    fn rules(
+        &self,
+        bridge: &str,
+        filter: &FlowSpec,
+    ) -> Result<Vec<RuleStatus>, DatapathError> {
         Datapath::rules(self, bridge, filter)
+    }
+    fn flow_totals(&self, bridge: &str) -> Result<FlowTotals, DatapathError> {
+        Datapath::flow_totals(self, bridge)
     }
     fn groups(&self, bridge: &str) -> Result<Vec<GroupStatus>, DatapathError> {
         Datapath::groups(self, bridge)

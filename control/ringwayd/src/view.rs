@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use ringway_datapath::flows::FlowTotals;
 use ringway_datapath::status::{BridgeStatus, PortState, PortStatus};
 use ringway_proto::v1 as pb;
 
 use crate::convert;
-use crate::flows::Totals;
 use crate::model::{Desired, Port};
 use crate::reconcile::{Note, Notes};
 
 /// Numbers of flows, groups and meters of each bridge, desired and actual.
-pub type FlowTotals = BTreeMap<String, (Option<Totals>, Option<Totals>)>;
+pub type AllTotals = BTreeMap<String, (Option<FlowTotals>, Option<FlowTotals>)>;
 
 /// Everything that is desired or there, by name.
 pub fn show(
@@ -19,7 +19,7 @@ pub fn show(
     notes: &Notes,
     bridges: &[BridgeStatus],
     ports: &[PortStatus],
-    flows: &FlowTotals,
+    flows: &AllTotals,
 ) -> pb::ShowResponse {
     let mut views: BTreeMap<&str, pb::Bridge> = BTreeMap::new();
     for bridge in &desired.bridges {
@@ -71,7 +71,7 @@ fn bridge_reason(view: &pb::Bridge, note: Option<&Note>) -> String {
 /// difference.
 fn flows_view(
     bridge: &pb::Bridge,
-    (desired, actual): (Option<Totals>, Option<Totals>),
+    (desired, actual): (Option<FlowTotals>, Option<FlowTotals>),
     note: Option<&Note>,
 ) -> pb::FlowsStatus {
     let both = bridge.desired.is_some() && bridge.actual.is_some();

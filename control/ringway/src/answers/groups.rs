@@ -24,7 +24,10 @@ fn group_stats(group: &pb::Group) -> String {
         bytes,
         ..
     } = group;
-    let mut out = format!(" group_id={id},packet_count={packets},byte_count={bytes}");
+    let duration = seconds(group.duration_ms);
+    let mut out = format!(
+        " group_id={id},duration={duration},packet_count={packets},byte_count={bytes}"
+    );
     for (index, bucket) in group.buckets.iter().enumerate() {
         let _ = write!(
             out,
@@ -49,6 +52,7 @@ pub fn group_json(group: &pb::Group) -> Value {
         "text": group.text,
         "packets": group.packets,
         "bytes": group.bytes,
+        "duration_ms": group.duration_ms,
         "buckets": buckets.collect::<Vec<_>>(),
     })
 }

@@ -61,7 +61,16 @@ fn flows_text(out: &mut String, flows: &pb::FlowsStatus, now_ms: i64) {
                 groups,
                 meters,
             } = totals;
-            format!("{flows} flows, {groups} groups, {meters} meters")
+            let some = |count: u64, what: &str| match count {
+                1 => format!("1 {what}"),
+                _ => format!("{count} {what}s"),
+            };
+            let all = [
+                some(*flows, "flow"),
+                some(*groups, "group"),
+                some(*meters, "meter"),
+            ];
+            all.join(", ")
         })
     };
     let (desired, actual) = (told(flows.desired.as_ref()), told(flows.actual.as_ref()));

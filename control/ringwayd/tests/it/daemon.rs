@@ -7,6 +7,7 @@ use clap::Parser;
 use ringway::cli::Cli;
 use ringway::client::{Client, Rpc};
 use ringwayd::control::Control;
+use ringwayd::journal::Journal;
 use ringwayd::serve::serve;
 use ringwayd::socket::ControlSocket;
 use ringwayd::state::StateFile;
@@ -42,9 +43,10 @@ impl Daemon {
     pub async fn start_over(dir: &TempDir, fake: Fake) -> Self {
         let dir = dir.path().to_owned();
         let (file, desired) = StateFile::open(&dir.join("state.toml")).unwrap();
+        let journal = Journal::open(&dir.join("state.toml")).unwrap();
         let path = dir.join("control.sock");
         let (socket, listener) = ControlSocket::claim(&path).unwrap();
-        let control = Control::new(Arc::new(fake.clone()), file, desired, &path);
+        let control = Control::new(Arc::new(fake.clone()), file, journal, desired, &path);
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = oneshot::channel();
         let served = tokio::spawn(async move {
@@ -81,9 +83,19 @@ impl Daemon {
         std::fs::read_to_string(self.dir.join("state.toml")).unwrap_or_default()
     }
 
+    /// The flow journal without its comments.
+    pub fn journal(&self) -> String {
+        journal(&self.dir)
+    }
+
     /// Runs `ringway` with these words.
     pub async fn ringway(&self, line: &str) -> Printed {
         ringway(&self.socket(), line).await
+    }
+
+    /// Runs `ringway` with these words, which may have white space.
+    pub async fn words(&self, words: &[&str]) -> Printed {
+        run(&self.socket(), words.iter().copied()).await
     }
 
     /// As [`Daemon::ringway`], of a line that succeeds: what it printed.
@@ -99,10 +111,22 @@ impl Daemon {
     }
 }
 
+/// The flow journal of a daemon in this directory, without comments.
+pub fn journal(dir: &Path) -> String {
+    let text = std::fs::read_to_string(dir.join("state.toml.flows")).unwrap_or_default();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
 pub async fn ringway(socket: &Path, line: &str) -> Printed {
+    run(socket, line.split_whitespace()).await
+}
+
+async fn run<'a>(socket: &'a Path, words: impl Iterator<Item = &'a str>) -> Printed {
     let socket = socket.to_str().unwrap();
-    let words = ["ringway", "--socket", socket].into_iter();
-    let cli = Cli::try_parse_from(words.chain(line.split_whitespace())).unwrap();
+    let before = ["ringway", "--socket", socket].into_iter();
+    let words = before.chain(words).map(std::ffi::OsString::from);
+    let cli = Cli::try_parse_from(ringway::cli::words(words)).unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = ringway::run(&cli, &mut out, &mut err).await;
     let text = |bytes| String::from_utf8(bytes).unwrap();

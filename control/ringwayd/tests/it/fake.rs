@@ -4,9 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
+use std::time::Instant;
+
+use ringway_datapath::flows::*;
 use ringway_datapath::spec::{BridgeSpec, PortKind, PortSpec};
 use ringway_datapath::status::*;
 use ringway_datapath::{DatapathError, DropReason};
+use ringway_flow::action::Action;
+use ringway_flow::matching::Match;
+use ringway_flow::pipeline::FlowTables;
+use ringway_flow::rule::{Change, FlowSpec};
+use ringway_flow::stats::StatsTable;
 use ringwayd::switch::Switch;
 
 #[derive(Clone, Debug)]
@@ -26,7 +34,25 @@ pub struct State {
     pub faults: BTreeMap<String, Fault>,
     /// Every changing call, e.g. `add_port vm1`.
     pub calls: Vec<String>,
-    last_number: u32,
+    /// Every change of flows: the bridge and how many at once.
+    pub flow_calls: Vec<(String, usize)>,
+    /// By bridge.
+    pub tables: BTreeMap<String, FlowTables>,
+    pub megaflows: Vec<MegaflowStatus>,
+    pub packet_ins: Vec<PacketIn>,
+    pub packet_ins_lost: u64,
+    /// What the next packet that is waited for will be told as.
+    pub next_trace: Option<String>,
+    /// Packets that were sent: in_port, actions, frame.
+    pub sent: Vec<(u16, Vec<Action>, Vec<u8>)>,
+    /// Added to the clock.
+    pub ahead: Duration,
+}
+
+/// When the fakes' clock was zero, somewhat after which everything happens.
+fn epoch() -> Instant {
+    static EPOCH: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
 }
 
 #[derive(Clone, Default)]
@@ -119,6 +145,28 @@ impl Fake {
 }
 
 impl State {
+    /// Milliseconds of the fakes' clock.
+    fn now_ms(&self) -> u64 {
+        (epoch().elapsed() + self.ahead).as_millis() as u64 + 1_000
+    }
+
+    fn tables(&self, bridge: &str) -> Result<&FlowTables, DatapathError> {
+        let tables = self.tables.get(bridge);
+        tables.ok_or_else(|| not_found("bridge", bridge))
+    }
+
+    fn rule(&self, tables: &FlowTables, rule: Arc<ringway_flow::rule::Rule>) -> RuleStatus {
+        let cell = tables.stats().cell(rule.stats);
+        let counts = cell.map(|cell| cell.read()).unwrap_or_default();
+        let since = |ms: u64| Duration::from_millis(self.now_ms().saturating_sub(ms));
+        RuleStatus {
+            age: since(rule.created_ms),
+            idle: since(counts.used_ms.max(rule.created_ms)),
+            counts,
+            rule,
+        }
+    }
+
     fn check(&self, name: &str) -> Result<(), DatapathError> {
         let port = name.to_owned();
         match self.faults.get(name) {
@@ -163,6 +211,8 @@ impl Switch for Fake {
             let (object, name) = ("bridge", spec.name);
             return Err(DatapathError::Exists { object, name });
         }
+        let tables = FlowTables::new(Arc::new(StatsTable::default()));
+        state.tables.insert(spec.name.clone(), tables);
         state.bridges.insert(spec.name.clone(), spec);
         Ok(())
     }
@@ -173,6 +223,7 @@ impl Switch for Fake {
         state.check(name)?;
         let gone = state.bridges.remove(name);
         gone.ok_or_else(|| not_found("bridge", name))?;
+        state.tables.remove(name);
         state.ports.retain(|_, port| port.bridge != name);
         Ok(())
     }
@@ -188,8 +239,15 @@ impl Switch for Fake {
             let (object, name) = ("port", spec.name);
             return Err(DatapathError::Exists { object, name });
         }
-        state.last_number += 1;
-        let number = state.last_number;
+        let taken = |number: &u32| state.ports.contains_key(number);
+        let number = match spec.number {
+            Some(number) if taken(&number) => {
+                let (port, why) = (spec.name, format!("number {number} is taken"));
+                return Err(DatapathError::Unavailable { port, why });
+            }
+            Some(number) => number,
+            None => (1..).find(|number| !taken(number)).unwrap_or_default(),
+        };
         let (kind, port_state) = match spec.kind {
             PortKind::Dpdk(_) => ("dpdk", PortState::Forwarding),
             PortKind::VhostUser(_) => {
@@ -254,5 +312,179 @@ impl Switch for Fake {
         let stations = self.fdb(bridge)?.len();
         self.state().fdb.remove(bridge);
         Ok(stations)
+    }
+
+    fn change_flows(
+        &self,
+        bridge: &str,
+        changes: &[Change],
+        store: &mut dyn FnMut() -> Result<(), String>,
+    ) -> Result<FlowsChanged, FlowChangeError> {
+        let mut state = self.state();
+        (state.flow_calls).push((bridge.to_owned(), changes.len()));
+        let now_ms = state.now_ms();
+        let tables = state.tables.get_mut(bridge);
+        let tables = tables.ok_or_else(|| FlowChangeError::NoBridge(bridge.to_owned()))?;
+        let applied = tables
+            .apply_if(changes, now_ms, store)
+            .map_err(FlowChangeError::NotStored)?
+            .map_err(|(index, error)| FlowChangeError::Refused { index, error })?;
+        Ok(FlowsChanged {
+            added: applied.added as u64,
+            modified: applied.modified as u64,
+            deleted: applied.deleted as u64,
+        })
+    }
+
+    fn rules(&self, bridge: &str, filter: &FlowSpec) -> Result<Vec<RuleStatus>, DatapathError> {
+        let state = self.state();
+        let tables = state.tables(bridge)?;
+        let rules = tables.rules(filter).into_iter();
+        Ok(rules.map(|rule| state.rule(tables, rule)).collect())
+    }
+
+    fn flow_totals(&self, bridge: &str) -> Result<FlowTotals, DatapathError> {
+        let state = self.state();
+        let tables = state.tables(bridge)?;
+        Ok(FlowTotals {
+            flows: tables.len() as u64,
+            groups: tables.groups().len() as u64,
+            meters: tables.meters().len() as u64,
+        })
+    }
+
+    fn groups(&self, bridge: &str) -> Result<Vec<GroupStatus>, DatapathError> {
+        let state = self.state();
+        let groups = state.tables(bridge)?.groups().into_iter();
+        let status = groups.map(|group| GroupStatus {
+            spec: group.spec.clone(),
+            counts: Default::default(),
+            buckets: vec![Default::default(); group.spec.buckets.len()],
+            age: Duration::ZERO,
+        });
+        Ok(status.collect())
+    }
+
+    fn meters(&self, bridge: &str) -> Result<Vec<MeterStatus>, DatapathError> {
+        let state = self.state();
+        let meters = state.tables(bridge)?.meters().into_iter();
+        let status = meters.map(|spec| MeterStatus {
+            spec: (*spec).clone(),
+            flows: 0,
+            packets: 9,
+            bytes: 900,
+            band_packets: 4,
+            band_bytes: 400,
+            age: Duration::from_millis(12),
+        });
+        Ok(status.collect())
+    }
+
+    fn tables(&self, bridge: &str) -> Result<Vec<TableStatus>, DatapathError> {
+        let state = self.state();
+        let tables = state.tables(bridge)?;
+        let numbers = (0..255).filter(|table| tables.table_len(*table) > 0);
+        let status = numbers.map(|table| TableStatus {
+            table,
+            active: tables.table_len(table),
+            lookups: 0,
+            matched: 0,
+        });
+        Ok(status.collect())
+    }
+
+    fn expire_flows(&self) -> Vec<ExpiredRule> {
+        let mut state = self.state();
+        let now_ms = state.now_ms();
+        let mut all = std::mem::take(&mut state.tables);
+        let mut expired = Vec::new();
+        for (name, tables) in &mut all {
+            for (rule, expiry) in tables.expire(now_ms, &|_| 0) {
+                expired.push(ExpiredRule {
+                    bridge: name.clone(),
+                    status: state.rule(tables, rule),
+                    expiry,
+                });
+            }
+        }
+        state.tables = all;
+        expired
+    }
+
+    fn megaflows(&self) -> Vec<MegaflowStatus> {
+        self.state().megaflows.clone()
+    }
+
+    fn flush_megaflows(&self) -> u64 {
+        std::mem::take(&mut self.state().megaflows).len() as u64
+    }
+
+    fn cache(&self) -> CacheStatus {
+        CacheStatus {
+            emc_hits: 150,
+            megaflow_hits: 40,
+            missed: 10,
+            lost: 1,
+            not_installed: 2,
+            flows: 7,
+            flow_limit: 65_536,
+            masks: 3,
+            mask_limit: 128,
+            mask_probes: 80,
+            emc_entries: 65_536,
+            bytes: 1 << 20,
+            megaflow_bytes: 512,
+            memory: MemoryKind::Hugepages(2 << 20),
+            rules: 4,
+            rule_bytes: 1000,
+        }
+    }
+
+    fn trace(
+        &self,
+        bridge: &str,
+        matching: &Match,
+        frame: Option<&[u8]>,
+        generate: bool,
+    ) -> Result<String, DatapathError> {
+        self.state().tables(bridge)?;
+        let flow = ringway_flow::text::print_match(matching, &ringway_flow::text::NoNames);
+        Ok(format!("Flow: {flow}\nframe {frame:?} generate {generate}\n"))
+    }
+
+    fn trace_next(
+        &self,
+        port: &str,
+        _matching: &Match,
+        timeout: Duration,
+    ) -> Result<Option<String>, DatapathError> {
+        let number = self.state().number(port);
+        number.ok_or_else(|| not_found("port", port))?;
+        let told = self.state().next_trace.take();
+        if told.is_none() {
+            std::thread::sleep(timeout.min(Duration::from_millis(20)));
+        }
+        Ok(told)
+    }
+
+    fn packet_out(
+        &self,
+        bridge: &str,
+        in_port: u16,
+        actions: &[Action],
+        frame: &[u8],
+    ) -> Result<(), DatapathError> {
+        self.state().tables(bridge)?;
+        let sent = (in_port, actions.to_vec(), frame.to_vec());
+        self.state().sent.push(sent);
+        Ok(())
+    }
+
+    fn take_packet_ins(&self) -> Vec<PacketIn> {
+        std::mem::take(&mut self.state().packet_ins)
+    }
+
+    fn packet_ins_lost(&self) -> u64 {
+        self.state().packet_ins_lost
     }
 }

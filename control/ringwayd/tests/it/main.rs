@@ -3,6 +3,9 @@
 
 mod daemon;
 mod fake;
+mod flow_rpc;
+mod flow_verbs;
+mod journal;
 mod reconcile;
 mod rpc;
 mod start;

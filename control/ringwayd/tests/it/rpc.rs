@@ -33,6 +33,7 @@ fn port(bridge: &str, name: &str, kind: Kind) -> pb::AddPortRequest {
             name: name.into(),
             bridge: bridge.into(),
             kind: Some(kind),
+            number: None,
         }),
         ..Default::default()
     }

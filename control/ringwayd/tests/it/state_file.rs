@@ -79,6 +79,7 @@ fn desired() -> impl Strategy<Value = Desired> {
             desired.ports.push(Port {
                 name: format!("{name}-p{index}"),
                 bridge: on.get(&desired.bridges).name.clone(),
+                number: (index % 2 == 0).then_some(1000 - index as u32),
                 kind,
             });
         }

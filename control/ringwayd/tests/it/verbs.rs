@@ -85,12 +85,13 @@ async fn show_tells_desired_actual_reason_and_since() {
         "Bridge br0",
         "    desired: fail-mode=standalone fdb-ageing=300 fdb-limit=8192",
         "    actual:  present, 0 of 8192 stations learned, FDB memory: ordinary (no hugepages here)",
+        "    flows:   1 flow, 0 groups, 0 meters",
         "    Port p0",
-        "        desired: type=dpdk devargs=net_pcap0,rx_pcap=in.pcap,tx_pcap=out.pcap n_rxq=1",
+        "        desired: type=dpdk devargs=net_pcap0,rx_pcap=in.pcap,tx_pcap=out.pcap n_rxq=1 number=2",
         "        actual:  forwarding, port 2",
         "    Port vm1",
         "        desired: type=vhost-user path=/tmp/vm1.sock mode=server queues=1 owner=0:0 \
-         permissions=0660",
+         permissions=0660 number=1",
         "        actual:  waiting-for-socket, port 1",
         "        reason:  no guest yet",
     ];
@@ -130,6 +131,9 @@ async fn show_tells_desired_actual_reason_and_since() {
     assert_eq!(ports[1]["actual"], serde_json::Value::Null);
     assert_eq!(ports[2]["actual"]["state"], "quarantined");
     assert_eq!(ports[2]["desired"]["permissions"], "0660");
+    assert_eq!(ports[2]["desired"]["number"], 1);
+    assert_eq!(json["bridges"][0]["flows"]["desired"]["flows"], 1);
+    assert_eq!(json["bridges"][0]["flows"]["differs"], false);
     assert!(ports[2]["since"].as_str().unwrap().ends_with('Z'));
     daemon.stop().await;
 }
@@ -143,6 +147,15 @@ async fn datapath_answers_have_open_vswitchs_forms() {
     assert_eq!(
         daemon.ok("dpctl show").await,
         "netdev@ringway:
+  lookups: hit:190 missed:10 lost:1
+  flows: 7
+  masks: hit:80 total:3 hit/pkt:0.40
+  cache: hit:150 hit-rate:75.00%
+  caches:
+    emc: size:65536
+  megaflows: limit:65536 not-installed:2 bytes-each:512 mask-limit:128
+  flow memory: 1048576 bytes, hugepages of 2 MiB
+  rules: 4 bytes:1000 bytes-each:250
   packets: received:200 replicated:5 transmitted:190 dropped:15
   memory: hugepages of 2 MiB
   fdb br0: stations:2 limit:8192 refused:0 moved:0
@@ -352,7 +365,17 @@ async fn a_broken_pipe_is_no_failure() {
 }
 
 /// Tells once when a word was written.
-struct Until(Vec<u8>, &'static str, Option<oneshot::Sender<()>>);
+pub struct Until(Vec<u8>, &'static str, Option<oneshot::Sender<()>>);
+
+impl Until {
+    pub fn new(word: &'static str, sender: oneshot::Sender<()>) -> Self {
+        Self(vec![], word, Some(sender))
+    }
+
+    pub fn text(self) -> String {
+        String::from_utf8(self.0).unwrap()
+    }
+}
 
 impl Write for Until {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -381,7 +404,7 @@ async fn show_watch_prints_until_the_daemon_stops() {
     ];
     let cli = ringway::cli::Cli::try_parse_from(words).unwrap();
     let (sender, printed) = oneshot::channel();
-    let (mut out, mut err) = (Until(vec![], "Port late", Some(sender)), Vec::new());
+    let (mut out, mut err) = (Until::new("Port late", sender), Vec::new());
     let change = async {
         daemon.ok("add-port br0 late type=vhost-user").await;
         printed.await.unwrap();

@@ -16,6 +16,8 @@ use crate::rule::FlowSpec;
 pub const TABLES: u8 = 4;
 /// Groups, from 1 on; buckets name one more, which is not there.
 pub const GROUPS: u32 = 3;
+/// The one meter.
+pub const METER: u32 = 1;
 /// Ports that actions send to, and that packets come from.
 pub const PORTS: [u16; 5] = [1, 2, 0x100, 0x101, 0xfffe];
 
@@ -30,7 +32,10 @@ pub struct Rules {
 
 /// Rules of up to 24 for four tables, and three groups.
 pub fn rules() -> impl Strategy<Value = Rules> {
-    let rule = (0..TABLES, matching(), vec(action(), 0..6), rest_of_rule());
+    let meter = proptest::option::weighted(0.05, Just(Action::Meter(METER)));
+    let list = (meter, vec(action(), 0..6))
+        .prop_map(|(meter, actions)| meter.into_iter().chain(actions).collect::<Vec<_>>());
+    let rule = (0..TABLES, matching(), list, rest_of_rule());
     let groups = (1..=GROUPS).map(group).collect::<Vec<_>>();
     (vec(rule, 1..24), groups).prop_map(|(rules, groups)| {
         let rules = (rules.into_iter().enumerate())

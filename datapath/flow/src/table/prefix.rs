@@ -42,6 +42,8 @@ impl Bits for u128 {
 #[derive(Clone)]
 pub(super) struct Values<V> {
     root: Arc<Node<V>>,
+    /// How many different ones.
+    len: usize,
 }
 
 #[derive(Clone)]
@@ -66,6 +68,7 @@ impl<V> Default for Values<V> {
                 present: 0,
                 branches: Vec::new(),
             }),
+            len: 0,
         }
     }
 }
@@ -73,12 +76,14 @@ impl<V> Default for Values<V> {
 impl<V: Bits> Values<V> {
     /// Adds a value, once more if it is there.
     pub(super) fn add(&mut self, value: V) {
-        Arc::make_mut(&mut self.root).add(value, 1, 0);
+        let new = Arc::make_mut(&mut self.root).add(value, 1, 0);
+        self.len += usize::from(new);
     }
 
     /// Takes a value away, once.
     pub(super) fn remove(&mut self, value: V) {
-        Arc::make_mut(&mut self.root).remove(value, 0);
+        let gone = Arc::make_mut(&mut self.root).remove(value, 0);
+        self.len -= usize::from(gone);
     }
 
     /// How many leading bits of `value` tell that it is not in the set; `None`
@@ -101,10 +106,9 @@ impl<V: Bits> Values<V> {
         }
     }
 
-    /// Bytes, about, and how many different values there are.
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.root.len()
+    /// How many different values there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 }
 
@@ -138,16 +142,20 @@ impl<V: Bits> Node<V> {
         (1..4).rev().find(|bits| shared(*bits)).unwrap_or(0) + 1
     }
 
-    fn add(&mut self, value: V, count: u32, depth: u32) {
+    /// Whether it is a new one.
+    fn add(&mut self, value: V, count: u32, depth: u32) -> bool {
         let slot = value.nibble(depth);
         let index = self.index(slot);
         if self.present >> slot & 1 == 0 {
             self.present |= 1 << slot;
             self.branches.insert(index, Branch::Value(value, count));
-            return;
+            return true;
         }
         match &mut self.branches[index] {
-            Branch::Value(other, times) if *other == value => *times += count,
+            Branch::Value(other, times) if *other == value => {
+                *times += count;
+                false
+            }
             Branch::Value(other, times) => {
                 let mut node = Self {
                     present: 0,
@@ -156,42 +164,40 @@ impl<V: Bits> Node<V> {
                 node.add(*other, *times, depth + 1);
                 node.add(value, count, depth + 1);
                 self.branches[index] = Branch::Node(Arc::new(node));
+                true
             }
             Branch::Node(node) => Arc::make_mut(node).add(value, count, depth + 1),
         }
     }
 
-    fn remove(&mut self, value: V, depth: u32) {
+    /// Whether it is gone.
+    fn remove(&mut self, value: V, depth: u32) -> bool {
         let slot = value.nibble(depth);
         let index = self.index(slot);
         if self.present >> slot & 1 == 0 {
-            return;
+            return false;
         }
         match &mut self.branches[index] {
-            Branch::Value(other, _) if *other != value => {}
-            Branch::Value(_, times) if *times > 1 => *times -= 1,
+            Branch::Value(other, _) if *other != value => false,
+            Branch::Value(_, times) if *times > 1 => {
+                *times -= 1;
+                false
+            }
             Branch::Value(..) => {
                 self.present &= !(1 << slot);
                 self.branches.remove(index);
+                true
             }
             Branch::Node(node) => {
                 let node = Arc::make_mut(node);
-                node.remove(value, depth + 1);
+                let gone = node.remove(value, depth + 1);
                 // A value that is alone needs no node.
                 if let [Branch::Value(last, times)] = node.branches[..] {
                     self.branches[index] = Branch::Value(last, times);
                 }
+                gone
             }
         }
-    }
-
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        let of = |branch: &Branch<V>| match branch {
-            Branch::Value(..) => 1,
-            Branch::Node(node) => node.len(),
-        };
-        self.branches.iter().map(of).sum()
     }
 }
 

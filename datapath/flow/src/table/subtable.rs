@@ -251,8 +251,12 @@ impl Subtable {
     /// How many different matches, and entries of stages' indexes and sets of
     /// values, there are.
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
-        let indexed = self.stages.iter().map(|stage| stage.index.len()).sum();
-        (self.rules.len(), indexed, self.tracked.len())
+        let indexed = self.stages.iter().map(|stage| stage.index.len());
+        let values = self.tracked.iter().map(|tracked| match &tracked.values {
+            Set::Short(values) => values.len(),
+            Set::Long(values) => values.len(),
+        });
+        (self.rules.len(), indexed.sum(), values.sum())
     }
 
     /// The rule of highest priority that matches. Adds to `looked_at` the whole

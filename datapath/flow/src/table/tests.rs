@@ -274,6 +274,13 @@ fn a_packet_that_fails_early_is_not_looked_at_later() {
     let (found, mask) = looked_at(&table, &flow);
     assert_eq!((found, mask), (None, l2.mask));
 
+    // Other addresses and ports would tell with fewer bits, but later.
+    let mut flow = *rules[7].1.clone().exact(Field::EthDst, 0x0200_0000_0002);
+    flow.exact(Field::IpSrc, 0xc0a8_0101)
+        .exact(Field::TcpDst, 443);
+    let (found, mask) = looked_at(&table, &flow);
+    assert_eq!((found, mask), (None, l2.mask));
+
     let (found, mask) = looked_at(&table, &rules[7].1);
     assert_eq!((found, mask), (Some(7), rules[7].1.mask));
 }

@@ -175,6 +175,7 @@ impl<'p, 't> Reader<'p, 't> {
             }
             None => key,
         };
+        let in_set = self.place == Place::Set;
         let action = match lower {
             "output" => self.output(item)?,
             "controller" => Action::Controller(controller(value)?),
@@ -225,13 +226,13 @@ impl<'p, 't> Reader<'p, 't> {
             "mod_dl_src" => Action::Mod(Field::EthSrc, mac(value)?),
             "mod_dl_dst" => Action::Mod(Field::EthDst, mac(value)?),
             "mod_nw_src" | "mod_nw_dst" => {
-                self.modifies(all, Prereq::Ipv4)?;
                 let source = lower.ends_with("src");
                 let field = if source { Field::IpSrc } else { Field::IpDst };
+                self.as_set_field(all, field, in_set)?;
                 Action::Mod(field, ipv4(value)?)
             }
             "mod_nw_tos" => {
-                self.modifies(all, Prereq::Ip)?;
+                self.as_set_field(all, Field::IpTos, in_set)?;
                 let tos = number(value, "the TOS", 0xff)?;
                 if tos & 3 != 0 {
                     return fault!(
@@ -242,11 +243,11 @@ impl<'p, 't> Reader<'p, 't> {
                 Action::Mod(Field::IpTos, tos.into())
             }
             "mod_nw_ecn" => {
-                self.modifies(all, Prereq::Ip)?;
+                self.as_set_field(all, Field::IpEcn, true)?;
                 Action::Mod(Field::IpEcn, number(value, "the ECN", 3)?.into())
             }
             "mod_nw_ttl" | "set_nw_ttl" => {
-                self.loosely(all, Prereq::Ip);
+                self.as_set_field(all, Field::IpTtl, !in_set)?;
                 Action::Mod(Field::IpTtl, number(value, "the TTL", 0xff)?.into())
             }
             "mod_tp_src" | "mod_tp_dst" => {
@@ -313,7 +314,8 @@ impl<'p, 't> Reader<'p, 't> {
                     Some((number, mask)) => (number, number64(mask, "the mask of metadata")?),
                     None => (value, u64::MAX),
                 };
-                let value = number64(number, "metadata")? & mask;
+                // Bits beyond the mask do nothing and are printed again.
+                let value = number64(number, "metadata")?;
                 Action::WriteMetadata { value, mask }
             }
             "goto_table" => self.goto_table(value)?,

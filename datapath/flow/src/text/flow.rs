@@ -3,7 +3,7 @@
 use super::actions::{Place, Reader};
 use super::check::Packet;
 use super::groups::read_group;
-use super::matching::{normalize, read_field};
+use super::matching::{check_ports, normalize, read_field};
 use super::names::unknown_field;
 use super::ports::{PortNames, parse_port};
 use super::scan::{Items, Scan, fault, number16, number32, number64, table};
@@ -253,6 +253,7 @@ fn read_flow<'t>(
         }
     }
     let warnings = normalize(&mut flow.matching);
+    check_ports(&flow.matching, fields.trim())?;
     Ok(Parsed {
         value: flow,
         warnings,

@@ -8,7 +8,7 @@ use super::names::{
 use super::ports::PortNames;
 use super::print_match::print_match;
 use super::scan::{Item, Items, Scan, fault, integer, number};
-use super::values::{exact, full_mask, masked};
+use super::values::{FRAG_LATER, exact, full_mask, masked};
 use super::{NoNames, Parsed, TextError};
 use crate::field::Field;
 use crate::key::VLAN_PRESENT;
@@ -29,8 +29,10 @@ pub fn parse_match(text: &str, ports: &dyn PortNames) -> Result<Parsed<Match>, T
         }
         Ok(matching)
     };
-    let mut value = read().map_err(|fault| TextError::new(fault, text, None))?;
+    let fault = |fault| TextError::new(fault, text, None);
+    let mut value = read().map_err(fault)?;
     let warnings = normalize(&mut value);
+    check_ports(&value, text.trim()).map_err(fault)?;
     Ok(Parsed { value, warnings })
 }
 
@@ -144,7 +146,7 @@ pub(super) fn normalize(matching: &mut Match) -> Vec<String> {
     let icmp = eth_type == ETH_IPV4 && protocol == ICMP;
     let icmpv6 = eth_type == ETH_IPV6 && protocol == ICMPV6;
     let ports = ip && matches!(protocol, TCP | UDP | SCTP) || icmp || icmpv6;
-    let nd = |kind: u16| icmpv6 && get(Field::TcpSrc) == kind.into();
+    let nd = |kind: u16| icmpv6 && get(Field::TcpSrc) == kind.into() && get(Field::TcpDst) == 0;
     let (solicit, advert) = (nd(ND_SOLICIT), nd(ND_ADVERT));
 
     // Open vSwitch forgets these two without a word.
@@ -204,6 +206,30 @@ pub(super) fn normalize(matching: &mut Match) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// Refuses ports that no packet of the match has: those of a later fragment, as
+/// Open vSwitch does (OFPBMC_BAD_PREREQ), and ICMP types and codes of more than
+/// eight bits, which it cuts off.
+pub(super) fn check_ports<'t>(matching: &Match, at: &'t str) -> Scan<'t, ()> {
+    let get = |field: Field| field.get(&matching.key);
+    let asked = |field: Field| field.get(&matching.mask) != 0;
+    let ports = [Field::TcpSrc, Field::TcpDst];
+    let protocol = get(Field::IpProto) as u8;
+    let later = get(Field::IpFrag) & FRAG_LATER != 0;
+    let transport = matches!(protocol, TCP | UDP | SCTP);
+    if later && transport && (ports.into_iter().any(asked) || asked(Field::TcpFlags)) {
+        return fault!(
+            at,
+            "later fragments have no ports and no TCP flags (OFPBMC_BAD_PREREQ): leave them out, or nw_frag=later"
+        );
+    }
+    let icmp = matches!(protocol, ICMP | ICMPV6);
+    let whole = |field: Field| matches!(field.get(&matching.mask), 0 | 0xff);
+    if icmp && !ports.into_iter().all(whole) {
+        return fault!(at, "ICMP's type and code are 0 to 255, without a mask");
+    }
+    Ok(())
 }
 
 /// Reads the packet that `ofproto/trace` is asked about, as in

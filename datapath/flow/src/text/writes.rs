@@ -1,7 +1,7 @@
 //! Actions that write fields: `set_field`, `load`, `move`; and whether the packet
 //! has the field and an action may write it.
 
-use super::actions::{Place, Reader};
+use super::actions::Reader;
 use super::check::needs;
 use super::names::{field, only_subfield, subfield, unknown_field};
 use super::scan::{Item, Scan, fault, integer, number};
@@ -22,18 +22,20 @@ impl<'t> Reader<'_, 't> {
         }
     }
 
-    /// The same, of an action that is a `set_field` where it stands in a set.
-    pub(super) fn modifies(&mut self, at: &'t str, prereq: Prereq) -> Scan<'t, ()> {
-        self.loosely(at, prereq);
-        match self.loose {
-            Some((at, prereq)) if self.place == Place::Set => fault!(
-                at,
-                "the match does not allow this action: it needs {} \
-                 (Open vSwitch: OFPBAC_MATCH_INCONSISTENT)",
-                needs(prereq)
-            ),
-            _ => Ok(()),
+    /// The same, of an action that Open vSwitch makes a `set_field` in some places:
+    /// there the packet must have the field.
+    pub(super) fn as_set_field(
+        &mut self,
+        at: &'t str,
+        field: Field,
+        in_place: bool,
+    ) -> Scan<'t, ()> {
+        let info = field.info();
+        if in_place {
+            return self.strictly(at, info, info.prereq);
         }
+        self.loosely(at, info.prereq);
+        Ok(())
     }
 
     /// The packet must have a field.

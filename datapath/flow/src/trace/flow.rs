@@ -59,7 +59,7 @@ pub(super) fn print_flow(flow: &FlowKey, ports: &dyn PortNames) -> String {
     if has(flow, Prereq::Vlan) {
         mask.0[2] |= 0xffff;
     }
-    print_with_inner_tag(flow, &mask, ports)
+    print_masked(flow, &mask, ports)
 }
 
 /// What a megaflow matches.
@@ -71,51 +71,21 @@ pub(super) fn print_megaflow(
     let mut mask = mask.to_flow();
     // The bridge.
     mask.0[0] &= u64::MAX >> 16;
-    let text = print_with_inner_tag(&packet.to_flow(), &mask, ports);
+    let text = print_masked(&packet.to_flow(), &mask, ports);
     match text.as_str() {
         "" => "recirc_id=0,eth".to_owned(),
         text => format!("recirc_id=0,eth,{text}"),
     }
 }
 
-/// A match on the bits of `mask`, with the inner tag behind the outer one.
-fn print_with_inner_tag(flow: &FlowKey, mask: &FlowKey, ports: &dyn PortNames) -> String {
+/// A match on the bits of `mask`.
+fn print_masked(flow: &FlowKey, mask: &FlowKey, ports: &dyn PortNames) -> String {
     let mut key = flow.masked(mask);
     // They decide how the rest is called, looked at or not.
     for field in [Field::EthType, Field::IpProto] {
         field.set(&mut key, field.get(flow));
     }
-    let matching = Match { key, mask: *mask };
-    let text = print_match(&matching, ports);
-    let inner = inner_tag(key.0[2] as u16, mask.0[2] as u16);
-    if inner.is_empty() {
-        return text;
-    }
-    let mut items: Vec<_> = text.split(',').collect();
-    let is_tag = |item: &&str| item.starts_with("dl_vlan") || item.starts_with("vlan_tci");
-    let behind = items.iter().rposition(is_tag).map_or(0, |at| at + 1);
-    items.insert(behind, &inner);
-    items.join(",")
-}
-
-fn inner_tag(tci: u16, mask: u16) -> String {
-    let (vid, pcp) = (mask & 0xfff, mask & 0xe000);
-    let whole = matches!(vid, 0 | 0xfff) && matches!(pcp, 0 | 0xe000) && vid | pcp != 0;
-    if mask == 0 {
-        String::new()
-    } else if mask & tci & VLAN_PRESENT != 0 && whole {
-        let vid = (vid != 0).then(|| format!("dl_vlan1={}", tci & 0xfff));
-        let pcp = (pcp != 0).then(|| format!("dl_vlan_pcp1={}", tci >> 13));
-        [vid, pcp]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(",")
-    } else if mask == 0xffff {
-        format!("vlan_tci1={tci:#06x}")
-    } else {
-        format!("vlan_tci1={tci:#06x}/{mask:#06x}")
-    }
+    print_match(&Match { key, mask: *mask }, ports)
 }
 
 /// The fields of a packet in which a mask has bits, and which if not all:

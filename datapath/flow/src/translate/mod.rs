@@ -23,6 +23,8 @@ mod action_set;
 mod actions;
 mod commit;
 mod fields;
+#[cfg(test)]
+mod group_tests;
 mod groups;
 #[cfg(test)]
 mod tests;

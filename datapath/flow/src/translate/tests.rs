@@ -520,3 +520,56 @@ fn a_packet_out_begins_with_its_actions() {
     assert_eq!(steps(&out), [set_step(Field::EthDst, 4), controller]);
     assert!(out.counted.is_empty());
 }
+
+#[test]
+fn the_deepest_way_fits_a_small_stack() {
+    // As deep as is allowed, by resubmits that are come back from.
+    let mut rows: Vec<Row> = (0..=250)
+        .map(|table| {
+            let list = vec![resubmit(table + 1), Action::Note(vec![])];
+            (table, 1, Match::default(), list)
+        })
+        .collect();
+    rows.push((251, 1, Match::default(), vec![resubmit(0), Action::Normal]));
+    let pipeline = pipeline(rows);
+    let deep = std::thread::Builder::new()
+        .stack_size(512 << 10)
+        .spawn(move || steps(&run(&pipeline, &tcp())))
+        .unwrap();
+    let limit = [DpAction::Drop(DropCause::ResubmitLimit)];
+    assert_eq!(deep.join().unwrap(), limit);
+}
+
+/// `cargo test -p ringway-flow --release -- --ignored --nocapture two_tables`
+#[test]
+#[ignore = "measures"]
+fn two_tables_take_nanoseconds() {
+    let rows = vec![
+        (
+            0,
+            1,
+            matching(&[(Field::InPort, 1)]),
+            vec![Action::GotoTable(1)],
+        ),
+        (
+            1,
+            1,
+            matching(&[(Field::EthType, 0x0800), (Field::IpDst, 0x0a00_0002)]),
+            vec![
+                set(Field::EthDst, 5),
+                Action::DecTtl(vec![]),
+                Action::Output(2),
+            ],
+        ),
+    ];
+    let (pipeline, packet) = (pipeline(rows), tcp());
+    let mut out = Translation::default();
+    let rounds = 1_000_000_u32;
+    let start = std::time::Instant::now();
+    for _ in 0..rounds {
+        let packet = std::hint::black_box(&packet);
+        translate(&pipeline, packet, Start::Tables, &mut out, &mut Untraced);
+    }
+    println!("{:?} a packet", start.elapsed() / rounds);
+    assert_eq!(out.counted.len(), 2);
+}

@@ -81,6 +81,11 @@ fn errors_point_at_what_is_wrong() {
             "not cut",
         ),
         ("cookie=1/1,actions=drop", "1/1", "has no mask"),
+        (
+            "udp,nw_frag=later,tp_src=5 actions=drop",
+            "udp,nw_frag=later,tp_src=5",
+            "later fragments",
+        ),
         ("priority=5,tcp", "", "needs actions"),
     ];
     for (text, at, says) in cases {

@@ -462,6 +462,10 @@ const PRINTED: &[(&str, &str)] = &[
         "duration=5s, n_packets=3, n_bytes=5, idle_age=3, priority=5,ip actions=drop",
         "priority=5,ip actions=drop",
     ),
+    (
+        "udp,nw_frag=later,actions=mod_tp_src:5",
+        "udp,nw_frag=later actions=mod_tp_src:5",
+    ),
 ];
 
 /// Texts that are refused, by ovs-ofctl or by the switch.
@@ -477,6 +481,7 @@ const REFUSED: &[&str] = &[
     "actions=set_vlan_vid:5",
     "actions=write_actions(mod_nw_tos:4)",
     "actions=write_actions(mod_nw_ecn:1)",
+    "actions=write_actions(dec_ttl,mod_nw_tos:4)",
     "actions=push_vlan:0x88a8,push_vlan:0x8100,push_vlan:0x8100",
     "actions=push_vlan:0x9100",
     "actions=push_vlan:33024,pop_vlan,pop_vlan",
@@ -550,6 +555,9 @@ const REFUSED: &[&str] = &[
     "dl_vlan=5/1,actions=drop",
     "ip",
     "ip,actions",
+    "actions=mod_nw_ecn:1",
+    "actions=mod_nw_ttl:5",
+    "arp,actions=mod_nw_ttl:5,mod_tp_src:5",
 ];
 
 #[test]

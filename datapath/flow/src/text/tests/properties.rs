@@ -91,6 +91,22 @@ fn matches() -> impl Strategy<Value = Match> {
             let kind = if solicit { 135 } else { 136 };
             matching.exact(Field::TcpSrc, kind);
         }
+        let later = Field::IpFrag.get(&matching.key) & 2 != 0;
+        if later && matches!(number, 6 | 17 | 132) {
+            // They have no ports, and are not asked for any.
+            matching.exact(Field::IpFrag, 0);
+        }
+        if matches!(number, 1 | 58) {
+            // Types and codes have eight bits, all or none of which are matched.
+            for field in [Field::TcpSrc, Field::TcpDst] {
+                if field.get(&matching.mask) != 0 {
+                    let value = field.get(&matching.key) & 0xff;
+                    matching.masked(field, 0, 0xffff);
+                    field.set_masked(&mut matching.mask, 0, 0xffff);
+                    matching.masked(field, value, 0xff);
+                }
+            }
+        }
         normalize(&mut matching);
         matching
     })
