@@ -16,7 +16,7 @@ const FIXED_SEEDS: std::ops::Range<u64> = 0..60;
 /// Frames sent through each rule set.
 const FRAMES: usize = 60;
 /// No more differences than this are shown; each has been made small.
-const SHOWN: usize = 40;
+const SHOWN: usize = 8;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
