@@ -13,6 +13,7 @@ use ringway_frontend::net::{HEADER_LEN, Received};
 use ringway_frontend::{NetDriver, SessionConfig, features};
 use serde_json::Value;
 
+use crate::counters;
 use crate::daemon::{Daemon, DaemonOptions};
 use crate::error::{Error, Result};
 use crate::frames::{Frame, completed, hex};
@@ -91,10 +92,20 @@ impl Lab {
 
     /// Brings up a guest on a port that is there.
     pub fn plug_in(&mut self, port: &str, wanted: u64) -> Result<()> {
-        let mut config = SessionConfig {
+        let config = SessionConfig {
             memory_size: 4 << 20,
             ..SessionConfig::default()
         };
+        self.plug_in_with(port, wanted, config)
+    }
+
+    /// The same with another ring or memory.
+    pub fn plug_in_with(
+        &mut self,
+        port: &str,
+        wanted: u64,
+        mut config: SessionConfig,
+    ) -> Result<()> {
         config.features |= wanted | features::CSUM;
         config.required |= wanted;
         let driver = scripted::driver(&self.daemon, port, &config)?;
@@ -123,6 +134,28 @@ impl Lab {
             .next()
             .and_then(|entry| entry["number"].as_u64())
             .unwrap_or_else(|| panic!("dump-ports has no number of {port}: {shown}"))
+    }
+
+    /// Rules as `dump-flows` counts them.
+    pub fn rules(&self) -> Result<Vec<Rule>> {
+        let shown = self.daemon.json(&["dump-flows", BRIDGE])?;
+        counters::list(&shown, "flows")?
+            .iter()
+            .map(Rule::of)
+            .collect()
+    }
+
+    /// Megaflows as `dpctl dump-flows` counts them.
+    pub fn megaflows(&self) -> Result<Vec<Megaflow>> {
+        let shown = self.daemon.json(&["dpctl", "dump-flows"])?;
+        let megaflows = counters::list(&shown, "megaflows")?.iter();
+        megaflows.map(Megaflow::of).collect()
+    }
+
+    /// Lookups, megaflows and masks as `dpctl show` has them.
+    pub fn cache(&self) -> Result<Cache> {
+        let shown = self.daemon.json(&["dpctl", "show"])?;
+        Cache::of(&shown["cache"])
     }
 
     /// Replaces everything by the lines of a bundle; a line without a command
@@ -234,6 +267,97 @@ pub fn whole(outputs: &Outputs) -> BTreeMap<String, Vec<Vec<u8>>> {
         (port.clone(), frames.collect())
     };
     outputs.iter().map(frames).collect()
+}
+
+/// A rule and its counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its table.
+    pub table: u64,
+    /// Its priority.
+    pub priority: u64,
+    /// Its match.
+    pub matching: String,
+    /// Its actions.
+    pub actions: String,
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Rule {
+    fn of(json: &Value) -> Result<Self> {
+        Ok(Self {
+            table: counters::number(json, "table")?,
+            priority: counters::number(json, "priority")?,
+            matching: counters::text(json, "match")?,
+            actions: counters::text(json, "actions")?,
+            packets: counters::number(json, "packets")?,
+            bytes: counters::number(json, "bytes")?,
+        })
+    }
+}
+
+/// A megaflow and its counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Megaflow {
+    /// Key and mask.
+    pub flow: String,
+    /// What is done.
+    pub actions: String,
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Megaflow {
+    fn of(json: &Value) -> Result<Self> {
+        Ok(Self {
+            flow: counters::text(json, "flow")?,
+            actions: counters::text(json, "actions")?,
+            packets: counters::number(json, "packets")?,
+            bytes: counters::number(json, "bytes")?,
+        })
+    }
+}
+
+/// The flow cache's counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// Packets whose megaflow was known.
+    pub hits: u64,
+    /// Packets that were translated.
+    pub missed: u64,
+    /// Packets that were not, for want of time.
+    pub lost: u64,
+    /// Translations whose megaflow found no room.
+    pub not_installed: u64,
+    /// Megaflows now.
+    pub flows: u64,
+    /// Most megaflows.
+    pub flow_limit: u64,
+    /// Masks now.
+    pub masks: u64,
+    /// Most masks of one bridge.
+    pub mask_limit: u64,
+}
+
+impl Cache {
+    fn of(json: &Value) -> Result<Self> {
+        let number = |field: &str| counters::number(json, field);
+        Ok(Self {
+            hits: number("emc_hits")? + number("megaflow_hits")?,
+            missed: number("missed")?,
+            lost: number("lost")?,
+            not_installed: number("not_installed")?,
+            flows: number("flows")?,
+            flow_limit: number("flow_limit")?,
+            masks: number("masks")?,
+            mask_limit: number("mask_limit")?,
+        })
+    }
 }
 
 fn listed(outputs: &BTreeMap<String, Vec<Vec<u8>>>) -> String {
