@@ -1,9 +1,12 @@
 //! The packet parser: two implementations agree on any bytes, and what is
 //! behind them does not matter.
 
+use arbitrary::Unstructured;
 use ringway_flow::compose::compose;
 use ringway_flow::extract::{HEAD_BYTES, extract, extract_slice, naive};
 use ringway_flow::key::PacketKey;
+
+use super::input;
 
 /// The first byte says how much of the frame is in the head, the next two
 /// (twice that) how many more bytes the frame has, the rest is its beginning.
@@ -15,6 +18,11 @@ pub fn law(data: &[u8]) {
     whole(frame);
     cut(frame, usize::from(len), frame.len() + more);
     any_lengths(frame, usize::from(len), more);
+    // The same bytes, taken as a key.
+    if let Ok((key, composed)) = input::frame(&mut Unstructured::new(frame)) {
+        assert_eq!(extract_slice(&composed, 0, 0), key);
+        cut(&composed, usize::from(len), composed.len());
+    }
 }
 
 /// A frame that is there as a whole.
