@@ -151,7 +151,7 @@ impl Run<'_, '_, '_, '_> {
                     controller: id,
                     frame_len: self.packets.frame_len(self.index) as u32,
                 };
-                self.to_controllers(meta, max_len.into());
+                self.send_to_controllers(meta, max_len.into());
             }
             DpAction::Meter(id) => {
                 let bytes = self.packets.frame_len(self.index);
@@ -247,7 +247,7 @@ impl Run<'_, '_, '_, '_> {
         self.packets.set_lengths(index, head_len, frame_len);
     }
 
-    fn to_controllers(&mut self, meta: PacketInMeta, max_len: usize) {
+    fn send_to_controllers(&mut self, meta: PacketInMeta, max_len: usize) {
         // A controller has no use for a partial checksum.
         if self.packets.has_partial_checksum(self.index) {
             self.own();

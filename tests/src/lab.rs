@@ -442,7 +442,7 @@ impl Monitor {
     }
 
     /// The next packet that it is told of.
-    pub fn next(&mut self) -> Result<Value> {
+    pub fn next_event(&mut self) -> Result<Value> {
         let line = self.lines.recv_timeout(LIMIT);
         let line = line.map_err(|error| Error::Unexpected(format!("monitor: {error}")))?;
         serde_json::from_str(&line)

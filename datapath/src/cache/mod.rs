@@ -307,6 +307,7 @@ impl FlowCache {
     /// Finds the verdicts on the first `count` keys, packets of `lens` bytes
     /// that came to the bridge in `view`, and counts them.
     #[inline]
+    #[allow(clippy::too_many_arguments)]
     pub fn classify(
         &mut self,
         keys: &[PacketKey; BURST],

@@ -137,7 +137,7 @@ pub fn packet_ins(lab: &mut Lab, failures: &mut Failures) {
             .unwrap_or_else(|error| panic!("{rules}: {error}"));
         for _ in 0..2 {
             failures.note(rules, lab.expect("vm1", &sent, &outputs));
-            let outcome = monitor.next().map_err(|error| error.to_string());
+            let outcome = monitor.next_event().map_err(|error| error.to_string());
             failures.note(rules, outcome.and_then(|packet| told.check(&packet)));
         }
     }
