@@ -186,14 +186,7 @@ impl Stages {
             &with,
         );
         if let (Some(watch), Some(watched)) = (watch, watched) {
-            tell(
-                watch,
-                watched,
-                packets,
-                &self.found,
-                &mut self.lists,
-                self.pmd,
-            );
+            tell(watch, watched, &self.found, &mut self.lists, self.pmd);
         }
         with.flush(&mut self.lists, packets, &self.keys, bridge);
         self.cache.finish();
@@ -253,22 +246,13 @@ impl Stages {
 
 /// Tells what was done with the watched packet.
 #[cold]
-fn tell(
-    watch: &Watch,
-    watched: usize,
-    packets: &Packets<'_>,
-    found: &Found,
-    lists: &mut TxLists,
-    pmd: usize,
-) {
+fn tell(watch: &Watch, watched: usize, found: &Found, lists: &mut TxLists, pmd: usize) {
     let record = lists.take_record();
     let found_by = match record.dropped {
         Some(DropReason::UpcallLimit) => FoundBy::Lost,
         _ => found.found_by(watched),
     };
     watch.finish(
-        packets.head(watched),
-        packets.frame_len(watched),
         pmd,
         found_by,
         found.entry(watched),
@@ -277,7 +261,7 @@ fn tell(
     );
 }
 
-/// The first packet of a burst that somebody waits for.
+/// The first packet of a burst that somebody waits for, kept as it is now.
 #[cold]
 fn find_watched(
     watch: &Watch,
@@ -286,10 +270,12 @@ fn find_watched(
     ingress: u32,
 ) -> Option<usize> {
     let mut key = PacketKey::default();
-    (0..packets.len()).find(|index| {
+    let found = (0..packets.len()).find(|index| {
         let head = packets.head_slot(*index);
         let (len, frame_len) = (packets.head(*index).len(), packets.frame_len(*index));
         extract(head, len, frame_len, bridge.id, ingress as u16, &mut key);
         watch.takes(&key)
-    })
+    })?;
+    watch.keep(packets.head(found), packets.frame_len(found));
+    Some(found)
 }

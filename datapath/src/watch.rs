@@ -92,7 +92,7 @@ impl Watch {
     }
 
     /// Whether the packet is one that is waited for; then the caller must
-    /// [`finish`](Self::finish).
+    /// [`keep`](Self::keep) it and [`finish`](Self::finish).
     pub fn takes(&self, key: &PacketKey) -> bool {
         self.state.load(Ordering::Relaxed) == WAITS
             && self.matching.matches(&key.to_flow())
@@ -101,29 +101,30 @@ impl Watch {
                 .is_ok()
     }
 
-    /// Writes down what was done.
-    #[allow(clippy::too_many_arguments)]
-    pub fn finish(
-        &self,
-        head: &[u8],
-        frame_len: usize,
-        pmd: usize,
-        found_by: FoundBy,
-        entry: Option<u32>,
-        ports: &[u32],
-        dropped: Option<DropReason>,
-    ) {
+    /// Writes the packet down as it came, before it is rewritten.
+    pub fn keep(&self, head: &[u8], frame_len: usize) {
         let head = &head[..head.len().min(FRAME)];
         for (word, bytes) in self.words.iter().zip(head.chunks(8)) {
             let mut whole = [0; 8];
             whole[..bytes.len()].copy_from_slice(bytes);
             word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
         }
+        let lengths = (frame_len as u64) << 32 | head.len() as u64;
+        self.len.store(lengths, Ordering::Relaxed);
+    }
+
+    /// Writes down what was done.
+    pub fn finish(
+        &self,
+        pmd: usize,
+        found_by: FoundBy,
+        entry: Option<u32>,
+        ports: &[u32],
+        dropped: Option<DropReason>,
+    ) {
         for (to, port) in self.ports.iter().zip(ports) {
             to.store(*port, Ordering::Relaxed);
         }
-        let lengths = (frame_len as u64) << 32 | head.len() as u64;
-        self.len.store(lengths, Ordering::Relaxed);
         let facts = u64::from(entry.map_or(0, |entry| entry + 1)) << 32
             | (pmd as u64 & 0xffff) << 16
             | (ports.len().min(PORTS) as u64) << 8
