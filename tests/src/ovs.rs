@@ -46,10 +46,16 @@ impl OpenVswitch {
         let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
         machine::sh("ovsdb-tool", &["create", &path("conf.db"), SCHEMA])?;
         let cpus = machine::cpus()?;
+        // `env` replaces itself by the daemon. Debian's folders stay untouched.
+        let env = machine::find_tool("env")?;
+        let folder = format!("OVS_RUNDIR={}", dir.path().display());
+        let ovsdb = machine::find_tool("ovsdb-server")?;
         let database = Process::spawn(
             "ovsdb-server",
-            &machine::find_tool("ovsdb-server")?,
+            &env,
             [
+                folder.clone(),
+                ovsdb.to_string_lossy().into_owned(),
                 format!("--remote=punix:{}", path("db.sock")),
                 format!("--unixctl={}", path("db.ctl")),
                 path("conf.db"),
@@ -79,11 +85,17 @@ impl OpenVswitch {
             "other_config:dpdk-extra=--in-memory --no-pci --no-telemetry",
             &format!("other_config:dpdk-socket-mem={MEMORY_MIB}"),
             &format!("other_config:pmd-cpu-mask={mask:#x}"),
+            "other_config:vlan-limit=2",
         ])?;
         let vswitchd = Process::spawn(
             "ovs-vswitchd",
-            Path::new(VSWITCHD),
-            [format!("--unixctl={}", path("vswitchd.ctl")), db.clone()],
+            &env,
+            [
+                folder,
+                VSWITCHD.to_owned(),
+                format!("--unixctl={}", path("vswitchd.ctl")),
+                db.clone(),
+            ],
             &cpus,
             &dir.path().join("vswitchd.log"),
         )?;
@@ -109,27 +121,43 @@ impl OpenVswitch {
         self.dir.path()
     }
 
+    /// The socket for `ovs-ofctl`.
+    pub fn management(&self) -> PathBuf {
+        self.dir.path().join("br0.mgmt")
+    }
+
+    /// The socket for `ovs-appctl`.
+    pub fn control(&self) -> PathBuf {
+        self.dir.path().join("vswitchd.ctl")
+    }
+
+    /// Runs `ovs-vsctl`.
+    pub fn vsctl(&self, args: &[&str]) -> Result<String> {
+        let db = format!("--db=unix:{}", self.dir.path().join("db.sock").display());
+        machine::sh("ovs-vsctl", &[&[&db, "--timeout=30"], args].concat())
+    }
+
+    /// Where QEMU listens for a port.
+    pub fn client_socket(&self, port: &str) -> PathBuf {
+        self.dir.path().join(format!("{port}.sock"))
+    }
+
     /// Adds a vhost-user port whose socket QEMU listens on.
     pub fn add_client_port(&self, port: &str) -> Result<PathBuf> {
-        let socket = self.dir.path().join(format!("{port}.sock"));
-        let db = format!("--db=unix:{}", self.dir.path().join("db.sock").display());
+        let socket = self.client_socket(port);
         let path = format!("options:vhost-server-path={}", socket.display());
-        machine::sh(
-            "ovs-vsctl",
-            &[
-                &db,
-                "--timeout=30",
-                "add-port",
-                "br0",
-                port,
-                "--",
-                "set",
-                "Interface",
-                port,
-                "type=dpdkvhostuserclient",
-                &path,
-            ],
-        )?;
+        let kind = "type=dpdkvhostuserclient";
+        let add = [
+            "add-port",
+            "br0",
+            port,
+            "--",
+            "set",
+            "Interface",
+            port,
+            kind,
+        ];
+        self.vsctl(&[&add[..], &[&path]].concat())?;
         Ok(socket)
     }
 }
