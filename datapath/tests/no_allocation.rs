@@ -14,6 +14,8 @@ use ringway_datapath::Datapath;
 use ringway_datapath::spec::{
     BridgeSpec, DatapathConfig, PortKind, PortSpec, SocketMode, VhostUserSpec,
 };
+use ringway_flow::rule::{Change, FlowCommand};
+use ringway_flow::text::{self, NoNames};
 use ringway_frontend::{NetDriver, Session, SessionConfig};
 
 /// Thread whose allocations are counted; 0 for none.
@@ -82,6 +84,62 @@ fn exchange(a: &mut NetDriver, b: &mut NetDriver, rounds: usize) {
     }
 }
 
+/// Rules in several tables that look at what each flow has of its own, rewrite,
+/// replicate, meter and tell controllers.
+const RULES: [&str; 8] = [
+    "priority=9,udp,in_port=1,actions=set_field:5->reg1,mod_nw_dst:192.0.2.9,resubmit(,1),goto_table:2",
+    "priority=9,udp,in_port=2,actions=group:1",
+    "table=1,priority=5,udp,reg1=5,nw_dst=192.0.2.0/24,actions=meter:1,push_vlan:0x8100,set_field:4101->vlan_vid,output:2,pop_vlan",
+    "table=1,priority=4,tp_src=1/0x1,udp,actions=drop",
+    "table=2,priority=7,udp,tp_src=7,actions=drop",
+    "table=2,priority=6,udp,tp_src=0x200/0x200,actions=dec_ttl,mod_tp_dst:99,output:2",
+    "table=2,priority=5,udp,actions=dec_ttl,mod_tp_dst:77,controller:64,output:2",
+    "table=2,priority=1,actions=NORMAL",
+];
+
+fn add_rules(datapath: &Datapath, rules: &[&str]) {
+    let add = |text: &&str| {
+        let flow = text::parse_flow(text, FlowCommand::Add, &NoNames).expect("a flow");
+        Change::Flow(FlowCommand::Add, Box::new(flow.value))
+    };
+    let changes: Vec<Change> = rules.iter().map(add).collect();
+    let changed = datapath.change_flows("br0", &changes, &mut || Ok(()));
+    changed.expect("rules");
+}
+
+/// A UDP packet without a checksum, from 10.0.0.1 to 10.0.0.2.
+fn udp(source: u16) -> Vec<u8> {
+    let mut udp = frame(2, 1, 14);
+    udp.extend([
+        0x45, 0, 0, 40, 0, 0, 0, 0, 64, 17, 0x66, 0xc3, 10, 0, 0, 1, 10, 0, 0, 2,
+    ]);
+    udp.extend(source.to_be_bytes());
+    udp.extend([0, 53, 0, 20, 0, 0]);
+    udp.resize(54, 0x5a);
+    udp
+}
+
+/// New flows from `a`, each packet of which comes to `b` twice: in a VLAN and
+/// rewritten once more; and one packet each the other way.
+fn exchange_flows(a: &mut NetDriver, b: &mut NetDriver, flows: std::ops::Range<u16>) {
+    for source in flows {
+        let mut sent = udp(source);
+        assert!(a.send(0, &sent));
+        let mut receive = || b.recv_within(0, Duration::from_secs(10)).expect("a frame");
+        let (first, second) = (receive(), receive());
+        assert_eq!(first[12..18], [0x81, 0, 0, 5, 8, 0], "flow {source}");
+        assert_eq!(first[34..38], [192, 0, 2, 9], "flow {source}");
+        assert_eq!(second[22], 63, "flow {source}");
+        let port = if source & 0x200 != 0 { 99 } else { 77 };
+        assert_eq!(second[36..38], [0, port], "flow {source}");
+
+        sent.swap(5, 11);
+        assert!(b.send(0, &sent));
+        let got = a.recv_within(0, Duration::from_secs(10)).expect("a frame");
+        assert_eq!(got[6..12], [2, 0, 0, 0, 0, 0xaa], "flow {source}");
+    }
+}
+
 #[test]
 fn forwarding_allocates_nothing_on_the_pmd() {
     let core = core_affinity::get_core_ids()
@@ -140,6 +198,22 @@ fn forwarding_allocates_nothing_on_the_pmd() {
     exchange(&mut a, &mut b, 500);
     let forwarding = COUNTED.load(Ordering::Relaxed);
 
+    // Misses, programs, and rules that change meanwhile.
+    let meter = text::parse_meter("meter=1,pktps,bands=type=drop,rate=1000000").expect("a meter");
+    let group = "group_id=1,type=select,bucket=weight:1,mod_dl_src:02:00:00:00:00:aa,output:1";
+    let group = text::parse_group(group, &NoNames).expect("a group");
+    let changes = [Change::AddMeter(meter), Change::AddGroup(group)];
+    let changed = datapath.change_flows("br0", &changes, &mut || Ok(()));
+    changed.expect("a meter and a group");
+    add_rules(&datapath, &RULES);
+    let missed = datapath.cache().missed;
+    exchange_flows(&mut a, &mut b, 8..600);
+    exchange_flows(&mut a, &mut b, 8..600);
+    add_rules(&datapath, &["table=2,priority=8,udp,tp_src=3,actions=drop"]);
+    exchange_flows(&mut a, &mut b, 8..600);
+    let with_rules = COUNTED.load(Ordering::Relaxed) - forwarding;
+    let missed = datapath.cache().missed - missed;
+
     // The allocator does count: shown on this thread.
     WATCHED.store(0, Ordering::Relaxed);
     let before = COUNTED.load(Ordering::Relaxed);
@@ -155,6 +229,15 @@ fn forwarding_allocates_nothing_on_the_pmd() {
     assert_eq!(
         forwarding, 0,
         "allocations while 1,000 frames were forwarded"
+    );
+    assert_eq!(
+        with_rules, 0,
+        "allocations while {missed} flows were translated"
+    );
+    assert!(missed >= 592, "only {missed} flows were translated");
+    assert!(
+        datapath.packet_ins_lost() > 0,
+        "nothing was for controllers"
     );
     let counters = &datapath.pmds()[0].counters;
     assert!(counters.received >= 1040);
