@@ -1,14 +1,18 @@
 //! The packet path makes no system calls while no guest asks to be notified.
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ringway_tests::daemon::Daemon;
-use ringway_tests::machine;
+use ringway_tests::daemon::{Daemon, DaemonOptions};
+use ringway_tests::lab::Lab;
 use ringway_tests::process::Thread;
 use ringway_tests::testpmd::{Forward, Testpmd, VirtioUser};
+use ringway_tests::{frames, machine};
 
 /// How long the poll-mode thread is watched.
 const WATCH: Duration = Duration::from_secs(3);
@@ -44,6 +48,60 @@ fn a_busy_poll_mode_thread_makes_no_system_calls() {
     );
     testpmd.stop().unwrap();
     testpmd.quit().unwrap();
+}
+
+/// Rules in two tables that tell flows apart by their stations and ports.
+const RULES: &str = "priority=9,udp,actions=set_field:3->reg0,resubmit(,1)
+     table=1,priority=9,udp,reg0=3,dl_src=02:00:00:00:00:99,actions=drop
+     table=1,priority=8,udp,tp_src=0x8000/0x8000,actions=mod_nw_dst:192.0.2.1,dec_ttl,vm2
+     table=1,priority=7,udp,actions=push_vlan:0x8100,mod_vlan_vid:5,vm2,pop_vlan,mod_tp_dst:9,vm2";
+
+/// New flows, one after the other: each misses, is translated, has its
+/// megaflow installed and its packet rewritten.
+#[test]
+fn translating_new_flows_makes_no_system_calls() {
+    machine::need_tools(&["strace"]).unwrap();
+    let options = DaemonOptions {
+        arguments: ["--sleep-after", "off", "--max-idle", "0.2"]
+            .map(str::to_owned)
+            .into(),
+        ..DaemonOptions::default()
+    };
+    let mut lab = Lab::start_with(options, &[("vm1", 0), ("vm2", 0)]).unwrap();
+    lab.load(RULES).unwrap();
+    let [mut from, mut to] = ["vm1", "vm2"].map(|port| lab.guests.remove(port).unwrap());
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let sender = thread::spawn(move || {
+        let mut frame = frames::udp().bytes();
+        let mut number = 0u32;
+        while !stopped.load(Ordering::Relaxed) {
+            // Neither wants to be notified.
+            for ring in from.guest.rings.iter().chain(&to.guest.rings) {
+                ring.want_calls(false);
+            }
+            for _ in 0..32 {
+                frame[8..12].copy_from_slice(&number.to_be_bytes());
+                frame[34..36].copy_from_slice(&(number as u16).to_be_bytes());
+                if from.send(0, &frame) {
+                    number = number.wrapping_add(1);
+                }
+            }
+            while to.recv(0).is_some() {}
+        }
+    });
+    let thread = poll_mode_thread(&mut lab.daemon);
+    let before = lab.cache().unwrap().missed;
+    let calls = count_calls(thread.tid);
+    let missed = lab.cache().unwrap().missed - before;
+    stop.store(true, Ordering::Relaxed);
+    sender.join().unwrap();
+    println!("{missed} flows, {calls} system calls");
+    assert!(missed > 10_000, "there were no new flows to speak of");
+    assert!(
+        calls * 1000 < missed,
+        "{calls} system calls for {missed} new flows"
+    );
 }
 
 /// The thread that is pinned to the switch's core.
