@@ -32,7 +32,7 @@ fn a_trace_says_what_the_megaflow_then_does() {
     let mut lab = lab();
     let bytes = udp().bytes();
     let by_fields = "in_port=vm1,udp,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:02,\
-                     nw_src=10.0.0.1,nw_dst=10.0.0.2,nw_ttl=64,udp_src=1000,udp_dst=53";
+                     nw_src=10.0.0.1,nw_dst=10.0.0.2,nw_ttl=64,tp_src=1000,tp_dst=53";
     let by_frame = lab
         .daemon
         .ok(&["trace", BRIDGE, "in_port=vm1", &hex(&bytes)])

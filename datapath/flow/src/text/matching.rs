@@ -10,7 +10,7 @@ use super::print_match::print_match;
 use super::scan::{Item, Items, Scan, fault, integer, number};
 use super::values::{FRAG_LATER, exact, full_mask, masked};
 use super::{NoNames, Parsed, TextError};
-use crate::field::Field;
+use crate::field::{Field, Prereq};
 use crate::key::VLAN_PRESENT;
 use crate::matching::Match;
 
@@ -278,7 +278,12 @@ fn read_packet_field<'t>(
         return fault!(key, "{key} was given already");
     }
     let prereq = field.info().prereq;
-    if !Packet::of(packet).has(prereq) {
+    let known = Packet::of(packet);
+    // In matches, and where we print packets, these are any transport's ports;
+    // `ofproto/trace` takes them for TCP's only.
+    let any_port =
+        matches!(key, "tp_src" | "tp_dst") && (known.has_ports() || known.has(Prereq::Sctp));
+    if !any_port && !known.has(prereq) {
         let needs = needs(prereq);
         return fault!(key, "{key} stands before what it needs: give {needs} first");
     }

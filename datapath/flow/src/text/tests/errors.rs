@@ -207,6 +207,12 @@ fn a_traced_packet_is_whole() {
         shown,
         "tcp,in_port=2,dl_vlan=5,dl_vlan_pcp=3,nw_src=1.2.3.4,nw_ttl=64,tp_dst=80"
     );
+    // What a trace prints of a packet can be traced.
+    for protocol in ["tcp", "udp", "sctp", "udp6"] {
+        let text = format!("{protocol},tp_src=7,tp_dst=53");
+        let packet = parse_packet(&text, &Ports).unwrap();
+        assert_eq!(crate::text::print_match(&packet, &Ports), text);
+    }
     // Each refused by `ovs-appctl ofproto/trace` too.
     let bad = [
         "nw_src=1.2.3.4,ip",
@@ -215,6 +221,8 @@ fn a_traced_packet_is_whole() {
         "ip,tcp",
         "tcp,tcp_src=1,tcp_src=2",
         "udp,tcp_src=1",
+        "icmp,tp_src=1",
+        "tp_dst=1",
         "tcp,foo=1",
         "tcp,tcp_flags=+syn",
         "vlan_pcp=3",
