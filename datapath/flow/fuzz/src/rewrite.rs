@@ -223,7 +223,11 @@ fn only_asked(before: &PacketKey, after: &PacketKey, (word, value, mask): (u8, u
     for (i, (old, new)) in before.0.into_iter().zip(after.0).enumerate() {
         let asked = if i == usize::from(word) { mask } else { 0 };
         assert_eq!((old ^ new) & !asked, 0, "word {i}: {old:x} to {new:x}");
-        assert_eq!((old ^ new) & (new ^ value), 0, "word {i}: {old:x} to {new:x}");
+        assert_eq!(
+            (old ^ new) & (new ^ value),
+            0,
+            "word {i}: {old:x} to {new:x}"
+        );
     }
 }
 

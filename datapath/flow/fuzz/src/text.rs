@@ -65,7 +65,11 @@ fn read<T>(text: &str, result: Result<T, TextError>) -> Option<T> {
     let place = error.offset..error.offset + error.length;
     assert!(line.get(place.clone()).is_some(), "{place:?} of {line:?}");
     let shown = error.to_string();
-    assert_eq!(shown.lines().count(), 3 + error.message.matches('\n').count(), "{shown}");
+    assert_eq!(
+        shown.lines().count(),
+        3 + error.message.matches('\n').count(),
+        "{shown}"
+    );
     assert!(!error.message.is_empty());
     None
 }
