@@ -221,7 +221,7 @@ mod tests {
     fn nothing_to_draw_is_known_beforehand() {
         let mut results = sample::results();
         assert!(!can_be_drawn(&results));
-        let run = sample::flow_run(1, SwitchKind::Ovs, Scenario::SetUp, 1.0);
+        let run = sample::flow_run(1, SwitchKind::Ovs, Scenario::SetUp { flows: 1 }, 1.0);
         results.runs.push(run);
         assert!(!can_be_drawn(&results));
     }

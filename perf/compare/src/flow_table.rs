@@ -107,6 +107,11 @@ fn whole(summary: Option<Summary>) -> Option<String> {
     Some(format!("{:.0}", summary?.median))
 }
 
+/// Percent of the generator's time.
+fn generator_busy(cell: &Cell) -> Option<String> {
+    Some(format!("{:.0}", 100.0 * cell.generator_busy?.median))
+}
+
 fn rates(rows: &[Row], distance: &str) -> String {
     let mut lines = Vec::new();
     for row in rows {
@@ -120,6 +125,7 @@ fn rates(rows: &[Row], distance: &str) -> String {
         cells.extend(row.beside_ovs());
         cells.extend(row.beside(base));
         cells.push(row.both(|cell| whole(cell.flows), "–"));
+        cells.push(row.both(generator_busy, "–"));
         lines.push(line(cells));
     }
     let columns = [
@@ -133,6 +139,7 @@ fn rates(rows: &[Row], distance: &str) -> String {
         "ringway ÷ its rate at 1",
         "Open vSwitch ÷ its rate at 1",
         "megaflows",
+        "generator busy, %",
     ];
     let title = format!("Rate against concurrent flows, cores {distance}");
     table(&title, &columns, &lines)
@@ -218,29 +225,16 @@ fn thin_spread(summary: Summary) -> String {
 fn set_up(rows: &[Row]) -> String {
     let mut lines = Vec::new();
     for row in rows {
-        type Figure = fn(&Cell) -> Option<Summary>;
-        let (name, figure): (String, Figure) = match row.scenario {
-            Scenario::SetUp => ("one rule that reads the five-tuple".into(), |c| c.missed),
-            Scenario::Rate { rules, flows } if flows >= 100_000 => (
-                format!(
-                    "{}, first pass over {} flows",
-                    rules.words(),
-                    thousands(flows.into())
-                ),
-                |c| c.first_pass,
-            ),
+        let (name, flows) = match row.scenario {
+            Scenario::SetUp { flows } => ("one that reads the five-tuple", flows),
+            Scenario::Rate { rules, flows } if flows >= 100_000 => (rules.words(), flows),
             _ => continue,
         };
-        // Few megaflows: a first pass is not a set-up of each flow.
-        let set_up = |cell: &Cell| {
-            let enough = cell.flows?.median >= 50_000.0;
-            figure(cell).filter(|_| enough)
-        };
-        let summaries = [&row.ringway, &row.ovs].map(|cell| cell.as_ref().and_then(set_up));
+        let summaries = [row.ringway, row.ovs].map(|cell| cell?.set_up);
         if summaries == [None, None] {
             continue;
         }
-        let mut cells = vec![name, row.runs()];
+        let mut cells = vec![name.into(), thousands(flows.into()), row.runs()];
         cells.extend(summaries.map(|summary| {
             summary.map_or("–".into(), |s| {
                 let [median, min, max] = [s.median, s.min, s.max].map(|f| f / 1e3);
@@ -249,18 +243,21 @@ fn set_up(rows: &[Row]) -> String {
         }));
         let [ours, theirs] = summaries.map(|summary| summary.map(|s| s.median));
         cells.push(ratio(ours, theirs));
-        cells.push(row.both(|cell| whole(cell.lost), "–"));
+        cells.push(row.both(|cell| whole(cell.missed), "–"));
         cells.push(row.both(|cell| whole(cell.flows), "–"));
+        cells.push(row.both(|cell| whole(cell.lost), "–"));
         lines.push(line(cells));
     }
     let columns = [
         "rules",
+        "new flows",
         "runs",
         "ringway, thousand flows/s",
         "Open vSwitch, thousand flows/s",
         "÷ Open vSwitch",
+        "packets through the slow path",
+        "megaflows then",
         "frames lost",
-        "megaflows at the end",
     ];
     table("New flows", &columns, &lines)
 }
@@ -376,17 +373,30 @@ mod tests {
     #[test]
     fn new_flows_per_second() {
         let mut results = sample::results();
-        for (switch, missed) in [(Ringway, 300_000), (Ovs, 100_000)] {
-            let mut run = sample::flow_run(1, switch, Scenario::SetUp, 0.1);
+        for (switch, seconds) in [(Ringway, 2.0), (Ovs, 6.0)] {
+            let scenario = Scenario::SetUp { flows: 300_000 };
+            let mut run = sample::flow_run(1, switch, scenario, 0.1);
             let flows = run.flows.as_mut().unwrap();
-            flows.lookups.missed = missed;
-            flows.lookups.flows = missed;
+            flows.missed_before = 300_000;
+            flows.first_pass = Some(seconds);
             results.runs.push(run);
         }
         let text = sections(&results);
-        // Counted for two seconds.
-        let row = "| one rule that reads the five-tuple | 1 / 1 | 150 (150–150) | 50 (50–50) | **3.00** |";
+        let row = "| one that reads the five-tuple | 300,000 | 1 / 1 | 150 (150–150) \
+                   | 50 (50–50) | **3.00** | 300000 / 300000 |";
         assert!(text.contains(row), "{text}");
+    }
+
+    #[test]
+    fn flows_that_needed_no_slow_path_were_not_set_up() {
+        let mut results = sample::results();
+        let scenario = Scenario::SetUp { flows: 300_000 };
+        let mut run = sample::flow_run(1, Ringway, scenario, 0.1);
+        let flows = run.flows.as_mut().unwrap();
+        flows.missed_before = 2;
+        flows.first_pass = Some(0.1);
+        results.runs.push(run);
+        assert!(!sections(&results).contains("New flows"));
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub struct Plan {
     #[arg(long, value_delimiter = ',', default_value = "1,10,100",
           value_parser = clap::value_parser!(u8).range(1..=250))]
     pub masks: Vec<u8>,
+    /// New flows to set up, both directions together.
+    #[arg(long, value_delimiter = ',', default_value = "500000")]
+    pub set_up: Vec<u32>,
     /// The attacker's frames per second; 0 is the rate without.
     #[arg(long, value_delimiter = ',', default_value = "0,10000,100000")]
     pub attack: Vec<u32>,
@@ -95,7 +98,11 @@ impl Plan {
                 .iter()
                 .map(|&masks| Scenario::Masks { masks })
                 .collect(),
-            Test::SetUp => vec![Scenario::SetUp],
+            Test::SetUp => self
+                .set_up
+                .iter()
+                .map(|&flows| Scenario::SetUp { flows })
+                .collect(),
             Test::Attack => self
                 .attack
                 .iter()

@@ -18,10 +18,10 @@ pub struct Cell {
     pub cycles: Option<Summary>,
     /// Share of the generator's time that was busy.
     pub generator_busy: Option<Summary>,
-    /// Packets per second through the slow path, of `compare flows`.
+    /// New flows per second, of `compare flows`.
+    pub set_up: Option<Summary>,
+    /// Packets through the slow path before measuring, likewise.
     pub missed: Option<Summary>,
-    /// Flows per second when each was sent for the first time, likewise.
-    pub first_pass: Option<Summary>,
     /// Crafted frames per second that the switch took, likewise.
     pub crafted: Option<Summary>,
     /// Megaflows at the end, likewise.
@@ -66,11 +66,10 @@ fn grouped(results: &Results, wanted: impl Fn(&Run) -> bool) -> Grouped {
                 mpps,
                 cycles: all(|run| run.cycles_per_packet),
                 generator_busy: all(|run| run.generator_busy),
-                missed: flows(|_, flows| Some(flows.missed_per_second())),
-                first_pass: flows(|run, flows| {
-                    let number = run.case.scenario?.flows_in_all()?;
-                    Some(f64::from(number) / flows.first_pass?)
+                set_up: flows(|run, flows| {
+                    flows.set_up_per_second(run.case.scenario?.flows_in_all())
                 }),
+                missed: flows(|_, flows| Some(flows.missed_before as f64)),
                 crafted: flows(|_, flows| flows.crafted),
                 flows: flows(|_, flows| Some(flows.lookups.flows as f64)),
                 probes: flows(|_, flows| flows.lookups.probes),

@@ -277,16 +277,14 @@ impl Series<'_> {
             None => (Job::Forward(self.ovs_forwarding), 2),
         };
         let setup = method.setup(dir.path(), job, ports);
-        let (warmup, seconds) = match case.scenario {
-            Some(scenario) => scenario.seconds(method.warmup, method.seconds),
-            None => (method.warmup, method.seconds),
-        };
         let traffic = Traffic {
             size: case.size,
             mrg_rxbuf: case.mrg_rxbuf,
             ring_size: method.ring_size,
-            warmup,
-            seconds,
+            warmup: case
+                .scenario
+                .map_or(method.warmup, |s| s.warmup(method.warmup)),
+            seconds: method.seconds,
             core: method.generator_core,
             dir: dir.path().join("generator"),
             binaries: method.binaries(),
@@ -331,7 +329,7 @@ fn progress(run: &Run, number: usize, total: usize) -> String {
     let cycles = run.cycles_per_packet.unwrap_or(f64::NAN);
     let flows = run.flows.map_or(String::new(), |flows| {
         format!(
-            ", {} megaflows, {:.0} missed/s, first pass {:.2} s",
+            ", {} megaflows, {:.0} missed/s, first pass {:.3} s",
             flows.lookups.flows,
             flows.missed_per_second(),
             flows.first_pass.unwrap_or(f64::NAN)

@@ -18,9 +18,6 @@ const MASKS_FLOWS: u32 = 100_000;
 /// Flows in all that are established before an attack.
 const ATTACKED_FLOWS: u32 = 10_000;
 
-/// Longest warm-up and measurement while every frame is a new flow.
-const SETUP_SECONDS: (f64, f64) = (0.1, 1.0);
-
 /// Shortest time that an attack lasts before it is measured: at 10,000 frames
 /// per second all combinations of nw_src, tp_src and tp_dst have come twice.
 const ATTACK_SECONDS: f64 = 2.0;
@@ -67,8 +64,12 @@ pub enum Scenario {
         /// Masks of each direction.
         masks: u8,
     },
-    /// Every frame is a new flow that needs a megaflow of its own.
-    SetUp,
+    /// Flows that each need a megaflow of their own though there is one rule;
+    /// what counts is the time until all have been sent once.
+    SetUp {
+        /// Flows of both directions.
+        flows: u32,
+    },
     /// Established flows while a third port sends crafted headers.
     Attack {
         /// Crafted frames per second; 0 is no attacker.
@@ -79,8 +80,8 @@ pub enum Scenario {
 /// What pktgen has to send.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FlowTraffic {
-    /// Flows of each direction; `None`: every frame is a new one.
-    pub flows: Option<u32>,
+    /// Flows of each direction.
+    pub flows: u32,
     /// Crafted frames per second from a third port.
     pub attack: Option<u32>,
     /// How often every flow is sent before measuring.
@@ -94,7 +95,7 @@ impl Display for Scenario {
         match self {
             Self::Rate { rules, flows } => write!(f, "{} rule, {flows} flows", rules.words()),
             Self::Masks { masks } => write!(f, "{masks} masks"),
-            Self::SetUp => write!(f, "set-up"),
+            Self::SetUp { flows } => write!(f, "set-up of {flows} flows"),
             Self::Attack { rate: 0 } => write!(f, "no attacker"),
             Self::Attack { rate } => write!(f, "{rate} crafted frames/s"),
         }
@@ -110,29 +111,26 @@ impl Scenario {
         }
     }
 
-    /// Flows of both directions; `None`: every frame is a new one.
-    pub fn flows_in_all(self) -> Option<u32> {
-        self.flows().map(|flows| 2 * flows)
+    /// Flows of both directions.
+    pub fn flows_in_all(self) -> u32 {
+        2 * self.flows()
     }
 
-    /// Flows of each direction; `None`: every frame is a new one.
-    fn flows(self) -> Option<u32> {
+    /// Flows of each direction.
+    fn flows(self) -> u32 {
         match self {
-            Self::Rate { flows, .. } => Some(per_direction(flows)),
-            Self::Masks { .. } => Some(per_direction(MASKS_FLOWS)),
-            Self::Attack { .. } => Some(per_direction(ATTACKED_FLOWS)),
-            Self::SetUp => None,
+            Self::Rate { flows, .. } | Self::SetUp { flows } => per_direction(flows),
+            Self::Masks { .. } => per_direction(MASKS_FLOWS),
+            Self::Attack { .. } => per_direction(ATTACKED_FLOWS),
         }
     }
 
-    /// Seconds of traffic before measuring and of measuring: what is wanted,
-    /// but setting flows up must not fill the table, and an attacker needs
-    /// some time.
-    pub fn seconds(self, warmup: f64, measure: f64) -> (f64, f64) {
+    /// Seconds of traffic before measuring: what is wanted, but an attacker
+    /// needs some time.
+    pub fn warmup(self, wanted: f64) -> f64 {
         match self {
-            Self::SetUp => (warmup.min(SETUP_SECONDS.0), measure.min(SETUP_SECONDS.1)),
-            Self::Attack { rate: 1.. } => (warmup.max(ATTACK_SECONDS), measure),
-            _ => (warmup, measure),
+            Self::Attack { rate: 1.. } => wanted.max(ATTACK_SECONDS),
+            _ => wanted,
         }
     }
 
@@ -146,7 +144,7 @@ impl Scenario {
             flows: self.flows(),
             attack,
             // Once to set all flows up, and once more through the caches.
-            passes: if self.flows().is_some() { 2 } else { 0 },
+            passes: 2,
             warmup_limit,
         }
     }
@@ -169,7 +167,7 @@ impl Scenario {
                     }
                 },
                 Self::Masks { masks } => many_masks(&mut file, from, to, masks)?,
-                Self::SetUp => reading_rule(&mut file, from, to)?,
+                Self::SetUp { .. } => reading_rule(&mut file, from, to)?,
                 Self::Attack { .. } => exact(&mut file, from, to, per_direction(ATTACKED_FLOWS))?,
             }
         }
@@ -293,7 +291,7 @@ mod tests {
             rules: Rules::Exact,
             flows: 1,
         };
-        assert_eq!(one.traffic(1.0).flows, Some(1));
+        assert_eq!(one.traffic(1.0).flows, 1);
         assert_eq!(rules(one).len(), 2);
     }
 

@@ -58,7 +58,7 @@ const DEAD_SECONDS: f64 = 3.0;
 const DRAIN_SECONDS: f64 = 0.2;
 
 /// How often the flows sent are counted while warming up.
-const PASS_SECONDS: f64 = 0.005;
+const PASS_SECONDS: f64 = 0.001;
 
 /// Runs the traffic that `options` describe.
 pub fn run(options: &Options) -> Result<Report, Error> {
@@ -117,6 +117,8 @@ struct Engine<'a> {
     /// Frames per tick and direction, in an open loop.
     rate: Option<f64>,
     sending: bool,
+    /// Tick at which to look for stalls next.
+    next_check: u64,
     busy: u64,
     idle: u64,
     rounds: u64,
@@ -167,6 +169,7 @@ impl<'a> Engine<'a> {
             window: options.window(),
             rate: options.rate.map(|per_second| per_second / hertz),
             sending: true,
+            next_check: 0,
             busy: 0,
             idle: 0,
             rounds: 0,
@@ -219,6 +222,7 @@ impl<'a> Engine<'a> {
             flight.last_arrival = now;
             flight.schedule_from = now;
         }
+        self.next_check = now + self.ticks(STALL_SECONDS / 2.0);
     }
 
     /// Traffic for as long as `--warmup` and until every flow has been sent
@@ -254,15 +258,14 @@ impl<'a> Engine<'a> {
     fn traffic(&mut self, seconds: f64) -> Result<(), Error> {
         let mut now = tsc::now();
         let end = now + self.ticks(seconds);
-        let mut next_check = now + self.ticks(STALL_SECONDS / 2.0);
         while now < end {
             let worked = self.round(now);
             let then = tsc::now();
             self.account(worked, then - now);
             now = then;
-            if now > next_check {
+            if now > self.next_check {
                 self.check_stalls(now)?;
-                next_check = now + self.ticks(STALL_SECONDS / 2.0);
+                self.next_check = now + self.ticks(STALL_SECONDS / 2.0);
             }
         }
         Ok(())

@@ -89,6 +89,8 @@ const ENOUGH_FLOWS: u64 = 50_000;
 pub struct FlowOutcome {
     /// Counts of the time measured, and what was there at its end.
     pub lookups: Lookups,
+    /// Packets that had gone through the slow path before measuring.
+    pub missed_before: u64,
     /// Seconds between the two readings of the counters.
     pub seconds: f64,
     /// Seconds until every flow had been sent once, if all have.
@@ -102,6 +104,14 @@ pub struct FlowOutcome {
 }
 
 impl FlowOutcome {
+    /// Flows per second when `flows` were sent for the first time; `None`
+    /// unless each went through the slow path.
+    pub fn set_up_per_second(&self, flows: u32) -> Option<f64> {
+        let each = self.missed_before >= u64::from(flows);
+        let seconds = self.first_pass.filter(|_| each)?;
+        Some(f64::from(flows) / seconds)
+    }
+
     /// Packets per second that went through the slow path.
     pub fn missed_per_second(&self) -> f64 {
         self.lookups.missed as f64 / self.seconds
@@ -157,6 +167,7 @@ impl Meter {
                 let (end, after) = lookups(switch)?;
                 Some(FlowOutcome {
                     lookups: after.since(&before),
+                    missed_before: before.missed,
                     seconds: end.duration_since(start).as_secs_f64(),
                     ..FlowOutcome::default()
                 })

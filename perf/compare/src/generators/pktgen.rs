@@ -19,10 +19,7 @@ pub fn run(switch: &mut dyn Switch, traffic: &Traffic) -> Result<Outcome, Error>
     }
     let mut start = START;
     if let Some(flows) = &traffic.flows {
-        match flows.flows {
-            Some(number) => pktgen.args(["--flows", &number.to_string()]),
-            None => pktgen.arg("--new-flows"),
-        };
+        pktgen.args(["--flows", &flows.flows.to_string()]);
         // The same work for the generator, however many flows there are.
         pktgen.arg("--rewrite");
         pktgen.args(["--warmup-passes", &flows.passes.to_string()]);
