@@ -15,7 +15,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
 
 .NOTPARALLEL:
-.PHONY: help setup build demo test fmt-check clippy lint unit e2e soak bench-flows bench install
+.PHONY: help setup build demo test fmt-check clippy lint unit e2e soak fuzz bench-flows bench install
 
 help: ## this list
 	@echo "ringway: a virtual switch for virtual machines"
@@ -76,6 +76,10 @@ e2e: ## end-to-end tests alone; needs `make build`, takes TEST=name and FILE=gue
 soak: setup ## the long part of the property and differential tests (SECONDS_OF_SOAK=600)
 	PROPTEST_CASES=200000 cargo test -p ringway-datapath --lib model_tests
 	RINGWAY_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test -p ringway-differential --test rules -- --nocapture
+
+fuzz: ## fuzz targets of the flows, a minute each; takes FUZZ_SECONDS=3600 and TARGET=text
+	$(call heading,fuzz)
+	datapath/flow/fuzz/run.sh "$(or $(FUZZ_SECONDS),60)" $(TARGET)
 
 bench-flows: build ## rates against flows and masks, set-up, attack, beside Open vSwitch
 	$(call heading,bench of flows)
