@@ -52,6 +52,8 @@ pub enum Error {
 const LEARN_SECONDS: f64 = 15.0;
 /// After this time without a frame, a direction's frames under way are lost.
 const STALL_SECONDS: f64 = 0.02;
+/// This many frames may be inside the switch whenever one looks.
+const INSIDE: u64 = 64;
 /// After this time without a frame anywhere, the switch has stopped.
 const DEAD_SECONDS: f64 = 3.0;
 /// After this time without a frame, traffic has drained.
@@ -82,8 +84,10 @@ pub fn run(options: &Options) -> Result<Report, Error> {
 struct Flight {
     /// Frames given up for lost, so that a closed loop goes on.
     written_off: u64,
-    /// Times that happened.
+    /// Times that all frames under way were.
     stalls: u64,
+    /// Frames taken by the switch and not yet arrived, when last looked.
+    inside: u64,
     /// Tick of the last arrival.
     last_arrival: u64,
     /// Tick from which an open loop's schedule counts.
@@ -355,7 +359,8 @@ impl<'a> Engine<'a> {
     }
 
     fn check_stalls(&mut self, now: u64) -> Result<(), Error> {
-        let quiet = |flight: &Flight| now.saturating_sub(flight.last_arrival) as f64 / self.hertz;
+        let hertz = self.hertz;
+        let quiet = |flight: &Flight| now.saturating_sub(flight.last_arrival) as f64 / hertz;
         let newest = self.flights.iter().map(quiet).fold(f64::MAX, f64::min);
         if newest > DEAD_SECONDS {
             return Err(Error::Stopped {
@@ -364,6 +369,7 @@ impl<'a> Engine<'a> {
             });
         }
         for index in 0..self.ports.len() {
+            self.write_off_lost(index);
             let under_way = self.under_way(index);
             let stalled = quiet(&self.flights[index]) > STALL_SECONDS;
             if self.options.sends(index) && under_way > 0 && stalled {
@@ -372,6 +378,20 @@ impl<'a> Engine<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Gives up frames that the switch took some time ago, so that a closed
+    /// loop keeps its width though some are lost while others arrive.
+    fn write_off_lost(&mut self, index: usize) {
+        let arrived = self.ports[self.options.peer(index)].counts.received;
+        let taken = self.ports[index].taken();
+        let flight = &mut self.flights[index];
+        let inside = taken.saturating_sub(arrived + flight.written_off);
+        // A frame is inside for much less than the time from one look to the
+        // next, so the lesser of two is lost, but for some batches.
+        let lost = inside.min(flight.inside).saturating_sub(INSIDE);
+        flight.written_off += lost;
+        flight.inside = inside - lost;
     }
 
     /// Receives until nothing comes any more.
