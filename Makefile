@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+SECONDS_OF_SOAK ?= 600
 RELEASE := $(CURDIR)/target/release
 # Hugepages, pinned cores and namespaces are root's; building is not.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -14,7 +15,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
 
 .NOTPARALLEL:
-.PHONY: help setup build demo test fmt-check clippy lint unit e2e bench install
+.PHONY: help setup build demo test fmt-check clippy lint unit e2e soak bench-flows bench install
 
 help: ## this list
 	@echo "ringway: a virtual switch for virtual machines"
@@ -71,6 +72,14 @@ e2e: ## end-to-end tests alone; needs `make build`, takes TEST=name and FILE=gue
 	RINGWAY_BIN_DIR="$${RINGWAY_BIN_DIR:-$(RELEASE)}" \
 	$(if $(SUDO),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo --preserve-env=RINGWAY_BIN_DIR") \
 	cargo test -p ringway-tests $(if $(FILE),--test $(FILE),--lib --tests) --no-fail-fast -- --test-threads=1 $(TEST)
+
+soak: setup ## the long part of the property and differential tests (SECONDS_OF_SOAK=600)
+	PROPTEST_CASES=200000 cargo test -p ringway-datapath --lib model_tests
+	RINGWAY_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test -p ringway-differential --test rules -- --nocapture
+
+bench-flows: build ## rates against flows and masks, set-up, attack, beside Open vSwitch
+	$(call heading,bench of flows)
+	$(SUDO) "$(RELEASE)/compare" flows $(BENCH)
 
 bench: build ## ringway, Open vSwitch-DPDK and testpmd side by side, as a table
 	$(call heading,bench)

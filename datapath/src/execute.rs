@@ -4,6 +4,7 @@
 //! done. Before a listed packet is rewritten for its next output it is copied
 //! within the burst, so that what was listed stays what it was.
 
+use ringway_flow::action::Reason;
 use ringway_flow::program::{DpAction, DropCause, Steps};
 use ringway_flow::rewrite::{Head, Partial};
 use ringway_vhost::{BURST_PACKETS, Packets, VNET_F_NEEDS_CSUM};
@@ -150,7 +151,7 @@ impl Run<'_, '_, '_, '_> {
                     controller: id,
                     frame_len: self.packets.frame_len(self.index) as u32,
                 };
-                self.to_controllers(meta, max_len.into());
+                self.send_to_controllers(meta, max_len.into());
             }
             DpAction::Meter(id) => {
                 let bytes = self.packets.frame_len(self.index);
@@ -204,21 +205,26 @@ impl Run<'_, '_, '_, '_> {
         }
     }
 
-    fn rewrite(&mut self, change: impl FnOnce(&mut Head<'_>)) {
-        if self.listed {
-            self.index = match self.packets.copy_packet(self.index) {
-                Some(copy) => {
-                    self.keys[copy] = self.keys[self.index];
-                    copy
-                }
-                None => {
-                    // All that is listed is delivered: nobody needs the copies.
-                    self.flush();
-                    self.packets.keep_copy(self.index)
-                }
-            };
-            self.listed = false;
+    /// From now on the packet may be changed: what is listed stays what it is.
+    fn own(&mut self) {
+        if !self.listed {
+            return;
         }
+        let before = self.index;
+        self.index = match self.packets.copy_packet(before) {
+            Some(copy) => copy,
+            None => {
+                // All that is listed is delivered: nobody needs the copies.
+                self.flush();
+                self.packets.keep_copy(before)
+            }
+        };
+        self.keys[self.index] = self.keys[before];
+        self.listed = false;
+    }
+
+    fn rewrite(&mut self, change: impl FnOnce(&mut Head<'_>)) {
+        self.own();
         let index = self.index;
         let mut vnet = self.packets.vnet_header(index);
         let mut head_len = self.packets.head_len(index);
@@ -241,17 +247,21 @@ impl Run<'_, '_, '_, '_> {
         self.packets.set_lengths(index, head_len, frame_len);
     }
 
-    fn to_controllers(&mut self, meta: PacketInMeta, max_len: usize) {
+    fn send_to_controllers(&mut self, meta: PacketInMeta, max_len: usize) {
         // A controller has no use for a partial checksum.
-        if self.packets.has_partial_checksum(self.index) && !self.listed {
+        if self.packets.has_partial_checksum(self.index) {
+            self.own();
             self.packets.complete_checksum(self.index);
         }
         let mut bytes = [0; PACKET_IN_BYTES];
         let room = max_len.min(PACKET_IN_BYTES);
         let len = self.packets.copy_prefix(self.index, &mut bytes[..room]);
-        self.reason = match self.with.packet_ins.put(meta, &bytes[..len]) {
-            true => DropReason::ToController,
-            false => DropReason::ControllerQueueFull,
+        let put = self.with.packet_ins.put(meta, &bytes[..len]);
+        self.reason = match (meta.reason, put) {
+            // That controllers are told is not why it ends.
+            (Reason::InvalidTtl, _) => DropReason::TtlExpired,
+            (_, true) => DropReason::ToController,
+            (_, false) => DropReason::ControllerQueueFull,
         };
     }
 

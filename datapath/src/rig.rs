@@ -114,20 +114,11 @@ impl Rig {
         &self.snapshot.bridges[0]
     }
 
-    pub fn bridge_mut(&mut self) -> &mut BridgeView {
-        &mut self.snapshot.bridges[0]
-    }
-
     /// Changes the rules; from now on packets meet the new ones.
     pub fn change(&mut self, changes: &[Change]) {
         self.now_ms += 3_000;
         self.tables.apply(changes, self.now_ms).expect("changes");
         self.snapshot.bridges[0].pipeline = self.tables.pipeline();
-    }
-
-    /// Looks after all megaflows.
-    pub fn keep(&mut self, now: u64) {
-        self.cache.keep(&self.snapshot, now);
     }
 
     /// Sends a burst from a port.

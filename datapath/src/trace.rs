@@ -81,7 +81,10 @@ impl BridgeNow for Now<'_> {
     }
 
     fn flood(&self, in_port: u16) -> Vec<u16> {
-        let others = self.members.iter().filter(|port| **port != u32::from(in_port));
+        let others = self
+            .members
+            .iter()
+            .filter(|port| **port != u32::from(in_port));
         others.map(|port| *port as u16).collect()
     }
 }

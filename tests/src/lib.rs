@@ -9,6 +9,8 @@ pub mod console;
 pub mod counters;
 pub mod daemon;
 mod error;
+pub mod frames;
+pub mod lab;
 pub mod machine;
 pub mod netns;
 pub mod ovs;

@@ -140,7 +140,6 @@ impl FlowRequest {
             FlowVerb::PacketOut { bridge, words } => packet_out(bridge, words)?,
             FlowVerb::Monitor { bridge, .. } => FlowRequest::Monitor(pb::PacketInsRequest {
                 bridge: bridge.clone(),
-                names: false,
             }),
         })
     }

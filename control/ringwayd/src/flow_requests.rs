@@ -24,6 +24,8 @@ const MAX_TEXT: usize = 1 << 30;
 const DEFAULT_TRACE_WAIT: Duration = Duration::from_secs(10);
 /// Longest that it waits.
 const MAX_TRACE_WAIT: Duration = Duration::from_secs(3600);
+/// How long the names of ports are taken for known while packets are told.
+const NAMES_AGE: Duration = Duration::from_millis(200);
 /// How long it waits before it looks whether the daemon stops.
 const TRACE_STEP: Duration = Duration::from_millis(500);
 
@@ -208,6 +210,8 @@ pub async fn tell_packet_ins<S: Switch>(
     sender: mpsc::Sender<Result<pb::PacketInsResponse, Status>>,
 ) {
     let wanted = |bridge: &str| request.bridge.is_empty() || request.bridge == bridge;
+    // Packets may be many, and ports change seldom.
+    let mut names = (Instant::now(), control.port_names(None));
     loop {
         let event = tokio::select! {
             () = stopping.wait() => {
@@ -219,10 +223,12 @@ pub async fn tell_packet_ins<S: Switch>(
         };
         let told = match event {
             Ok(Event::Packet(packet)) if wanted(&packet.bridge) => {
-                let names = control.port_names(Some(&packet.bridge));
+                if names.0.elapsed() > NAMES_AGE {
+                    names = (Instant::now(), control.port_names(None));
+                }
                 pb::PacketInsResponse {
                     lost: 0,
-                    packet: Some(flow_report::packet_in(&packet, &names)),
+                    packet: Some(flow_report::packet_in(&packet, &names.1)),
                 }
             }
             Ok(Event::Packet(_)) => continue,

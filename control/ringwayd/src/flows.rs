@@ -2,27 +2,35 @@
 //! datapath. No copy of them is kept here: the datapath is asked when the
 //! journal is rewritten, the journal is read when a bridge comes up.
 
+mod compare;
+mod deadline;
+mod rewrite;
+
+pub use compare::{is_same, spec_of};
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringway_datapath::flows::{FlowChangeError, FlowTotals, FlowsChanged, RuleStatus};
+use ringway_datapath::flows::{FlowChangeError, FlowTotals, FlowsChanged};
 use ringway_datapath::spec::{BridgeSpec, FailMode};
-use ringway_flow::action::{Action, GroupSpec};
+use ringway_flow::action::Action;
 use ringway_flow::matching::Match;
-use ringway_flow::rule::{Change, FlowCommand, FlowSpec, Rule};
+use ringway_flow::rule::{Change, FlowCommand, FlowSpec};
 
+use self::compare::replacing;
+use self::deadline::{Deadline, note_birth};
 use crate::flow_text;
-use crate::journal::{Journal, JournalError, Line, Rewrite};
+use crate::journal::{Journal, JournalError, Line};
 use crate::switch::Switch;
 
 /// Most changes that are given to the datapath at once while a bridge's flows
 /// are loaded; no port is up then, so nobody sees a part of them.
 const LOAD_BATCH: usize = 8_192;
-/// Most lines of one transaction when the journal is rewritten.
-const REWRITE_BATCH: usize = 8_192;
+/// Between a rewrite that failed and the next try.
+const REWRITE_RETRY: Duration = Duration::from_secs(10);
 /// The journal is rewritten once it has this many lines more than twice its
 /// live content.
 const SPARE_LINES: usize = 4_096;
@@ -71,52 +79,8 @@ struct Inner {
     deadlines: BinaryHeap<Reverse<Deadline>>,
     /// Lines of the journal at which it is looked at again.
     look_at: usize,
-}
-
-/// When a flow that was loaded has lived as long as it may.
-#[derive(PartialEq, Eq)]
-struct Deadline {
-    /// Milliseconds since 1970.
-    at_ms: u64,
-    /// When it was added or modified last.
-    born_ms: u64,
-    loaded: Instant,
-    bridge: String,
-    table: u8,
-    priority: u16,
-    matching: Box<Match>,
-}
-
-impl Ord for Deadline {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at_ms.cmp(&other.at_ms)
-    }
-}
-
-impl PartialOrd for Deadline {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Deadline {
-    /// Whether this is the rule that was loaded, neither modified since nor added
-    /// in its place.
-    fn is_of(&self, status: &RuleStatus) -> bool {
-        let rule = &status.rule;
-        rule.table == self.table
-            && rule.priority == self.priority
-            && rule.hard_timeout > 0
-            && since_modified(status) + Duration::from_millis(100) >= self.loaded.elapsed()
-            && rule.matching.full() == *self.matching
-    }
-}
-
-/// From when on a rule's hard timeout counts.
-fn since_modified(status: &RuleStatus) -> Duration {
-    let rule = &status.rule;
-    let later = rule.modified_ms.saturating_sub(rule.created_ms);
-    status.age.saturating_sub(Duration::from_millis(later))
+    /// When a rewrite that failed may be tried again.
+    again_at: Option<Instant>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -147,6 +111,7 @@ impl Flows {
                 journal,
                 deadlines: BinaryHeap::new(),
                 look_at: SPARE_LINES,
+                again_at: None,
             }),
             desired: Mutex::default(),
             era: AtomicU64::new(0),
@@ -163,7 +128,7 @@ impl Flows {
         let before = self.era.load(Ordering::SeqCst);
         let desired = lock(&self.desired).get(bridge).copied();
         let actual = switch.flow_totals(bridge).ok();
-        match before % 2 == 0 && self.era.load(Ordering::SeqCst) == before {
+        match before.is_multiple_of(2) && self.era.load(Ordering::SeqCst) == before {
             true => (desired, actual),
             false => (desired.and(actual), actual),
         }
@@ -223,7 +188,9 @@ impl Flows {
         unix_ms: u64,
     ) -> Result<FlowsChanged, FlowsError> {
         let no_bridge = |_| FlowsError::NoBridge(bridge.to_owned());
-        let there = switch.rules(bridge, &FlowSpec::default()).map_err(no_bridge)?;
+        let there = switch
+            .rules(bridge, &FlowSpec::default())
+            .map_err(no_bridge)?;
         let changes = replacing(&there, wanted);
         drop(there);
         match changes.is_empty() {
@@ -247,7 +214,9 @@ impl Flows {
             count += changes.len();
             let lines: String = changes.iter().map(flow_text::journal_line).collect();
             if let Err(error) = inner.journal.append(bridge, &lines, unix_ms) {
-                inner.journal.set_unsound(format!("expired flows are still in it: {error}"));
+                inner
+                    .journal
+                    .set_unsound(format!("expired flows are still in it: {error}"));
             }
         }
         let mut touched: Vec<String> = gone.into_keys().collect();
@@ -286,11 +255,15 @@ impl Flows {
         let mut inner = lock(&self.inner);
         let lines = inner.journal.lines();
         let sound = inner.journal.unsound().is_none();
-        if sound && !at_start && lines < inner.look_at {
+        let rests = !at_start && inner.again_at.is_some_and(|at| Instant::now() < at);
+        if rests || (sound && !at_start && lines < inner.look_at) {
             return Ok(false);
         }
         let loaded = lock(&self.desired).clone();
-        let live = loaded.values().map(|totals| lines_of(totals) + 2).sum::<usize>();
+        let live = loaded
+            .values()
+            .map(|totals| lines_of(totals) + 2)
+            .sum::<usize>();
         let most = match at_start {
             true => live + live / 4 + 8,
             false => live * 2 + SPARE_LINES,
@@ -299,7 +272,9 @@ impl Flows {
             inner.look_at = most;
             return Ok(false);
         }
+        inner.again_at = Some(Instant::now() + REWRITE_RETRY);
         inner.rewrite(switch, &loaded, is_desired, unix_ms)?;
+        inner.again_at = None;
         inner.look_at = live * 2 + SPARE_LINES;
         Ok(true)
     }
@@ -422,288 +397,6 @@ impl Inner {
             outcome.map_err(|error| format!("flows whose time is over cannot go: {error}"))?;
         }
         Ok(())
-    }
-
-    /// Notes when the loaded flows with a hard timeout shall end.
-    fn remember_births<S: Switch>(
-        &mut self,
-        switch: &S,
-        bridge: &str,
-        born: &HashMap<(u8, u16, Match), u64>,
-    ) -> Result<(), String> {
-        self.deadlines.retain(|Reverse(deadline)| deadline.bridge != bridge);
-        if born.is_empty() {
-            return Ok(());
-        }
-        let rules = switch.rules(bridge, &FlowSpec::default());
-        let loaded = Instant::now();
-        for status in rules.map_err(|error| error.to_string())? {
-            let rule = &status.rule;
-            let matching = rule.matching.full();
-            let key = (rule.table, rule.priority, matching);
-            if let (1.., Some(born_ms)) = (rule.hard_timeout, born.get(&key)) {
-                self.deadlines.push(Reverse(Deadline {
-                    at_ms: born_ms + 1000 * u64::from(rule.hard_timeout),
-                    born_ms: *born_ms,
-                    loaded,
-                    bridge: bridge.to_owned(),
-                    table: rule.table,
-                    priority: rule.priority,
-                    matching: Box::new(matching),
-                }));
-            }
-        }
-        Ok(())
-    }
-
-    /// Changes that delete the loaded flows whose hard timeout is over.
-    fn overdue<S: Switch>(&mut self, switch: &S, unix_ms: u64) -> BTreeMap<String, Vec<Change>> {
-        let mut changes: BTreeMap<String, Vec<Change>> = BTreeMap::new();
-        while let Some(Reverse(next)) = self.deadlines.peek()
-            && next.at_ms <= unix_ms
-            && let Some(Reverse(due)) = self.deadlines.pop()
-        {
-            let filter = FlowSpec {
-                table: Some(due.table),
-                matching: *due.matching,
-                ..FlowSpec::default()
-            };
-            let found = switch.rules(&due.bridge, &filter).unwrap_or_default();
-            if found.iter().any(|status| due.is_of(status)) {
-                let delete = delete_strict(due.table, due.priority, *due.matching);
-                changes.entry(due.bridge).or_default().push(delete);
-            }
-        }
-        changes
-    }
-
-    /// Rewrites a journal that is not sound, so that it can be added to.
-    fn heal<S: Switch>(
-        &mut self,
-        switch: &S,
-        loaded: &BTreeMap<String, FlowTotals>,
-        unix_ms: u64,
-    ) -> Result<(), JournalError> {
-        match self.journal.unsound() {
-            None => Ok(()),
-            Some(_) => self.rewrite(switch, loaded, &|_| true, unix_ms),
-        }
-    }
-
-    fn rewrite<S: Switch>(
-        &mut self,
-        switch: &S,
-        loaded: &BTreeMap<String, FlowTotals>,
-        is_desired: &dyn Fn(&str) -> bool,
-        unix_ms: u64,
-    ) -> Result<(), JournalError> {
-        let mut born: HashMap<(&str, u8, u16, &Match), &Deadline> = HashMap::new();
-        for Reverse(deadline) in &self.deadlines {
-            let Deadline {
-                bridge,
-                table,
-                priority,
-                matching,
-                ..
-            } = deadline;
-            born.insert((bridge, *table, *priority, matching), deadline);
-        }
-        let before = self.journal.lines();
-        let bridges: Vec<_> = self.journal.bridges().map(str::to_owned).collect();
-        self.journal.rewrite(&mut |new| {
-            for bridge in bridges.iter().filter(|bridge| is_desired(bridge)) {
-                match loaded.contains_key(bridge) {
-                    true => write_bridge(switch, bridge, new, unix_ms, &|status, matching| {
-                        let rule = &status.rule;
-                        let key = (bridge.as_str(), rule.table, rule.priority, matching);
-                        let known = born.get(&key).filter(|deadline| deadline.is_of(status));
-                        known.map_or_else(
-                            || unix_ms.saturating_sub(since_modified(status).as_millis() as u64),
-                            |deadline| deadline.born_ms,
-                        )
-                    })?,
-                    false => new.keep(bridge)?,
-                }
-            }
-            Ok(())
-        })?;
-        tracing::info!(
-            "flow journal {}: rewritten, {before} lines became {}",
-            self.journal.path().display(),
-            self.journal.lines()
-        );
-        Ok(())
-    }
-}
-
-/// Writes what the datapath has of a bridge. Flows with a hard timeout keep the
-/// time at which they were added, as `born` knows it.
-fn write_bridge<S: Switch>(
-    switch: &S,
-    bridge: &str,
-    new: &mut Rewrite<'_>,
-    unix_ms: u64,
-    born: &dyn Fn(&RuleStatus, &Match) -> u64,
-) -> Result<(), JournalError> {
-    let (Ok(rules), Ok(groups), Ok(meters)) = (
-        switch.rules(bridge, &FlowSpec::default()),
-        switch.groups(bridge),
-        switch.meters(bridge),
-    ) else {
-        // The datapath lost the bridge; it is about to come up again.
-        return new.keep(bridge);
-    };
-    let mut lines = String::new();
-    for meter in meters {
-        lines.push_str(&flow_text::journal_line(&Change::AddMeter(meter.spec)));
-    }
-    for group in in_order(groups.into_iter().map(|group| group.spec).collect()) {
-        lines.push_str(&flow_text::journal_line(&Change::AddGroup(group)));
-    }
-    // Even without any line the bridge is named: its flows were all deleted.
-    new.add(bridge, &lines, unix_ms)?;
-    lines.clear();
-    let mut count = 0;
-    for status in &rules {
-        let spec = spec_of(&status.rule);
-        if spec.hard_timeout > 0 {
-            let at = born(status, &spec.matching);
-            let add = Change::Flow(FlowCommand::Add, Box::new(spec));
-            new.add(bridge, &flow_text::journal_line(&add), at)?;
-            continue;
-        }
-        let add = Change::Flow(FlowCommand::Add, Box::new(spec));
-        lines.push_str(&flow_text::journal_line(&add));
-        count += 1;
-        if count % REWRITE_BATCH == 0 {
-            new.add(bridge, &lines, unix_ms)?;
-            lines.clear();
-        }
-    }
-    match lines.is_empty() {
-        true => Ok(()),
-        false => new.add(bridge, &lines, unix_ms),
-    }
-}
-
-/// Groups so that each comes behind those that its buckets use.
-fn in_order(mut groups: Vec<GroupSpec>) -> Vec<GroupSpec> {
-    let mut ordered: Vec<GroupSpec> = Vec::with_capacity(groups.len());
-    while !groups.is_empty() {
-        let waiting: Vec<_> = groups.iter().map(|group| group.id).collect();
-        let waits = |group: &GroupSpec| {
-            let mut actions = group.buckets.iter().flat_map(|bucket| &bucket.actions);
-            actions.any(|action| matches!(action, Action::Group(id) if waiting.contains(id)))
-        };
-        let (later, now): (Vec<_>, Vec<_>) = groups.into_iter().partition(waits);
-        if now.is_empty() {
-            // A ring, which tables do not allow: any order is as good.
-            ordered.extend(later);
-            return ordered;
-        }
-        ordered.extend(now);
-        groups = later;
-    }
-    ordered
-}
-
-/// A rule as it would be asked for.
-pub fn spec_of(rule: &Rule) -> FlowSpec {
-    FlowSpec {
-        table: Some(rule.table),
-        priority: rule.priority,
-        cookie: rule.cookie,
-        cookie_mask: 0,
-        sets_cookie: false,
-        matching: rule.matching.full(),
-        actions: rule.actions.to_vec(),
-        idle_timeout: rule.idle_timeout,
-        hard_timeout: rule.hard_timeout,
-        importance: rule.importance,
-        flags: rule.flags,
-        out_port: None,
-        out_group: None,
-    }
-}
-
-/// Whether two flows differ in nothing that `replace-flows` and `diff-flows`
-/// look at.
-pub fn is_same(one: &FlowSpec, other: &FlowSpec) -> bool {
-    one.cookie == other.cookie
-        && one.idle_timeout == other.idle_timeout
-        && one.hard_timeout == other.hard_timeout
-        && one.importance == other.importance
-        && one.actions == other.actions
-}
-
-/// The changes that make `there` into `wanted`. Of two wanted flows with the
-/// same table, priority and match the later counts.
-fn replacing(there: &[RuleStatus], wanted: Vec<FlowSpec>) -> Vec<Change> {
-    let mut last: HashMap<(u8, u16, Match), usize> = HashMap::with_capacity(wanted.len());
-    for (index, spec) in wanted.iter().enumerate() {
-        let table = spec.table.unwrap_or(0);
-        last.insert((table, spec.priority, spec.matching), index);
-    }
-    let mut changes = Vec::new();
-    for status in there {
-        let spec = spec_of(&status.rule);
-        let key = (status.rule.table, spec.priority, spec.matching);
-        match last.get(&key) {
-            Some(index) if is_same(&wanted[*index], &spec) => drop(last.remove(&key)),
-            Some(_) => {}
-            None => changes.push(delete_strict(key.0, key.1, key.2)),
-        }
-    }
-    for (index, mut spec) in wanted.into_iter().enumerate() {
-        let table = spec.table.unwrap_or(0);
-        if last.get(&(table, spec.priority, spec.matching)) == Some(&index) {
-            spec.table = Some(table);
-            changes.push(Change::Flow(FlowCommand::Add, Box::new(spec)));
-        }
-    }
-    changes
-}
-
-/// Follows when flows with a hard timeout were added or modified.
-fn note_birth(born: &mut HashMap<(u8, u16, Match), u64>, change: &Change, at_ms: u64) {
-    let Change::Flow(command, spec) = change else {
-        return;
-    };
-    let key = (spec.table.unwrap_or(0), spec.priority, spec.matching);
-    match (command, spec.hard_timeout) {
-        (FlowCommand::Add, 0) => drop(born.remove(&key)),
-        (FlowCommand::Add, _) => drop(born.insert(key, at_ms)),
-        (FlowCommand::Modify, hard) => {
-            let touched = |in_table: u8, matching: &Match| {
-                spec.table.is_none_or(|table| table == in_table)
-                    && matching.is_within(&spec.matching)
-            };
-            for ((table, _, matching), at) in born.iter_mut() {
-                if touched(*table, matching) {
-                    *at = at_ms;
-                }
-            }
-            if hard > 0 {
-                born.insert(key, at_ms);
-            }
-        }
-        (FlowCommand::ModifyStrict, hard) => {
-            if hard > 0 || born.contains_key(&key) {
-                born.insert(key, at_ms);
-            }
-        }
-        (FlowCommand::DeleteStrict, _) => drop(born.remove(&key)),
-        // Those within the match may be added again; a filter by cookie or
-        // output spares some, so they keep their time.
-        (FlowCommand::Delete, _)
-            if spec.cookie_mask == 0 && spec.out_port.is_none() && spec.out_group.is_none() =>
-        {
-            let table = spec.table;
-            born.retain(|(in_table, _, matching), _| {
-                table.is_some_and(|table| table != *in_table) || !matching.is_within(&spec.matching)
-            });
-        }
-        _ => {}
     }
 }
 

@@ -37,11 +37,7 @@ pub struct Service<S> {
 
 impl<S> Service<S> {
     /// A service over `control`; its streams end at `stopping`.
-    pub fn new(
-        control: Arc<Control<S>>,
-        packet_ins: Arc<PacketIns>,
-        stopping: Stopping,
-    ) -> Self {
+    pub fn new(control: Arc<Control<S>>, packet_ins: Arc<PacketIns>, stopping: Stopping) -> Self {
         Self {
             control,
             packet_ins,
@@ -478,7 +474,9 @@ impl<S: Switch> Ringway for Service<S> {
             move |control| {
                 let groups = control.switch().groups(&request.bridge);
                 let groups = groups.map_err(datapath_status)?;
-                only(groups, request.group, "group", &request.bridge, |g| g.spec.id)
+                only(groups, request.group, "group", &request.bridge, |g| {
+                    g.spec.id
+                })
             },
             |groups| pb::DumpGroupsResponse { groups },
             move |status| flow_report::group(&status, &names, by_name),
@@ -495,7 +493,9 @@ impl<S: Switch> Ringway for Service<S> {
             move |control| {
                 let meters = control.switch().meters(&request.bridge);
                 let meters = meters.map_err(datapath_status)?;
-                only(meters, request.meter, "meter", &request.bridge, |m| m.spec.id)
+                only(meters, request.meter, "meter", &request.bridge, |m| {
+                    m.spec.id
+                })
             },
             |meters| pb::DumpMetersResponse { meters },
             |status| flow_report::meter(&status),

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use ringway_datapath::flows::{
-    CacheStatus, ExpiredRule, FlowChangeError, FlowTotals, FlowsChanged, GroupStatus, MegaflowStatus,
-    MeterStatus, PacketIn, RuleStatus, TableStatus,
+    CacheStatus, ExpiredRule, FlowChangeError, FlowTotals, FlowsChanged, GroupStatus,
+    MegaflowStatus, MeterStatus, PacketIn, RuleStatus, TableStatus,
 };
 use ringway_datapath::spec::{BridgeSpec, PortSpec};
 use ringway_datapath::status::{BridgeStatus, DatapathInfo, FdbEntry, PmdStatus, PortStatus};
@@ -45,11 +45,7 @@ pub trait Switch: Send + Sync + 'static {
         store: &mut dyn FnMut() -> Result<(), String>,
     ) -> Result<FlowsChanged, FlowChangeError>;
     /// See [`Datapath::rules`].
-    fn rules(
-        &self,
-        bridge: &str,
-        filter: &FlowSpec,
-    ) -> Result<Vec<RuleStatus>, DatapathError>;
+    fn rules(&self, bridge: &str, filter: &FlowSpec) -> Result<Vec<RuleStatus>, DatapathError>;
     /// See [`Datapath::flow_totals`].
     fn flow_totals(&self, bridge: &str) -> Result<FlowTotals, DatapathError>;
     /// See [`Datapath::groups`].
@@ -134,11 +130,7 @@ impl Switch for Datapath {
     ) -> Result<FlowsChanged, FlowChangeError> {
         Datapath::change_flows(self, bridge, changes, store)
     }
-    fn rules(
-        &self,
-        bridge: &str,
-        filter: &FlowSpec,
-    ) -> Result<Vec<RuleStatus>, DatapathError> {
+    fn rules(&self, bridge: &str, filter: &FlowSpec) -> Result<Vec<RuleStatus>, DatapathError> {
         Datapath::rules(self, bridge, filter)
     }
     fn flow_totals(&self, bridge: &str) -> Result<FlowTotals, DatapathError> {

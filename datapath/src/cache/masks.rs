@@ -22,6 +22,8 @@ pub const BRIDGE_BITS: u64 = 0xffff << 48;
 #[derive(Clone, Copy)]
 pub struct Mask {
     pub bits: PacketKey,
+    /// Of `bits`: masks are told apart by it first.
+    digest: u32,
     /// It looks at words beyond an entry's first line.
     pub cold: bool,
     /// Megaflows that have it.
@@ -33,6 +35,7 @@ pub struct Mask {
 impl Mask {
     const UNUSED: Self = Self {
         bits: PacketKey([0; PACKET_WORDS]),
+        digest: 0,
         cold: false,
         uses: 0,
         hits: 0,
@@ -41,6 +44,7 @@ impl Mask {
     fn new(bits: PacketKey) -> Self {
         Self {
             bits,
+            digest: digest(&bits),
             cold: is_cold(&bits),
             ..Self::UNUSED
         }
@@ -51,6 +55,10 @@ impl Mask {
     pub fn hash(&self, key: &PacketKey) -> u32 {
         hash(key, &self.bits, self.cold)
     }
+}
+
+fn digest(bits: &PacketKey) -> u32 {
+    bits.0.iter().fold(0, |hash, word| crc32c(hash, *word)) as u32
 }
 
 fn is_cold(bits: &PacketKey) -> bool {
@@ -161,7 +169,12 @@ impl BridgeMasks {
     /// there is room for one more. `None`: the core has no mask left. The
     /// flag says that the mask is new.
     pub fn find_or_add(&mut self, pool: &mut MaskPool, bits: &PacketKey) -> Option<(u16, bool)> {
-        if let Some(number) = (self.order.iter()).find(|number| pool.get(**number).bits == *bits) {
+        let digest = digest(bits);
+        let same = |number: &&u16| {
+            let mask = pool.get(**number);
+            mask.digest == digest && mask.bits == *bits
+        };
+        if let Some(number) = self.order.iter().find(same) {
             return Some((*number, false));
         }
         if self.order.len() < MAX_MASKS

@@ -54,6 +54,12 @@ pub const BRIDGES: usize = 256;
 /// A unit of `used`, as a shift of TSC cycles: about 3 ms.
 pub const USED_SHIFT: u32 = 23;
 
+/// Masks that are tried in any case. What it takes to try more is paid out of
+/// the budget for misses: with none left, a packet that is in none of the most
+/// successful masks, nor known to the exact-match cache, is not looked for any
+/// longer. So made-up headers cost no more than this, however many there are.
+const FREE_ROUNDS: usize = 8;
+
 /// Between two slices of the sweep over all entries.
 const SLICE: Duration = Duration::from_millis(1);
 
@@ -301,6 +307,7 @@ impl FlowCache {
     /// Finds the verdicts on the first `count` keys, packets of `lens` bytes
     /// that came to the bridge in `view`, and counts them.
     #[inline]
+    #[allow(clippy::too_many_arguments)]
     pub fn classify(
         &mut self,
         keys: &[PacketKey; BURST],
@@ -581,12 +588,19 @@ impl Core {
         let mut probes = 0;
         let mut round = 0;
         // By index: taking a packet may take a stale mask out of the order.
+        let mut tail_begin = None;
         while let Some(number) = self.bridges[place].order().get(round).copied() {
-            round += 1;
             let packets = pending.packets & !pending.stale;
             if packets == 0 {
                 break;
             }
+            if round == FREE_ROUNDS {
+                if !self.budget.allows() {
+                    break;
+                }
+                tail_begin = Some(tsc());
+            }
+            round += 1;
             let mut hashes = [0u32; BURST];
             let mut candidates = [NONE; BURST];
             let mask = self.pool.get(number);
@@ -636,6 +650,9 @@ impl Core {
                 }
             }
             self.pool.get_mut(number).hits += hits;
+        }
+        if let Some(begin) = tail_begin {
+            self.budget.spend(tsc().saturating_sub(begin));
         }
         probes
     }
@@ -744,22 +761,20 @@ impl Core {
         counters: &PmdCounterCells,
         mut now: u64,
     ) {
-        let mut installed = false;
+        let mut installed = ArrayVec::<u32, BURST>::new();
         for i in bits(pending.packets) {
             // A packet before it may have been of the same flow.
-            if installed
-                && self.find_installed(
-                    parts,
-                    &keys[i],
-                    place,
-                    i,
-                    view,
-                    table,
-                    found,
-                    &mut pending,
-                    now,
-                )
-            {
+            if self.find_installed(
+                parts,
+                &keys[i],
+                &installed,
+                i,
+                view,
+                table,
+                found,
+                &mut pending,
+                now,
+            ) {
                 counters.lookups.megaflow_hits.add(1);
                 continue;
             }
@@ -779,7 +794,7 @@ impl Core {
             );
             match self.install(table, parts, &keys[i], place, now) {
                 Some(entry) => {
-                    installed = true;
+                    installed.push(entry);
                     found.entries[i] = entry;
                     found.verdicts[i] = Verdict::of(&self.translation.program, entry);
                 }
@@ -809,7 +824,7 @@ impl Core {
         &mut self,
         parts: &Parts<'_>,
         key: &PacketKey,
-        place: usize,
+        installed: &[u32],
         i: usize,
         view: &BridgeView,
         table: &CacheTable,
@@ -817,9 +832,9 @@ impl Core {
         pending: &mut Pending,
         now: u64,
     ) -> bool {
-        let order = self.bridges[place].order();
-        let mut hashes = order.iter().map(|number| self.pool.get(*number).hash(key));
-        let Some(entry) = hashes.find_map(|hash| self.probe(parts, hash, key)) else {
+        let mut installed = installed.iter();
+        let entry = installed.find(|entry| self.is_of(parts, **entry, key).is_some());
+        let Some(entry) = entry.copied() else {
             return false;
         };
         let meta = Meta::load(&parts.entries[entry as usize]);

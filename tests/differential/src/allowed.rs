@@ -5,7 +5,7 @@ use crate::compare::Sent;
 use crate::execute::HEAD;
 use crate::oracle::Outputs;
 use crate::printed;
-use crate::rules::RuleSet;
+use crate::rules::{GroupText, RuleSet};
 use crate::subject::Subject;
 
 /// A heading of `DECISIONS.md`.
@@ -74,13 +74,19 @@ pub fn outputs(
 ) -> Option<Decision> {
     let met = subject.met(sent.port, &sent.frame);
     let executed = subject.execute(sent.port, &sent.frame);
+    let has_select = set.groups.iter().any(GroupText::is_select);
     let mut others = subject.with_other_choices(set);
     match () {
         () if met.mod_ports => Some("Ports of TCP and UDP only"),
         () if executed.normal_in_vlan_0 => Some("NORMAL and priority tags"),
+        () if met.wrote_rarp => Some("RARP is written, too"),
+        () if met.later_icmp => Some("Later fragments"),
         () if met.later_fragment && differ_in_a_word(outputs) => Some("Later fragments"),
+        () if is_routed(&sent.frame) && differ_in_a_word(outputs) => Some("Routing headers"),
         () if met.tags > 2 => Some("A third tag"),
         () if met.wrote_tci => Some("A TCI without a tag"),
+        // Not every combination of choices was tried.
+        () if met.groups > 1 && has_select => Some("A select group's hash"),
         () if others.any(|other| other.met(sent.port, &sent.frame).tags > 2) => Some("A third tag"),
         () => None,
     }
@@ -94,29 +100,52 @@ pub fn trace(subject: &Subject, sent: &Sent, oracle: &str) -> Option<Decision> {
         () if met.tags > 2 => Some("A third tag"),
         () if met.wrote_tci => Some("A TCI without a tag"),
         () if met.mod_ports => Some("Ports of TCP and UDP only"),
+        () if met.later_icmp => Some("Later fragments"),
         () => extracted(&sent.frame, &printed::traced_flow(oracle), &ours),
     }
 }
 
+/// Whether an IPv6 packet has a routing header with segments left.
+fn is_routed(frame: &[u8]) -> bool {
+    let byte = |at: usize| frame.get(at).copied().map(usize::from);
+    let is_tag = |at: usize| matches!(frame.get(at..at + 2), Some([0x81, 0] | [0x88, 0xa8]));
+    let mut at = 12;
+    while at < 20 && is_tag(at) {
+        at += 4;
+    }
+    if frame.get(at..at + 2) != Some(&[0x86, 0xdd]) {
+        return false;
+    }
+    let mut next = byte(at + 8);
+    at += 42;
+    while let (Some(kind), Some(following), Some(length)) = (next, byte(at), byte(at + 1)) {
+        at += match kind {
+            43 if byte(at + 3) > Some(0) => return true,
+            0 | 43 | 60 | 135 => (length + 1) * 8,
+            44 => 8,
+            51 => (length + 2) * 4,
+            _ => return false,
+        };
+        next = Some(following);
+    }
+    false
+}
+
 /// Whether the same frames came out but for two adjacent bytes of each: a checksum.
 fn differ_in_a_word([theirs, ours]: [&Outputs; 2]) -> bool {
-    let flat = |outputs: &Outputs| -> Vec<(u16, Vec<u8>)> {
-        let frames = |(port, frames): (&u16, &Vec<Vec<u8>>)| {
-            let port = *port;
-            frames.clone().into_iter().map(move |frame| (port, frame))
-        };
-        outputs.iter().flat_map(frames).collect()
+    let near = |a: &[u8], b: &[u8]| {
+        let differ = || (0..a.len()).filter(|i| a.get(*i) != b.get(*i));
+        match (differ().next(), differ().next_back()) {
+            (Some(first), Some(last)) => a.len() == b.len() && last - first <= 1,
+            _ => a.len() == b.len(),
+        }
     };
-    let (theirs, ours) = (flat(theirs), flat(ours));
-    let in_a_word = |(a, b): (&(u16, Vec<u8>), &(u16, Vec<u8>))| {
-        let differ: Vec<usize> = (0..a.1.len())
-            .filter(|i| a.1.get(*i) != b.1.get(*i))
-            .collect();
-        let near = match differ.as_slice() {
-            [] | [_] => true,
-            [first, .., last] => last - first == 1,
-        };
-        a.0 == b.0 && a.1.len() == b.1.len() && near
+    let all_near = |a: &Vec<Vec<u8>>, b: &Vec<Vec<u8>>| {
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| near(a, b))
     };
-    theirs.len() == ours.len() && theirs.iter().zip(&ours).all(in_a_word)
+    theirs.keys().eq(ours.keys())
+        && theirs
+            .values()
+            .zip(ours.values())
+            .all(|(a, b)| all_near(a, b))
 }

@@ -82,9 +82,21 @@ pub fn trace(text: &str) -> Vec<String> {
         Some((name @ "Datapath actions", actions)) => {
             format!("{name}: {}", outputs_in(actions))
         }
+        _ if line.starts_with("Translation failed (") => "Translation failed".to_owned(),
         _ => renamed(line),
     };
-    kept.map(comparable).collect()
+    let mut lines: Vec<String> = kept.map(comparable).collect();
+    // What changed may be something that is not shown.
+    let flow = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("Flow: "))
+        .map(str::to_owned);
+    for line in &mut lines {
+        if flow.is_some() && line.strip_prefix("Final flow: ") == flow.as_deref() {
+            *line = "Final flow: unchanged".to_owned();
+        }
+    }
+    lines
 }
 
 /// A flow's fields, without those that ringway does not show.

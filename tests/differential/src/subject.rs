@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringway_flow::action::{Action, GroupSpec, GroupType};
 use ringway_flow::extract::extract;
-use ringway_flow::field::{Field, Subfield};
+use ringway_flow::field::{Field, Prereq, Subfield};
 use ringway_flow::key::{FlowKey, PacketKey, VLAN_PRESENT};
 use ringway_flow::pipeline::{FlowTables, Pipeline};
 use ringway_flow::rule::{Change, FlowCommand, FlowSpec, Rule};
@@ -178,9 +178,12 @@ impl Subject {
         };
         let mut out = Translation::default();
         translate(&self.pipeline, &key, Start::Tables, &mut out, &mut met);
-        let protocol = Field::IpProto.get(&key.to_flow());
+        let flow = key.to_flow();
+        let protocol = Field::IpProto.get(&flow);
         met.mod_ports &= !matches!(protocol, 6 | 17);
-        met.later_fragment = Field::IpFrag.get(&key.to_flow()) & 2 != 0;
+        met.later_fragment = Field::IpFrag.get(&flow) & 2 != 0;
+        met.later_icmp &= met.later_fragment && matches!(protocol, 1 | 58);
+        met.wrote_rarp &= Field::EthType.get(&flow) == 0x8035;
         met
     }
 
@@ -241,6 +244,12 @@ pub struct Met {
     pub wrote_tci: bool,
     /// It is a fragment that has no transport header.
     pub later_fragment: bool,
+    /// ICMP's type or code was written, and it is such a fragment.
+    pub later_icmp: bool,
+    /// A field of ARP was written, and it is RARP.
+    pub wrote_rarp: bool,
+    /// How often a group was met.
+    pub groups: usize,
     /// `mod_tp_src` or `mod_tp_dst`, and it is neither TCP nor UDP.
     pub mod_ports: bool,
 }
@@ -248,11 +257,16 @@ pub struct Met {
 impl Tracer for Met {
     fn action(&mut self, _: usize, action: &Action) {
         self.tags += usize::from(matches!(action, Action::PushVlan(_)));
-        self.wrote_tci |= match action {
-            Action::SetField { field, .. } => *field == Field::VlanTci,
-            Action::Move { to, .. } => to.field == Field::VlanTci,
-            _ => false,
+        let written = match action {
+            Action::SetField { field, .. } | Action::Mod(field, _) => Some(*field),
+            Action::Move { to, .. } => Some(to.field),
+            _ => None,
         };
+        self.wrote_tci |= written == Some(Field::VlanTci);
+        let has = |prereq: Prereq| written.is_some_and(|field| field.info().prereq == prereq);
+        self.later_icmp |= has(Prereq::Icmp) || has(Prereq::Icmpv6);
+        self.wrote_rarp |= has(Prereq::Arp);
+        self.groups += usize::from(matches!(action, Action::Group(_)));
         self.mod_ports |= matches!(action, Action::Mod(Field::TcpSrc | Field::TcpDst, _));
     }
 

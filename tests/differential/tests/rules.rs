@@ -16,7 +16,7 @@ const FIXED_SEEDS: std::ops::Range<u64> = 0..60;
 /// Frames sent through each rule set.
 const FRAMES: usize = 60;
 /// No more differences than this are shown; each has been made small.
-const SHOWN: usize = 40;
+const SHOWN: usize = 8;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -45,7 +45,7 @@ fn ringway_does_what_open_vswitch_does() {
     let random = since.as_micros() as u64;
     let seeds: Vec<u64> = match number("RINGWAY_SEED") {
         Some(seed) => vec![seed],
-        None => FIXED_SEEDS.chain([random]).collect(),
+        None => FIXED_SEEDS.collect(),
     };
     let soak = Duration::from_secs(number("RINGWAY_SOAK_SECONDS").unwrap_or(0));
     let begin = Instant::now();

@@ -25,9 +25,8 @@ fn group_stats(group: &pb::Group) -> String {
         ..
     } = group;
     let duration = seconds(group.duration_ms);
-    let mut out = format!(
-        " group_id={id},duration={duration},packet_count={packets},byte_count={bytes}"
-    );
+    let mut out =
+        format!(" group_id={id},duration={duration},packet_count={packets},byte_count={bytes}");
     for (index, bucket) in group.buckets.iter().enumerate() {
         let _ = write!(
             out,

@@ -154,7 +154,7 @@ impl<S: Switch> Control<S> {
         specs
             .iter_mut()
             .for_each(|spec| spec.table = Some(spec.table.unwrap_or(0)));
-        specs.sort_by(|one, other| key(one).cmp(&key(other)));
+        specs.sort_by_key(key);
         specs.dedup_by(|later, kept| key(later) == key(kept));
         Ok(specs)
     }
@@ -184,9 +184,8 @@ impl<S: Switch> Control<S> {
 
     /// The names of a desired bridge's ports.
     pub fn names_of(&self, bridge: &str) -> Result<Names, ChangeError> {
-        match lock(&self.book).desired.bridge(bridge) {
-            None => return Err(not_found("bridge", bridge)),
-            Some(_) => {}
+        if lock(&self.book).desired.bridge(bridge).is_none() {
+            return Err(not_found("bridge", bridge));
         }
         Ok(self.port_names(Some(bridge)))
     }

@@ -449,7 +449,9 @@ impl Switch for Fake {
     ) -> Result<String, DatapathError> {
         self.state().tables(bridge)?;
         let flow = ringway_flow::text::print_match(matching, &ringway_flow::text::NoNames);
-        Ok(format!("Flow: {flow}\nframe {frame:?} generate {generate}\n"))
+        Ok(format!(
+            "Flow: {flow}\nframe {frame:?} generate {generate}\n"
+        ))
     }
 
     fn trace_next(

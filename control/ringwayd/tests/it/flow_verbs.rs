@@ -64,26 +64,49 @@ async fn flows_are_added_modified_deleted_and_printed() {
     );
     let counted = daemon.ok("dump-flows br0 table=3").await;
     let duration = counted.split(", ").nth(1).unwrap();
-    assert!(duration.starts_with("duration=") && duration.ends_with('s'), "{counted}");
+    assert!(
+        duration.starts_with("duration=") && duration.ends_with('s'),
+        "{counted}"
+    );
     let rest = counted.replace(&format!("{duration}, "), "");
-    assert_eq!(rest, " cookie=0x0, table=3, n_packets=0, n_bytes=0, actions=NORMAL\n");
+    assert_eq!(
+        rest,
+        " cookie=0x0, table=3, n_packets=0, n_bytes=0, actions=NORMAL\n"
+    );
 
     let json = daemon.json("dump-flows br0 out_port=vm2").await;
     let flow = &json["flows"][0];
     assert_eq!((&flow["table"], &flow["priority"]), (&0.into(), &10.into()));
-    assert_eq!((&flow["cookie"], &flow["idle_timeout"]), (&18.into(), &60.into()));
+    assert_eq!(
+        (&flow["cookie"], &flow["idle_timeout"]),
+        (&18.into(), &60.into())
+    );
     assert_eq!(flow["match"], "ip,in_port=1,nw_src=10.0.0.0/8");
     assert_eq!(flow["actions"], "output:2");
     assert_eq!(json["flows"].as_array().unwrap().len(), 1);
     let none = daemon.json("dump-flows br0 table=9").await;
     assert_eq!(none["flows"], serde_json::json!([]));
 
-    assert_eq!(daemon.json("mod-flows br0 arp,actions=drop").await["modified"], 1);
-    let strict = daemon.json("mod-flows br0 --strict priority=5,arp,actions=in_port").await;
-    assert_eq!((&strict["modified"], &strict["added"]), (&1.into(), &0.into()));
+    assert_eq!(
+        daemon.json("mod-flows br0 arp,actions=drop").await["modified"],
+        1
+    );
+    let strict = daemon
+        .json("mod-flows br0 --strict priority=5,arp,actions=in_port")
+        .await;
+    assert_eq!(
+        (&strict["modified"], &strict["added"]),
+        (&1.into(), &0.into())
+    );
     assert_eq!(daemon.json("del-flows br0 table=3").await["deleted"], 1);
-    assert_eq!(daemon.json("del-flows --strict br0 priority=6,arp").await["deleted"], 0);
-    assert_eq!(daemon.json("del-flows --strict br0 priority=5,arp").await["deleted"], 1);
+    assert_eq!(
+        daemon.json("del-flows --strict br0 priority=6,arp").await["deleted"],
+        0
+    );
+    assert_eq!(
+        daemon.json("del-flows --strict br0 priority=5,arp").await["deleted"],
+        1
+    );
     assert_eq!(daemon.ok("del-flows br0").await, "");
     assert_eq!(bare(&daemon).await, "");
     daemon.stop().await;
@@ -102,31 +125,74 @@ async fn flows_are_sorted_as_asked() {
         daemon.ok(&format!("add-flow br0 {flow}")).await;
     }
     for (flags, expected) in [
-        ("", ["3,ip,nw_src=10.0.0.2", "2,arp", "1,ip,nw_src=10.0.0.9", "3,ip,nw_src=10.0.0.1"]),
-        ("--sort", ["1,ip,nw_src=10.0.0.9", "2,arp", "3,ip,nw_src=10.0.0.2", "3,ip,nw_src=10.0.0.1"]),
+        (
+            "",
+            [
+                "3,ip,nw_src=10.0.0.2",
+                "2,arp",
+                "1,ip,nw_src=10.0.0.9",
+                "3,ip,nw_src=10.0.0.1",
+            ],
+        ),
+        (
+            "--sort",
+            [
+                "1,ip,nw_src=10.0.0.9",
+                "2,arp",
+                "3,ip,nw_src=10.0.0.2",
+                "3,ip,nw_src=10.0.0.1",
+            ],
+        ),
         (
             "--rsort=priority --rsort=nw_src",
-            ["3,ip,nw_src=10.0.0.2", "3,ip,nw_src=10.0.0.1", "2,arp", "1,ip,nw_src=10.0.0.9"],
+            [
+                "3,ip,nw_src=10.0.0.2",
+                "3,ip,nw_src=10.0.0.1",
+                "2,arp",
+                "1,ip,nw_src=10.0.0.9",
+            ],
         ),
         (
             "--sort=nw_src",
-            ["3,ip,nw_src=10.0.0.1", "3,ip,nw_src=10.0.0.2", "1,ip,nw_src=10.0.0.9", "2,arp"],
+            [
+                "3,ip,nw_src=10.0.0.1",
+                "3,ip,nw_src=10.0.0.2",
+                "1,ip,nw_src=10.0.0.9",
+                "2,arp",
+            ],
         ),
         (
             "--rsort=nw_src",
-            ["2,arp", "1,ip,nw_src=10.0.0.9", "3,ip,nw_src=10.0.0.2", "3,ip,nw_src=10.0.0.1"],
+            [
+                "2,arp",
+                "1,ip,nw_src=10.0.0.9",
+                "3,ip,nw_src=10.0.0.2",
+                "3,ip,nw_src=10.0.0.1",
+            ],
         ),
     ] {
-        let text = daemon.ok(&format!("dump-flows br0 --no-stats {flags}")).await;
+        let text = daemon
+            .ok(&format!("dump-flows br0 --no-stats {flags}"))
+            .await;
         let found: Vec<_> = text
             .lines()
-            .map(|line| line.split("priority=").nth(1).unwrap().split(' ').next().unwrap())
+            .map(|line| {
+                line.split("priority=")
+                    .nth(1)
+                    .unwrap()
+                    .split(' ')
+                    .next()
+                    .unwrap()
+            })
             .collect();
         assert_eq!(found, expected, "{flags}");
     }
     let printed = daemon.ringway("dump-flows br0 --sort=foo").await;
     assert_eq!(printed.code, 1);
-    assert!(printed.err.contains("\"foo\" is no field to sort by"), "{printed:?}");
+    assert!(
+        printed.err.contains("\"foo\" is no field to sort by"),
+        "{printed:?}"
+    );
     daemon.stop().await;
 }
 
@@ -139,40 +205,76 @@ async fn files_are_taken_whole_or_not_at_all() {
         "flows.txt",
         "# two\npriority=1,ip,actions=drop # one\n\nadd priority=2,arp,actions=drop\nmodify arp,actions=vm1\n",
     );
-    assert_eq!(daemon.json(&format!("add-flows br0 {path}")).await["added"], 2);
-    assert_eq!(bare(&daemon).await, " priority=2,arp actions=output:1\n priority=1,ip actions=drop\n");
+    assert_eq!(
+        daemon.json(&format!("add-flows br0 {path}")).await["added"],
+        2
+    );
+    assert_eq!(
+        bare(&daemon).await,
+        " priority=2,arp actions=output:1\n priority=1,ip actions=drop\n"
+    );
 
-    let path = file(&dir, "bad.txt", "ip,actions=drop\n\n  priority=3,tp_dst=foo,actions=drop\n");
+    let path = file(
+        &dir,
+        "bad.txt",
+        "ip,actions=drop\n\n  priority=3,tp_dst=foo,actions=drop\n",
+    );
     let printed = daemon.ringway(&format!("add-flows br0 {path}")).await;
     assert_eq!(printed.code, 1);
     let lines: Vec<_> = printed.err.lines().collect();
-    assert!(lines[0].starts_with("ringway: line 3, byte "), "{}", printed.err);
-    let shown = lines.iter().position(|line| line.contains("priority=3,tp_dst=foo")).unwrap();
+    assert!(
+        lines[0].starts_with("ringway: line 3, byte "),
+        "{}",
+        printed.err
+    );
+    let shown = lines
+        .iter()
+        .position(|line| line.contains("priority=3,tp_dst=foo"))
+        .unwrap();
     let caret = lines[shown + 1].find('^').unwrap();
     assert!(lines[shown][caret..].starts_with("foo"), "{}", printed.err);
-    let printed = daemon.ringway(&format!("--json add-flows br0 {path}")).await;
+    let printed = daemon
+        .ringway(&format!("--json add-flows br0 {path}"))
+        .await;
     let error: serde_json::Value = serde_json::from_str(&printed.err).unwrap();
     assert_eq!(error["error"]["code"], "INVALID_ARGUMENT");
-    assert_eq!((&error["error"]["line"], &error["error"]["at"]), (&3.into(), &20.into()));
+    assert_eq!(
+        (&error["error"]["line"], &error["error"]["at"]),
+        (&3.into(), &20.into())
+    );
 
-    let path = file(&dir, "state.txt", "# x\nip,actions=drop\nip,actions=group:4\n");
+    let path = file(
+        &dir,
+        "state.txt",
+        "# x\nip,actions=drop\nip,actions=group:4\n",
+    );
     let printed = daemon.ringway(&format!("add-flows br0 {path}")).await;
     assert_eq!(printed.code, 1);
     assert!(printed.err.contains("line 3: "), "{}", printed.err);
     assert_eq!(bare(&daemon).await.lines().count(), 2);
     let printed = daemon.ringway("add-flows br0 /no/such/file").await;
     assert_eq!(printed.code, 1);
-    assert!(printed.err.contains("/no/such/file cannot be read"), "{printed:?}");
+    assert!(
+        printed.err.contains("/no/such/file cannot be read"),
+        "{printed:?}"
+    );
 
-    let printed = daemon.words(&["add-flow", "br0", "priority=3, arp, actions=outpu:3"]).await;
+    let printed = daemon
+        .words(&["add-flow", "br0", "priority=3, arp, actions=outpu:3"])
+        .await;
     let lines: Vec<_> = printed.err.lines().collect();
     assert_eq!(printed.code, 1);
     let caret = lines[2].find('^').unwrap();
     assert!(lines[1][caret..].starts_with("outpu"), "{}", printed.err);
     // A field without its prerequisite is left out, and that is told.
-    let printed = daemon.ringway("add-flow br0 priority=9,tp_dst=80,actions=drop").await;
+    let printed = daemon
+        .ringway("add-flow br0 priority=9,tp_dst=80,actions=drop")
+        .await;
     assert_eq!((printed.code, printed.out.as_str()), (0, ""));
-    assert!(printed.err.starts_with("ringway: warning: normalization"), "{printed:?}");
+    assert!(
+        printed.err.starts_with("ringway: warning: normalization"),
+        "{printed:?}"
+    );
     daemon.stop().await;
 }
 
@@ -193,20 +295,35 @@ group delete group_id=8
 ",
     );
     assert_eq!(daemon.json(&format!("bundle br0 {path}")).await["added"], 2);
-    assert_eq!(bare(&daemon).await, " priority=50 actions=meter:3,group:9\n");
+    assert_eq!(
+        bare(&daemon).await,
+        " priority=50 actions=meter:3,group:9\n"
+    );
     let groups = daemon.json("dump-groups br0").await;
     assert_eq!(groups["groups"].as_array().unwrap().len(), 1);
     for (line, number, at) in [
         ("group add group_id=9,type=foo,bucket=output:1", 2, "foo"),
         ("meter add meter=4,kbps,bands=type=drip,rate=1", 2, "drip"),
         ("flow add priority=5,actions=fool", 2, "fool"),
-        ("packet-out in_port=1,packet=00,actions=drop", 2, "packet-out"),
+        (
+            "packet-out in_port=1,packet=00,actions=drop",
+            2,
+            "packet-out",
+        ),
     ] {
-        let path = file(&dir, "bad.txt", &format!("flow add arp,actions=drop\n{line}\n"));
+        let path = file(
+            &dir,
+            "bad.txt",
+            &format!("flow add arp,actions=drop\n{line}\n"),
+        );
         let printed = daemon.ringway(&format!("--json bundle br0 {path}")).await;
         let error: serde_json::Value = serde_json::from_str(&printed.err).unwrap();
         let error = &error["error"];
-        assert_eq!((printed.code, &error["line"]), (1, &number.into()), "{error}");
+        assert_eq!(
+            (printed.code, &error["line"]),
+            (1, &number.into()),
+            "{error}"
+        );
         let place = error["at"].as_u64().unwrap() as usize;
         assert!(line[place..].contains(at), "{line}: {error}");
     }
@@ -255,26 +372,46 @@ table=3,actions=NORMAL
     assert_eq!((&done["added"], &done["deleted"]), (&3.into(), &2.into()));
     assert_eq!(daemon.ok(&format!("diff-flows {one} br0")).await, "");
     let done = daemon.json(&format!("replace-flows br0 {one}")).await;
-    assert_eq!((&done["added"], &done["deleted"]), (&0.into(), &0.into()), "all stay");
+    assert_eq!(
+        (&done["added"], &done["deleted"]),
+        (&0.into(), &0.into()),
+        "all stay"
+    );
     // Only what is otherwise is added anew.
     let other = file(
         &dir,
         "b.txt",
         "in_port=vm1,priority=10,actions=vm2\npriority=5,ip,idle_timeout=5,cookie=0x5,actions=drop\n",
     );
-    let printed = daemon.ringway(&format!("--json diff-flows {one} {other}")).await;
+    let printed = daemon
+        .ringway(&format!("--json diff-flows {one} {other}"))
+        .await;
     assert_eq!(printed.code, 2);
     let json: serde_json::Value = serde_json::from_str(&printed.out).unwrap();
-    let sides: Vec<_> = json["differences"].as_array().unwrap().iter().map(|d| &d["side"]).collect();
+    let sides: Vec<_> = json["differences"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| &d["side"])
+        .collect();
     assert_eq!(sides, ["first", "second", "first"]);
     let done = daemon.json(&format!("replace-flows br0 {other}")).await;
     assert_eq!((&done["added"], &done["deleted"]), (&1.into(), &1.into()));
     let printed = daemon.ringway("diff-flows br0 br1").await;
     assert_eq!(printed.code, 2);
-    assert!(printed.out.contains("+priority=0 actions=NORMAL\n"), "{}", printed.out);
+    assert!(
+        printed.out.contains("+priority=0 actions=NORMAL\n"),
+        "{}",
+        printed.out
+    );
     let printed = daemon.ringway("diff-flows br0 nowhere").await;
     assert_eq!(printed.code, 1);
-    assert!(printed.err.contains("neither a bridge nor a file named nowhere"), "{printed:?}");
+    assert!(
+        printed
+            .err
+            .contains("neither a bridge nor a file named nowhere"),
+        "{printed:?}"
+    );
     daemon.stop().await;
 }
 
@@ -285,12 +422,22 @@ async fn groups_and_meters_have_their_verbs() {
     daemon
         .ok("add-group br0 group_id=1,type=select,bucket=weight:50,output:vm1,bucket=weight:50,output:2")
         .await;
-    let printed = daemon.ringway("add-group br0 group_id=1,type=all,bucket=output:1").await;
+    let printed = daemon
+        .ringway("add-group br0 group_id=1,type=all,bucket=output:1")
+        .await;
     assert!(printed.err.contains("OFPGMFC_GROUP_EXISTS"), "{printed:?}");
-    let printed = daemon.ringway("mod-group br0 group_id=2,type=all,bucket=output:1").await;
+    let printed = daemon
+        .ringway("mod-group br0 group_id=2,type=all,bucket=output:1")
+        .await;
     assert!(printed.err.contains("OFPGMFC_UNKNOWN_GROUP"), "{printed:?}");
-    daemon.ok("mod-group br0 --may-create group_id=2,type=all,bucket=output:1").await;
-    let path = file(&dir, "groups.txt", "group_id=3,type=all,bucket=output:1\ndelete group_id=2\n");
+    daemon
+        .ok("mod-group br0 --may-create group_id=2,type=all,bucket=output:1")
+        .await;
+    let path = file(
+        &dir,
+        "groups.txt",
+        "group_id=3,type=all,bucket=output:1\ndelete group_id=2\n",
+    );
     daemon.ok(&format!("add-groups br0 {path}")).await;
     let printed = daemon.ringway(&format!("add-groups br0 {path}")).await;
     assert!(printed.err.contains("line 1: "), "{printed:?}");
@@ -301,7 +448,12 @@ async fn groups_and_meters_have_their_verbs() {
  group_id=3,type=all,bucket=bucket_id:0,actions=output:1
 "
     );
-    assert!(daemon.ok("dump-groups br0 3 --names").await.contains("actions=output:vm1\n"));
+    assert!(
+        daemon
+            .ok("dump-groups br0 3 --names")
+            .await
+            .contains("actions=output:vm1\n")
+    );
     assert_eq!(
         daemon.ok("dump-group-stats br0 group_id=1").await,
         "NXST_GROUP reply (xid=0x2):
@@ -309,16 +461,28 @@ async fn groups_and_meters_have_their_verbs() {
 "
     );
     let printed = daemon.ringway("dump-groups br0 7").await;
-    assert!(printed.err.contains("bridge br0 has no group 7"), "{printed:?}");
+    assert!(
+        printed.err.contains("bridge br0 has no group 7"),
+        "{printed:?}"
+    );
     let printed = daemon.ringway("dump-groups br0 x").await;
     assert_eq!(printed.code, 2, "{printed:?}");
     daemon.ok("del-groups br0 group_id=1").await;
     daemon.ok("del-groups br0").await;
-    assert_eq!(daemon.json("dump-groups br0").await["groups"], serde_json::json!([]));
+    assert_eq!(
+        daemon.json("dump-groups br0").await["groups"],
+        serde_json::json!([])
+    );
 
-    daemon.ok("add-meter br0 meter=1,kbps,burst,stats,bands=type=drop,rate=1000,burst_size=100").await;
-    daemon.ok("add-meter br0 meter=2,pktps,bands=type=drop,rate=10").await;
-    daemon.ok("mod-meter br0 meter=2,pktps,bands=type=drop,rate=1000").await;
+    daemon
+        .ok("add-meter br0 meter=1,kbps,burst,stats,bands=type=drop,rate=1000,burst_size=100")
+        .await;
+    daemon
+        .ok("add-meter br0 meter=2,pktps,bands=type=drop,rate=10")
+        .await;
+    daemon
+        .ok("mod-meter br0 meter=2,pktps,bands=type=drop,rate=1000")
+        .await;
     assert_eq!(
         daemon.ok("dump-meters br0").await,
         "OFPST_METER_CONFIG reply (OF1.3) (xid=0x2):
@@ -337,13 +501,25 @@ meter:2 flow_count:0 packet_in_count:9 byte_in_count:900 duration:0.012s bands:
 "
     );
     daemon.ok("del-meters br0 2").await;
-    assert_eq!(daemon.json("dump-meters br0").await["meters"][0]["burst"], 100);
+    assert_eq!(
+        daemon.json("dump-meters br0").await["meters"][0]["burst"],
+        100
+    );
     daemon.ok("del-meter br0").await;
-    assert_eq!(daemon.json("dump-meters br0").await["meters"], serde_json::json!([]));
+    assert_eq!(
+        daemon.json("dump-meters br0").await["meters"],
+        serde_json::json!([])
+    );
     daemon.ok("add-flow br0 table=1,ip,actions=drop").await;
     let tables = daemon.ok("dump-tables br0").await;
-    assert!(tables.contains("  table 1:\n    active=1, lookup=0, matched=0\n"), "{tables}");
-    assert_eq!(daemon.json("dump-tables br0").await["tables"][0]["table"], 1);
+    assert!(
+        tables.contains("  table 1:\n    active=1, lookup=0, matched=0\n"),
+        "{tables}"
+    );
+    assert_eq!(
+        daemon.json("dump-tables br0").await["tables"][0]["table"],
+        1
+    );
     daemon.stop().await;
 }
 
@@ -389,13 +565,19 @@ recirc_id(0),in_port(7),packet_type(ns=0,id=0),eth_type(0x0806), packets:3, byte
     );
     let named = daemon.ok("dpctl dump-flows --names vm1").await;
     assert_eq!(named.lines().count(), 2);
-    assert!(named.contains("in_port(vm1)") && named.contains("actions:vm2\n"), "{named}");
+    assert!(
+        named.contains("in_port(vm1)") && named.contains("actions:vm2\n"),
+        "{named}"
+    );
     assert_eq!(daemon.ok("dpctl dump-flows br0").await.lines().count(), 4);
     let json = daemon.json("dpctl dump-flows br1").await;
     assert_eq!(json["megaflows"][0]["used_ms"], serde_json::Value::Null);
     assert_eq!(json["megaflows"].as_array().unwrap().len(), 1);
     let printed = daemon.ringway("dpctl dump-flows vm9").await;
-    assert!(printed.err.contains("no bridge or port named vm9"), "{printed:?}");
+    assert!(
+        printed.err.contains("no bridge or port named vm9"),
+        "{printed:?}"
+    );
     assert_eq!(daemon.json("dpctl del-flows").await["flushed"], 3);
     assert_eq!(daemon.ok("dpctl del-flows").await, "");
     assert_eq!(daemon.ok("dpctl dump-flows").await, "");
@@ -409,15 +591,37 @@ async fn traces_and_packets_have_their_verbs() {
     let frame = "50540000000a5054000000090806";
     let told = daemon.ok("trace br0 in_port=vm1,arp").await;
     assert_eq!(told, "Flow: arp,in_port=1\nframe None generate false\n");
-    let told = daemon.ok(&format!("trace br0 in_port=vm1 -generate {frame}")).await;
-    assert!(told.contains("frame Some([80, 84, 0") && told.contains("generate true"), "{told}");
-    assert!(daemon.json("trace br0 arp").await["trace"].as_str().unwrap().starts_with("Flow"));
+    let told = daemon
+        .ok(&format!("trace br0 in_port=vm1 -generate {frame}"))
+        .await;
+    assert!(
+        told.contains("frame Some([80, 84, 0") && told.contains("generate true"),
+        "{told}"
+    );
+    assert!(
+        daemon.json("trace br0 arp").await["trace"]
+            .as_str()
+            .unwrap()
+            .starts_with("Flow")
+    );
     daemon.fake.state().next_trace = Some("it went on".into());
-    assert_eq!(daemon.ok("trace --port vm1 --next arp").await, "it went on\n");
-    let printed = daemon.ringway("--json trace --port vm1 --next --timeout 0.05").await;
+    assert_eq!(
+        daemon.ok("trace --port vm1 --next arp").await,
+        "it went on\n"
+    );
+    let printed = daemon
+        .ringway("--json trace --port vm1 --next --timeout 0.05")
+        .await;
     let error: serde_json::Value = serde_json::from_str(&printed.err).unwrap();
-    assert_eq!((printed.code, &error["error"]["code"]), (1, &"DEADLINE_EXCEEDED".into()));
-    for line in ["trace br0 arp 0g", "trace br0 arp 012", "trace --port vm1 --next --timeout -1"] {
+    assert_eq!(
+        (printed.code, &error["error"]["code"]),
+        (1, &"DEADLINE_EXCEEDED".into())
+    );
+    for line in [
+        "trace br0 arp 0g",
+        "trace br0 arp 012",
+        "trace --port vm1 --next --timeout -1",
+    ] {
         let socket = daemon.socket();
         let words = ["ringway", "--socket", socket.to_str().unwrap()];
         let words = words.into_iter().chain(line.split(' '));
@@ -428,15 +632,26 @@ async fn traces_and_packets_have_their_verbs() {
         assert_eq!(code, 2, "{line}");
     }
 
-    daemon.ok(&format!("packet-out br0 in_port=vm1,packet={frame},actions=vm2")).await;
-    daemon.ok(&format!("packet-out br0 LOCAL vm1 {frame} {frame}")).await;
+    daemon
+        .ok(&format!(
+            "packet-out br0 in_port=vm1,packet={frame},actions=vm2"
+        ))
+        .await;
+    daemon
+        .ok(&format!("packet-out br0 LOCAL vm1 {frame} {frame}"))
+        .await;
     let sent = std::mem::take(&mut daemon.fake.state().sent);
     let ports: Vec<_> = sent.iter().map(|(in_port, ..)| *in_port).collect();
     assert_eq!(ports, [1, 0xfffe, 0xfffe]);
     let printed = daemon.ringway("packet-out br0 1 2").await;
     assert_eq!(printed.code, 2, "{printed:?}");
-    let printed = daemon.ringway("packet-out br0 in_port=1,packet=00,actions=2").await;
-    assert!(printed.err.contains("byte 10: a packet has 14 to"), "{printed:?}");
+    let printed = daemon
+        .ringway("packet-out br0 in_port=1,packet=00,actions=2")
+        .await;
+    assert!(
+        printed.err.contains("byte 10: a packet has 14 to"),
+        "{printed:?}"
+    );
     daemon.stop().await;
 }
 
@@ -445,7 +660,14 @@ async fn monitor_prints_packets_until_the_daemon_stops() {
     let dir = tempdir().unwrap();
     let daemon = start(&dir).await;
     let socket = daemon.socket();
-    let words = ["ringway", "--socket", socket.to_str().unwrap(), "monitor", "br0", "65534"];
+    let words = [
+        "ringway",
+        "--socket",
+        socket.to_str().unwrap(),
+        "monitor",
+        "br0",
+        "65534",
+    ];
     let cli = ringway::cli::Cli::try_parse_from(words).unwrap();
     let (sender, printed) = oneshot::channel();
     let (mut out, mut err) = (Until::new("|ABCDEFGHIJKL..", sender), Vec::new());
@@ -477,5 +699,9 @@ async fn monitor_prints_packets_until_the_daemon_stops() {
     let expected = "NXT_PACKET_IN2 (xid=0x0): total_len=60 in_port=2 (via action) data_len=14 \
                     (unbuffered)\narp,";
     assert!(text.starts_with(expected), "{text}");
-    assert!(String::from_utf8(err).unwrap().contains("ringwayd is stopping"));
+    assert!(
+        String::from_utf8(err)
+            .unwrap()
+            .contains("ringwayd is stopping")
+    );
 }

@@ -66,12 +66,16 @@ fn changes_are_readable_lines_and_come_back() {
     let changes = [
         change("meter add meter=1,kbps,burst,bands=type=drop,rate=1000,burst_size=50"),
         change("group add group_id=5,type=all,bucket=actions=output:1,bucket=actions=output:2"),
-        change("flow add table=3,priority=7,cookie=0x12,idle_timeout=60,hard_timeout=70,importance=2,send_flow_rem,tcp,tp_dst=80/0xfff0,actions=meter:1,group:5"),
+        change(
+            "flow add table=3,priority=7,cookie=0x12,idle_timeout=60,hard_timeout=70,importance=2,send_flow_rem,tcp,tp_dst=80/0xfff0,actions=meter:1,group:5",
+        ),
     ];
     flows.change(&fake, "br1", &changes, NOW + 1).unwrap();
     let delete = change("flow delete table=3,cookie=0x12/0xff,out_group=5,ip");
     let modify = change("flow modify tcp,actions=drop");
-    flows.change(&fake, "br1", &[modify, delete], NOW + 2).unwrap();
+    flows
+        .change(&fake, "br1", &[modify, delete], NOW + 2)
+        .unwrap();
     assert_eq!(
         content(dir.path()),
         "version 1
@@ -94,7 +98,10 @@ commit 1764064111.125
     let again = loaded(&flows, &[BridgeSpec::new("br0"), secure("br1")], NOW + 3);
     for bridge in ["br0", "br1"] {
         assert_eq!(lines(&again, bridge), lines(&fake, bridge));
-        assert_eq!(again.flow_totals(bridge).unwrap(), fake.flow_totals(bridge).unwrap());
+        assert_eq!(
+            again.flow_totals(bridge).unwrap(),
+            fake.flow_totals(bridge).unwrap()
+        );
     }
     let totals = FlowTotals {
         flows: 1,
@@ -128,7 +135,10 @@ fn every_kind_of_change_reads_back() {
     }
     // What was checked when it was asked for is not checked again.
     let checked = change("flow add check_overlap,ip,actions=drop");
-    assert_eq!(flow_text::journal_line(&checked), "flow add ip actions=drop\n");
+    assert_eq!(
+        flow_text::journal_line(&checked),
+        "flow add ip actions=drop\n"
+    );
 }
 
 #[test]
@@ -138,7 +148,10 @@ fn what_was_not_committed_is_cut_off_wherever_the_writer_was_killed() {
     let fake = loaded(&flows, &[BridgeSpec::new("br0")], NOW);
     let path = path_beside(&dir.path().join("state.toml"));
     let before = fs::read(&path).unwrap();
-    let add = [change("flow add ip,actions=drop"), change("flow add arp,actions=drop")];
+    let add = [
+        change("flow add ip,actions=drop"),
+        change("flow add arp,actions=drop"),
+    ];
     flows.change(&fake, "br0", &add, NOW).unwrap();
     let after = fs::read(&path).unwrap();
     drop(flows);
@@ -149,13 +162,19 @@ fn what_was_not_committed_is_cut_off_wherever_the_writer_was_killed() {
         let kept = if whole { &after } else { &before };
         assert_eq!(&fs::read(&path).unwrap(), kept, "{length}");
         let again = loaded(&flows, &[BridgeSpec::new("br0")], NOW);
-        assert_eq!(again.flow_totals("br0").unwrap().flows, if whole { 3 } else { 1 });
+        assert_eq!(
+            again.flow_totals("br0").unwrap().flows,
+            if whole { 3 } else { 1 }
+        );
         // And it can be added to.
         flows.change(&again, "br0", &add[..1], NOW).unwrap();
         drop(flows);
         let flows = open(dir.path()).unwrap();
         let again = loaded(&flows, &[BridgeSpec::new("br0")], NOW);
-        assert_eq!(again.flow_totals("br0").unwrap().flows, if whole { 3 } else { 2 });
+        assert_eq!(
+            again.flow_totals("br0").unwrap().flows,
+            if whole { 3 } else { 2 }
+        );
     }
     // Blocks that never reached the disk read as zeros, even before a commit
     // line that did.
@@ -173,13 +192,33 @@ fn damage_in_what_was_committed_is_told_by_line_and_left() {
                  bridge br0\nflow add arp,actions=drop\ncommit 2.000\n";
     let cases = [
         (whole.replace("version 1", "version 2"), 2, "version 2"),
-        (whole.replace("version 1\n", ""), 2, "begins its journal with version 1"),
-        (whole.replace("ip,actions=drop", "ip,actions=fool"), 4, "fool"),
+        (
+            whole.replace("version 1\n", ""),
+            2,
+            "begins its journal with version 1",
+        ),
+        (
+            whole.replace("ip,actions=drop", "ip,actions=fool"),
+            4,
+            "fool",
+        ),
         (whole.replace("flow add arp", "flow add arpp"), 8, "arpp"),
         (whole.replace("flow add ip", "flowers ip"), 4, ""),
-        (whole.replace("commit 1.000", "commit 1.00"), 5, "is no time"),
-        (whole.replacen("bridge br0\n", "", 1), 3, "before its bridge"),
-        (whole.replace("commit 1.000", "bridge br1"), 5, "within a transaction"),
+        (
+            whole.replace("commit 1.000", "commit 1.00"),
+            5,
+            "is no time",
+        ),
+        (
+            whole.replacen("bridge br0\n", "", 1),
+            3,
+            "before its bridge",
+        ),
+        (
+            whole.replace("commit 1.000", "bridge br1"),
+            5,
+            "within a transaction",
+        ),
         (whole.replace("flow add ip", "flow \0dd ip"), 4, ""),
     ];
     for (text, line, telling) in cases {
@@ -208,8 +247,14 @@ fn a_change_that_is_refused_or_cannot_be_stored_leaves_no_trace() {
         change("flow add ip,actions=group:9"),
     ];
     let error = flows.change(&fake, "br0", &bad, NOW).unwrap_err();
-    assert!(matches!(error, FlowsError::Refused { index: 1, .. }), "{error}");
-    assert_eq!((content(dir.path()), lines(&fake, "br0").len()), (before.clone(), 1));
+    assert!(
+        matches!(error, FlowsError::Refused { index: 1, .. }),
+        "{error}"
+    );
+    assert_eq!(
+        (content(dir.path()), lines(&fake, "br0").len()),
+        (before.clone(), 1)
+    );
 
     let error = flows.change(&fake, "br9", &bad[..1], NOW).unwrap_err();
     assert!(matches!(error, FlowsError::NoBridge(_)), "{error}");
@@ -247,9 +292,15 @@ fn history_is_compacted_and_what_is_live_stays() {
         flows.change(&fake, bridge, &once, NOW).unwrap();
     }
     let all = |_: &str| true;
-    assert!(!flows.compact(&fake, &all, false, NOW).unwrap(), "nothing to gain");
+    assert!(
+        !flows.compact(&fake, &all, false, NOW).unwrap(),
+        "nothing to gain"
+    );
     for _ in 0..2_500 {
-        let flap = [change("flow add udp,actions=drop"), change("flow delete udp")];
+        let flap = [
+            change("flow add udp,actions=drop"),
+            change("flow delete udp"),
+        ];
         flows.change(&fake, "br0", &flap, NOW + 5_000).unwrap();
     }
     let (before, wanted) = (flows.journal_lines(), lines(&fake, "br0"));
@@ -266,7 +317,11 @@ fn history_is_compacted_and_what_is_live_stays() {
     drop(flows);
 
     let flows = open(dir.path()).unwrap();
-    let again = loaded(&flows, &[BridgeSpec::new("br0"), BridgeSpec::new("empty")], NOW + 7_000);
+    let again = loaded(
+        &flows,
+        &[BridgeSpec::new("br0"), BridgeSpec::new("empty")],
+        NOW + 7_000,
+    );
     let mut expected = wanted;
     expected.push("flow add table=0, tcp actions=drop\n".into());
     let mut found = lines(&again, "br0");
@@ -274,7 +329,10 @@ fn history_is_compacted_and_what_is_live_stays() {
     found.sort();
     assert_eq!(found, expected);
     assert_eq!(again.flow_totals("br0").unwrap().groups, 2);
-    assert!(lines(&again, "empty").is_empty(), "its flows were deleted, not never there");
+    assert!(
+        lines(&again, "empty").is_empty(),
+        "its flows were deleted, not never there"
+    );
 }
 
 #[test]
@@ -283,7 +341,10 @@ fn a_rewrite_that_fails_leaves_the_journal() {
     let flows = open(dir.path()).unwrap();
     let fake = loaded(&flows, &[BridgeSpec::new("br0")], NOW);
     for _ in 0..20 {
-        let flap = [change("flow add udp,actions=drop"), change("flow delete udp")];
+        let flap = [
+            change("flow add udp,actions=drop"),
+            change("flow delete udp"),
+        ];
         flows.change(&fake, "br0", &flap, NOW).unwrap();
     }
     let before = content(dir.path());
@@ -291,7 +352,9 @@ fn a_rewrite_that_fails_leaves_the_journal() {
     fs::create_dir(&draft).unwrap();
     flows.compact(&fake, &|_| true, true, NOW).unwrap_err();
     assert_eq!(content(dir.path()), before);
-    flows.change(&fake, "br0", &[change("flow add tcp,actions=drop")], NOW).unwrap();
+    flows
+        .change(&fake, "br0", &[change("flow add tcp,actions=drop")], NOW)
+        .unwrap();
     fs::remove_dir(&draft).unwrap();
     assert!(flows.compact(&fake, &|_| true, true, NOW).unwrap());
     assert!(content(dir.path()).lines().count() < 8);
@@ -304,13 +367,18 @@ fn a_bridge_that_is_not_up_keeps_its_part_of_the_journal() {
     let fake = loaded(&flows, &[secure("br0"), secure("br1")], NOW);
     for (bridge, at) in [("br1", 1), ("br0", 2), ("br1", 3)] {
         let add = format!("flow add priority={at},hard_timeout=100,actions=drop");
-        flows.change(&fake, bridge, &[change(&add)], NOW + at).unwrap();
+        flows
+            .change(&fake, bridge, &[change(&add)], NOW + at)
+            .unwrap();
     }
     drop(flows);
     let flows = open(dir.path()).unwrap();
     let fake = loaded(&flows, &[secure("br0")], NOW);
     for _ in 0..20 {
-        let flap = [change("flow add udp,actions=drop"), change("flow delete udp")];
+        let flap = [
+            change("flow add udp,actions=drop"),
+            change("flow delete udp"),
+        ];
         flows.change(&fake, "br0", &flap, NOW).unwrap();
     }
     assert!(flows.compact(&fake, &|_| true, true, NOW).unwrap());
@@ -334,9 +402,17 @@ fn hard_timeouts_count_from_when_a_flow_was_added_also_over_restarts() {
     let flows = open(dir.path()).unwrap();
     let fake = loaded(&flows, &[secure("br0")], NOW);
     let timed = |priority: u32, hard: u32| {
-        change(&format!("flow add priority={priority},hard_timeout={hard},actions=drop"))
+        change(&format!(
+            "flow add priority={priority},hard_timeout={hard},actions=drop"
+        ))
     };
-    let add = [timed(1, 10), timed(2, 60), timed(3, 60), timed(4, 60), timed(5, 0)];
+    let add = [
+        timed(1, 10),
+        timed(2, 60),
+        timed(3, 60),
+        timed(4, 60),
+        timed(5, 0),
+    ];
     flows.change(&fake, "br0", &add, NOW).unwrap();
     // 4 is modified later, which is when its time begins anew.
     let modify = change("flow modify_strict priority=4,actions=output:1");
@@ -348,13 +424,19 @@ fn hard_timeouts_count_from_when_a_flow_was_added_also_over_restarts() {
     let fake = loaded(&flows, &[secure("br0")], NOW + 20_000);
     let priorities = |fake: &Fake| {
         let rules = fake.rules("br0", &FlowSpec::default()).unwrap();
-        rules.iter().map(|status| status.rule.priority).collect::<Vec<_>>()
+        rules
+            .iter()
+            .map(|status| status.rule.priority)
+            .collect::<Vec<_>>()
     };
     assert_eq!(priorities(&fake), [5, 4, 3, 2]);
     assert!(content(dir.path()).contains("flow delete_strict table=0,priority=1\n"));
     // Another keeps the time over a compaction and a second restart.
     for _ in 0..20 {
-        let flap = [change("flow add udp,actions=drop"), change("flow delete udp")];
+        let flap = [
+            change("flow add udp,actions=drop"),
+            change("flow delete udp"),
+        ];
         flows.change(&fake, "br0", &flap, NOW + 21_000).unwrap();
     }
     assert!(flows.compact(&fake, &|_| true, true, NOW + 22_000).unwrap());
@@ -364,11 +446,17 @@ fn hard_timeouts_count_from_when_a_flow_was_added_also_over_restarts() {
     assert_eq!(priorities(&fake), [5, 4, 3, 2]);
     // 3 is added once more: that one has its whole time before it.
     std::thread::sleep(std::time::Duration::from_millis(150));
-    flows.change(&fake, "br0", &[timed(3, 60)], NOW + 41_000).unwrap();
+    flows
+        .change(&fake, "br0", &[timed(3, 60)], NOW + 41_000)
+        .unwrap();
     assert_eq!(flows.expire(&fake, NOW + 59_000), 0);
     assert_eq!(flows.expire(&fake, NOW + 61_000), 1);
     assert_eq!(priorities(&fake), [5, 4, 3]);
-    assert_eq!(flows.expire(&fake, NOW + 91_000), 1, "30 s later, as it was modified");
+    assert_eq!(
+        flows.expire(&fake, NOW + 91_000),
+        1,
+        "30 s later, as it was modified"
+    );
     assert_eq!(priorities(&fake), [5, 3]);
     // The datapath's own clock ends the new one.
     fake.state().ahead = std::time::Duration::from_secs(62);
@@ -378,7 +466,10 @@ fn hard_timeouts_count_from_when_a_flow_was_added_also_over_restarts() {
     assert_eq!(totals.0, totals.1);
     drop(flows);
     let flows = open(dir.path()).unwrap();
-    assert_eq!(priorities(&loaded(&flows, &[secure("br0")], NOW + 103_000)), [5]);
+    assert_eq!(
+        priorities(&loaded(&flows, &[secure("br0")], NOW + 103_000)),
+        [5]
+    );
 }
 
 #[test]
@@ -386,14 +477,19 @@ fn a_forgotten_bridge_begins_anew() {
     let dir = tempdir().unwrap();
     let flows = open(dir.path()).unwrap();
     let fake = loaded(&flows, &[BridgeSpec::new("br0")], NOW);
-    flows.change(&fake, "br0", &[change("flow delete")], NOW).unwrap();
+    flows
+        .change(&fake, "br0", &[change("flow delete")], NOW)
+        .unwrap();
     flows.forget("br0", NOW);
     fake.del_bridge("br0").unwrap();
     drop(flows);
     for round in 0..2 {
         let flows = open(dir.path()).unwrap();
         let fake = loaded(&flows, &[BridgeSpec::new("br0")], NOW);
-        assert_eq!(lines(&fake, "br0"), ["flow add table=0, priority=0 actions=NORMAL\n"]);
+        assert_eq!(
+            lines(&fake, "br0"),
+            ["flow add table=0, priority=0 actions=NORMAL\n"]
+        );
         assert_eq!(content(dir.path()).matches("forget").count(), 1, "{round}");
     }
 }
@@ -406,14 +502,18 @@ fn adding_one_flow_to_many_is_one_line_and_one_call() {
     let many: Vec<_> = (0..20_000u32)
         .map(|n| {
             let (high, low) = (n >> 8, n & 255);
-            change(&format!("flow add ip,nw_dst=10.0.{high}.{low},actions=output:1"))
+            change(&format!(
+                "flow add ip,nw_dst=10.0.{high}.{low},actions=output:1"
+            ))
         })
         .collect();
     flows.change(&fake, "br0", &many, NOW).unwrap();
     let path = path_beside(&dir.path().join("state.toml"));
     let before = fs::metadata(&path).unwrap().len();
     fake.state().flow_calls.clear();
-    flows.change(&fake, "br0", &[change("flow add arp,actions=drop")], NOW).unwrap();
+    flows
+        .change(&fake, "br0", &[change("flow add arp,actions=drop")], NOW)
+        .unwrap();
     assert_eq!(fake.state().flow_calls, [("br0".to_owned(), 1)]);
     assert!(fs::metadata(&path).unwrap().len() - before < 100);
     drop(flows);
@@ -421,5 +521,10 @@ fn adding_one_flow_to_many_is_one_line_and_one_call() {
     let flows = open(dir.path()).unwrap();
     let fake = loaded(&flows, &[secure("br0")], NOW);
     assert_eq!(fake.flow_totals("br0").unwrap().flows, 20_001);
-    assert!(fake.state().flow_calls.iter().all(|(_, changes)| *changes < 10_000));
+    assert!(
+        fake.state()
+            .flow_calls
+            .iter()
+            .all(|(_, changes)| *changes < 10_000)
+    );
 }

@@ -151,7 +151,13 @@ fn surplus_objects_go_and_a_port_on_the_wrong_bridge_moves() {
     fake.fail("stray", Fault::Unavailable("busy"));
     let desired = desired(&["br0"], &[("br0", "p0")]);
     let mut notes = Notes::pending(&desired, clock.0);
-    let shown = view::show(&desired, &notes, &fake.bridges(), &fake.ports(), &Default::default());
+    let shown = view::show(
+        &desired,
+        &notes,
+        &fake.bridges(),
+        &fake.ports(),
+        &Default::default(),
+    );
     assert_eq!(
         shown.differences, 3,
         "old, stray and the misplaced p0: {shown:#?}"
@@ -172,7 +178,13 @@ fn a_surplus_object_that_will_not_go_is_shown_and_retried() {
     let desired = Desired::default();
     let mut notes = Notes::default();
     pass(&fake, &flows, &desired, &mut notes, clock.0, Retry::Due);
-    let shown = view::show(&desired, &notes, &fake.bridges(), &fake.ports(), &Default::default());
+    let shown = view::show(
+        &desired,
+        &notes,
+        &fake.bridges(),
+        &fake.ports(),
+        &Default::default(),
+    );
     assert_eq!(shown.differences, 1);
     assert!(shown.bridges[0].desired.is_none());
     assert!(
@@ -200,14 +212,26 @@ fn a_failed_port_stays_in_sight_and_is_then_made_anew() {
     let now = clock.after(Duration::from_secs(1));
     pass(&fake, &flows, &desired, &mut notes, now, Retry::Due);
     assert!(fake.calls().is_empty());
-    let shown = view::show(&desired, &notes, &fake.bridges(), &fake.ports(), &Default::default());
+    let shown = view::show(
+        &desired,
+        &notes,
+        &fake.bridges(),
+        &fake.ports(),
+        &Default::default(),
+    );
     assert_eq!(shown.differences, 1);
     assert_eq!(shown.bridges[0].ports[0].reason, "device unplugged");
 
     let now = clock.after(FIRST_RETRY);
     pass(&fake, &flows, &desired, &mut notes, now, Retry::Due);
     assert_eq!(fake.calls(), ["del_port p0", "add_port p0"]);
-    let shown = view::show(&desired, &notes, &fake.bridges(), &fake.ports(), &Default::default());
+    let shown = view::show(
+        &desired,
+        &notes,
+        &fake.bridges(),
+        &fake.ports(),
+        &Default::default(),
+    );
     assert_eq!(shown.differences, 0);
 }
 
@@ -228,7 +252,13 @@ fn waiting_is_no_difference_but_quarantine_is() {
     ] {
         let name = state.name();
         fake.set_port("p0", |port| port.state = state.clone());
-        let shown = view::show(&desired, &notes, &fake.bridges(), &fake.ports(), &Default::default());
+        let shown = view::show(
+            &desired,
+            &notes,
+            &fake.bridges(),
+            &fake.ports(),
+            &Default::default(),
+        );
         assert_eq!(shown.differences, differences, "{name}");
         let port = &shown.bridges[0].ports[0];
         assert_eq!(port.actual.as_ref().unwrap().state_name, name);

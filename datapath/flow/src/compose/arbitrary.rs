@@ -26,13 +26,17 @@ pub fn packet_key_of_few() -> impl Strategy<Value = PacketKey> {
 
 /// What decides which fields there are.
 #[derive(Clone, Debug)]
-struct Shape {
-    tpids: Vec<u16>,
-    dl_type: u16,
-    proto: u8,
-    frag: u8,
+pub struct Shape {
+    /// Of the tags, at most two.
+    pub tpids: Vec<u16>,
+    /// As in the key; no TPID and no length but [`DL_TYPE_NONE`].
+    pub dl_type: u16,
+    /// `nw_proto`; one that cannot be is made another.
+    pub proto: u8,
+    /// `nw_frag`: 0, 1 or 3.
+    pub frag: u8,
     /// For ICMPv6: type and code, if it is to be neighbour discovery.
-    nd: Option<u8>,
+    pub nd: Option<u8>,
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
@@ -69,7 +73,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 
 impl Shape {
     /// Takes out of `words` what such a packet has.
-    fn key(self, words: [u64; PACKET_WORDS]) -> PacketKey {
+    pub fn key(self, words: [u64; PACKET_WORDS]) -> PacketKey {
         const MAC: u64 = !0xffff;
         let mut key = [0; PACKET_WORDS];
         key[0] = words[0] & 0xffff_ffff << 32 | u64::from(self.dl_type) << 16;

@@ -11,6 +11,8 @@
 //! read unless IPv6 extension headers or further options stand before it.
 
 pub(crate) mod layout;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod naive;
 #[cfg(test)]
 pub(crate) mod tests;
 

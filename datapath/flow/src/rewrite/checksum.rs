@@ -60,7 +60,7 @@ impl Change {
         sum = (sum & 0xffff_ffff) + (sum >> 32);
         sum = (sum & 0xffff) + (sum >> 16);
         sum = (sum & 0xffff) + (sum >> 16);
-        (sum + (sum >> 16)) as u16
+        sum as u16
     }
 
     /// The checksum, which is the sum's complement, changed. From a right one,

@@ -13,6 +13,8 @@
 mod checksum;
 mod ip;
 mod l4;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod naive;
 #[cfg(test)]
 mod tests;
 mod vlan;

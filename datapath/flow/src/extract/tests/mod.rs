@@ -1,4 +1,3 @@
-mod naive;
 pub(crate) mod pieces;
 
 use proptest::prelude::*;

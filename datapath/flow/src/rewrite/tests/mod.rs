@@ -1,5 +1,4 @@
 mod fields;
-mod naive;
 
 use proptest::prelude::*;
 

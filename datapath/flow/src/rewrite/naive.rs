@@ -1,4 +1,5 @@
-//! Checksums, computed anew and over the whole frame.
+//! Checksums, computed anew and over the whole frame, which is taken to be
+//! well formed and to end with its datagram.
 
 /// Where the parts of a frame are.
 struct Parts {
@@ -45,6 +46,7 @@ fn parts(frame: &[u8]) -> Option<Parts> {
     }
 }
 
+/// RFC 1071, not complemented.
 pub fn sum(bytes: &[u8]) -> u16 {
     let mut sum = 0u32;
     for (i, byte) in bytes.iter().enumerate() {

@@ -33,6 +33,8 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte))
 }
 
+/// What [`extract`](super::extract()) reads: `bytes` are a head, without what is
+/// stale behind it.
 pub fn extract(bytes: &[u8], frame_len: usize, bridge: u16, in_port: u16) -> PacketKey {
     let mut key = PacketKey::default();
     key.0[0] = number(&[bridge.to_be_bytes(), in_port.to_be_bytes()].concat()) << 32;
