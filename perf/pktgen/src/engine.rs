@@ -98,6 +98,18 @@ struct Flight {
     skipped: u64,
 }
 
+impl Flight {
+    /// Takes a look: so many frames were taken by the switch and have not
+    /// arrived, ever. A frame is inside for much less than the time from one
+    /// look to the next, so the lesser of two looks is lost, but for some batches.
+    fn write_off_lost(&mut self, missing: u64) {
+        let inside = missing.saturating_sub(self.written_off);
+        let lost = inside.min(self.inside).saturating_sub(INSIDE);
+        self.written_off += lost;
+        self.inside = inside - lost;
+    }
+}
+
 #[derive(Clone)]
 struct Snapshot {
     tick: u64,
@@ -385,13 +397,7 @@ impl<'a> Engine<'a> {
     fn write_off_lost(&mut self, index: usize) {
         let arrived = self.ports[self.options.peer(index)].counts.received;
         let taken = self.ports[index].taken();
-        let flight = &mut self.flights[index];
-        let inside = taken.saturating_sub(arrived + flight.written_off);
-        // A frame is inside for much less than the time from one look to the
-        // next, so the lesser of two is lost, but for some batches.
-        let lost = inside.min(flight.inside).saturating_sub(INSIDE);
-        flight.written_off += lost;
-        flight.inside = inside - lost;
+        self.flights[index].write_off_lost(taken.saturating_sub(arrived));
     }
 
     /// Receives until nothing comes any more.
@@ -520,5 +526,32 @@ impl<'a> Engine<'a> {
                 .zip(before.crafted)
                 .map(|(after, before)| after.since(&before)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_missing_at_two_looks_are_lost() {
+        let mut flight = Flight::default();
+        flight.write_off_lost(500);
+        assert_eq!(flight.written_off, 0, "they may still arrive");
+        flight.write_off_lost(700);
+        assert_eq!(flight.written_off, 500 - INSIDE);
+        // None more: what is missing is what was given up, and a batch.
+        flight.write_off_lost(500);
+        flight.write_off_lost(500);
+        assert_eq!(flight.written_off, 500 - INSIDE);
+    }
+
+    #[test]
+    fn frames_inside_the_switch_are_not_lost() {
+        let mut flight = Flight::default();
+        for missing in [INSIDE, 900, 10, 800, INSIDE] {
+            flight.write_off_lost(missing);
+        }
+        assert_eq!(flight.written_off, 0);
     }
 }
