@@ -107,6 +107,12 @@ fn whole(summary: Option<Summary>) -> Option<String> {
     Some(format!("{:.0}", summary?.median))
 }
 
+/// Percent of packets that a cache before the masks knew. Near 100 the rate
+/// says nothing of masks.
+fn cached(cell: &Cell) -> Option<String> {
+    Some(format!("{:.0}", 100.0 * cell.cached?.median))
+}
+
 /// Percent of the generator's time.
 fn generator_busy(cell: &Cell) -> Option<String> {
     Some(format!("{:.0}", 100.0 * cell.generator_busy?.median))
@@ -125,6 +131,7 @@ fn rates(rows: &[Row], distance: &str) -> String {
         cells.extend(row.beside_ovs());
         cells.extend(row.beside(base));
         cells.push(row.both(|cell| whole(cell.flows), "–"));
+        cells.push(row.both(cached, "–"));
         cells.push(row.both(generator_busy, "–"));
         lines.push(line(cells));
     }
@@ -139,6 +146,7 @@ fn rates(rows: &[Row], distance: &str) -> String {
         "ringway ÷ its rate at 1",
         "Open vSwitch ÷ its rate at 1",
         "megaflows",
+        "found before masks, %",
         "generator busy, %",
     ];
     let title = format!("Rate against concurrent flows, cores {distance}");
@@ -158,6 +166,8 @@ fn masks(rows: &[Row]) -> String {
         cells.extend(row.figures());
         cells.extend(row.beside_ovs());
         cells.extend(row.beside(one));
+        cells.push(row.both(|cell| whole(cell.flows), "–"));
+        cells.push(row.both(cached, "–"));
         cells.push(row.both(|cell| Some(format!("{:.1}", cell.probes?.median)), "–"));
         lines.push(line(cells));
     }
@@ -170,7 +180,9 @@ fn masks(rows: &[Row]) -> String {
         "cycles ÷ Open vSwitch",
         "ringway ÷ its rate at 1",
         "Open vSwitch ÷ its rate at 1",
-        "masks tried per lookup",
+        "megaflows",
+        "found before masks, %",
+        "masks tried per other packet",
     ];
     table("Rate against masks in each direction", &columns, &lines)
 }
@@ -178,22 +190,23 @@ fn masks(rows: &[Row]) -> String {
 fn attacks(rows: &[Row]) -> String {
     let mut lines = Vec::new();
     for row in rows {
-        let Scenario::Attack { rate } = row.scenario else {
+        let Scenario::Attack { rate, flows } = row.scenario else {
             continue;
         };
-        let peace = rows
-            .iter()
-            .find(|row| row.scenario == Scenario::Attack { rate: 0 });
-        let mut cells = vec![thousands(rate.into()), row.runs()];
+        let quiet = Scenario::Attack { rate: 0, flows };
+        let peace = rows.iter().find(|row| row.scenario == quiet);
+        let mut cells = vec![thousands(flows.into()), thousands(rate.into()), row.runs()];
         cells.extend(
             [row.ringway, row.ovs].map(|cell| cell.map_or("–".into(), |c| thin_spread(c.mpps))),
         );
         cells.extend(row.beside(peace));
         cells.push(row.both(|cell| whole(cell.crafted), "–"));
         cells.push(row.both(|cell| whole(cell.flows), "–"));
+        cells.push(row.both(cached, "–"));
         lines.push(line(cells));
     }
     let columns = [
+        "established flows",
         "crafted frames/s",
         "runs",
         "ringway, Mpps",
@@ -202,6 +215,7 @@ fn attacks(rows: &[Row]) -> String {
         "Open vSwitch ÷ its rate without",
         "crafted frames/s taken",
         "megaflows",
+        "found before masks, %",
     ];
     table("Established flows beside an attacker", &columns, &lines)
 }
@@ -403,14 +417,14 @@ mod tests {
     fn an_attack_is_told_beside_peace() {
         let mut results = sample::results();
         for (rate, mpps) in [(0, 10.0), (10_000, 9.0)] {
-            let scenario = Scenario::Attack { rate };
+            let scenario = Scenario::Attack { rate, flows: 10 };
             results
                 .runs
                 .push(sample::flow_run(1, Ringway, scenario, mpps));
         }
         let text = sections(&results);
         assert!(
-            text.contains("| 10,000 | 1 / 0 | 9.000 (9.000–9.000) | – | **0.90** | – |"),
+            text.contains("| 10 | 10,000 | 1 / 0 | 9.000 (9.000–9.000) | – | **0.90** | – |"),
             "{text}"
         );
     }

@@ -69,6 +69,10 @@ pub struct Plan {
     /// The attacker's frames per second; 0 is the rate without.
     #[arg(long, value_delimiter = ',', default_value = "0,10000,100000")]
     pub attack: Vec<u32>,
+    /// Flows beside the attacker, both directions together: few enough for an
+    /// exact-match cache, and too many.
+    #[arg(long, value_delimiter = ',', default_value = "10000,200000")]
+    pub established: Vec<u32>,
     /// Rules to add.
     #[arg(long, default_value_t = 100_000)]
     pub add: u32,
@@ -103,11 +107,7 @@ impl Plan {
                 .iter()
                 .map(|&flows| Scenario::SetUp { flows })
                 .collect(),
-            Test::Attack => self
-                .attack
-                .iter()
-                .map(|&rate| Scenario::Attack { rate })
-                .collect(),
+            Test::Attack => self.attacks(),
             Test::Add => Vec::new(),
         });
         scenarios
@@ -117,6 +117,16 @@ impl Plan {
                 mrg_rxbuf: true,
                 scenario: Some(scenario),
             })
+            .collect()
+    }
+
+    fn attacks(&self) -> Vec<Scenario> {
+        let pairs = self
+            .established
+            .iter()
+            .flat_map(|&flows| self.attack.iter().map(move |&rate| (rate, flows)));
+        pairs
+            .map(|(rate, flows)| Scenario::Attack { rate, flows })
             .collect()
     }
 

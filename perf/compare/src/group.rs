@@ -26,7 +26,9 @@ pub struct Cell {
     pub crafted: Option<Summary>,
     /// Megaflows at the end, likewise.
     pub flows: Option<Summary>,
-    /// Masks tried per lookup, likewise.
+    /// Share of packets that a cache before the masks knew, likewise.
+    pub cached: Option<Summary>,
+    /// Masks tried per packet for which any were, likewise.
     pub probes: Option<Summary>,
     /// Bytes per megaflow, likewise.
     pub flow_bytes: Option<Summary>,
@@ -72,7 +74,8 @@ fn grouped(results: &Results, wanted: impl Fn(&Run) -> bool) -> Grouped {
                 missed: flows(|_, flows| Some(flows.missed_before as f64)),
                 crafted: flows(|_, flows| flows.crafted),
                 flows: flows(|_, flows| Some(flows.lookups.flows as f64)),
-                probes: flows(|_, flows| flows.lookups.probes),
+                cached: flows(|_, flows| flows.lookups.cached_share()),
+                probes: flows(|_, flows| flows.lookups.probes_each()),
                 flow_bytes: flows(|_, flows| flows.bytes_per_flow()),
                 lost: all(|run| run.lost.map(|lost| lost as f64)),
             };

@@ -50,9 +50,12 @@ pub struct Lookups {
     pub flows: u64,
     /// Masks now, where the switch tells.
     pub masks: Option<u64>,
-    /// Masks tried per packet that was looked up in the megaflow table, from
-    /// the start until now.
-    pub probes: Option<f64>,
+    /// Of `hit`, packets that a cache before the masks knew.
+    pub cached: u64,
+    /// Packets for which masks were tried.
+    pub masked: u64,
+    /// Masks tried for them.
+    pub probes: f64,
     /// Bytes of one megaflow, where the switch tells.
     pub flow_bytes: Option<u64>,
 }
@@ -64,8 +67,22 @@ impl Lookups {
             hit: self.hit.saturating_sub(before.hit),
             missed: self.missed.saturating_sub(before.missed),
             lost: self.lost.saturating_sub(before.lost),
+            cached: self.cached.saturating_sub(before.cached),
+            masked: self.masked.saturating_sub(before.masked),
+            probes: (self.probes - before.probes).max(0.0),
             ..*self
         }
+    }
+
+    /// Share of packets that a cache before the masks knew.
+    pub fn cached_share(&self) -> Option<f64> {
+        let packets = self.hit + self.missed;
+        (packets > 0).then(|| self.cached as f64 / packets as f64)
+    }
+
+    /// Masks tried per packet for which any were.
+    pub fn probes_each(&self) -> Option<f64> {
+        (self.masked > 0).then(|| self.probes / self.masked as f64)
     }
 }
 
@@ -106,13 +123,19 @@ pub fn ovs_pmd_stats(text: &str) -> Option<Cycles> {
 /// `dpif-netdev/pmd-stats-show` (which has one poll core here).
 pub fn ovs_lookups(show: &str, pmd_stats: &str) -> Option<Lookups> {
     let count = |label| number_after(show, label).map(|count| count as u64);
+    let stat = |label| number_after(pmd_stats, label);
+    let cached = stat("simple match hits:")? + stat("emc hits:")? + stat("smc hits:")?;
+    let masked = stat("megaflow hits:")?;
     Some(Lookups {
         hit: count("hit:")?,
         missed: count("missed:")?,
         lost: count("lost:")?,
         flows: count("flows:")?,
         masks: None,
-        probes: number_after(pmd_stats, "avg. subtable lookups per megaflow hit:"),
+        cached: cached as u64,
+        masked: masked as u64,
+        // Told as a mean since the start, with two digits.
+        probes: stat("avg. subtable lookups per megaflow hit:")? * masked,
         flow_bytes: None,
     })
 }
@@ -122,14 +145,15 @@ pub fn ringway_lookups(text: &str) -> Option<Lookups> {
     let answer: Value = serde_json::from_str(text).ok()?;
     let cache = answer.get("cache")?;
     let number = |name: &str| cache.get(name).and_then(Value::as_u64);
-    let looked_up = number("megaflow_hits")? + number("missed")?;
     Some(Lookups {
         hit: number("emc_hits")? + number("megaflow_hits")?,
         missed: number("missed")?,
         lost: number("lost")?,
         flows: number("flows")?,
         masks: number("masks"),
-        probes: number("mask_probes").map(|probes| probes as f64 / looked_up.max(1) as f64),
+        cached: number("emc_hits")?,
+        masked: number("megaflow_hits")? + number("missed")?,
+        probes: number("mask_probes")? as f64,
         flow_bytes: number("megaflow_bytes"),
     })
 }
@@ -226,7 +250,8 @@ mod tests {
         assert_eq!(lookups.missed, 1_000_000);
         assert_eq!(lookups.flows, 1_000_000);
         assert_eq!(lookups.lost, 0);
-        assert!(lookups.probes.unwrap() >= 1.0);
+        assert_eq!((lookups.cached, lookups.masked), (803, 147_137));
+        assert_eq!(lookups.probes_each(), Some(1.0));
     }
 
     #[test]
@@ -239,7 +264,8 @@ mod tests {
         assert_eq!((lookups.hit, lookups.missed, lookups.lost), (90, 10, 2));
         assert_eq!((lookups.flows, lookups.masks), (9, Some(3)));
         // The exact-match cache tries no mask.
-        assert_eq!(lookups.probes, Some(2.5));
+        assert_eq!(lookups.probes_each(), Some(2.5));
+        assert_eq!(lookups.cached_share(), Some(0.6));
         assert_eq!(lookups.flow_bytes, Some(256));
         assert_eq!(ringway_lookups(r#"{"name": "netdev@ringway"}"#), None);
     }

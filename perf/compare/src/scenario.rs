@@ -12,12 +12,10 @@ use clap::ValueEnum;
 use pktgen::frame::Tuple;
 use serde::{Deserialize, Serialize};
 
-/// Flows in all while masks are counted: far more than any exact-match cache
-/// has entries, so that masks have to be looked through.
-const MASKS_FLOWS: u32 = 100_000;
-/// Flows in all that are established before an attack.
-const ATTACKED_FLOWS: u32 = 10_000;
-
+/// Flows in all while masks vary. Each is a megaflow of its own, and no
+/// exact-match cache has entries for more than a third of them (ringway's has
+/// 65,536, Open vSwitch's 8,192), so that masks have to be tried.
+const MASKS_FLOWS: u32 = 200_000;
 /// Shortest time that an attack lasts before it is measured: at 10,000 frames
 /// per second all combinations of nw_src, tp_src and tp_dst have come twice.
 const ATTACK_SECONDS: f64 = 2.0;
@@ -74,6 +72,8 @@ pub enum Scenario {
     Attack {
         /// Crafted frames per second; 0 is no attacker.
         rate: u32,
+        /// Established flows of both directions.
+        flows: u32,
     },
 }
 
@@ -96,8 +96,8 @@ impl Display for Scenario {
             Self::Rate { rules, flows } => write!(f, "{} rule, {flows} flows", rules.words()),
             Self::Masks { masks } => write!(f, "{masks} masks"),
             Self::SetUp { flows } => write!(f, "set-up of {flows} flows"),
-            Self::Attack { rate: 0 } => write!(f, "no attacker"),
-            Self::Attack { rate } => write!(f, "{rate} crafted frames/s"),
+            Self::Attack { rate: 0, flows } => write!(f, "{flows} flows, no attacker"),
+            Self::Attack { rate, flows } => write!(f, "{flows} flows, {rate} crafted frames/s"),
         }
     }
 }
@@ -119,9 +119,10 @@ impl Scenario {
     /// Flows of each direction.
     fn flows(self) -> u32 {
         match self {
-            Self::Rate { flows, .. } | Self::SetUp { flows } => per_direction(flows),
+            Self::Rate { flows, .. } | Self::SetUp { flows } | Self::Attack { flows, .. } => {
+                per_direction(flows)
+            }
             Self::Masks { .. } => per_direction(MASKS_FLOWS),
-            Self::Attack { .. } => per_direction(ATTACKED_FLOWS),
         }
     }
 
@@ -129,7 +130,7 @@ impl Scenario {
     /// needs some time.
     pub fn warmup(self, wanted: f64) -> f64 {
         match self {
-            Self::Attack { rate: 1.. } => wanted.max(ATTACK_SECONDS),
+            Self::Attack { rate: 1.., .. } => wanted.max(ATTACK_SECONDS),
             _ => wanted,
         }
     }
@@ -137,7 +138,7 @@ impl Scenario {
     /// The traffic; warming up gets `warmup_limit` seconds at most.
     pub fn traffic(self, warmup_limit: f64) -> FlowTraffic {
         let attack = match self {
-            Self::Attack { rate } => Some(rate).filter(|&rate| rate > 0),
+            Self::Attack { rate, .. } => Some(rate).filter(|&rate| rate > 0),
             _ => None,
         };
         FlowTraffic {
@@ -168,7 +169,7 @@ impl Scenario {
                 },
                 Self::Masks { masks } => many_masks(&mut file, from, to, masks)?,
                 Self::SetUp { .. } => reading_rule(&mut file, from, to)?,
-                Self::Attack { .. } => exact(&mut file, from, to, per_direction(ATTACKED_FLOWS))?,
+                Self::Attack { flows, .. } => exact(&mut file, from, to, per_direction(flows))?,
             }
         }
         if let Self::Attack { .. } = self {
@@ -204,8 +205,10 @@ pub fn exact(file: &mut impl Write, from: usize, to: usize, flows: u32) -> io::R
 }
 
 /// Table 0 sends every source address to one of `masks` tables; each of these
-/// looks at other bits of nw_dst. Any rule set with as many masks in one table
-/// would do for a linear search, but a switch is free to merge those.
+/// looks at other bits of nw_dst and reads the UDP ports. So there are just as
+/// many masks, and nearly each flow is a megaflow: were there fewer, an
+/// exact-match cache over the bits that masks look at would know them all, and
+/// no mask would be tried.
 fn many_masks(file: &mut impl Write, from: usize, to: usize, masks: u8) -> io::Result<()> {
     for host in 0..=255_u8 {
         writeln!(
@@ -220,7 +223,7 @@ fn many_masks(file: &mut impl Write, from: usize, to: usize, masks: u8) -> io::R
         // a prefix, and the same for all packets.
         writeln!(
             file,
-            "table={table},in_port={},udp,nw_dst=0.0.{}.0/0.0.{table}.0,actions=output:{}",
+            "table={table},in_port={},udp,nw_dst=0.0.{}.0/0.0.{table}.0,actions={READ_PORTS},output:{}",
             from + 1,
             to as u8 & table,
             to + 1
@@ -228,6 +231,11 @@ fn many_masks(file: &mut impl Write, from: usize, to: usize, masks: u8) -> io::R
     }
     Ok(())
 }
+
+/// Actions that read the UDP ports, whole; together with nw_src they tell
+/// nearly all flows apart. Not nw_dst: Open vSwitch would look at all of it.
+const READ_PORTS: &str = "move:NXM_OF_UDP_SRC[]->NXM_NX_REG2[0..15],\
+                          move:NXM_OF_UDP_DST[]->NXM_NX_REG2[16..31]";
 
 /// One rule whose actions read the whole five-tuple, so that every five-tuple
 /// is a megaflow of its own.
@@ -305,16 +313,22 @@ mod tests {
         assert_eq!(masks.len(), 100);
         assert_eq!(lines.len(), 2 * (256 + 100));
         // Table 3 looks at the lowest bit of port 1's number, among others.
-        assert!(
-            lines.contains(
-                &"table=3,in_port=1,udp,nw_dst=0.0.1.0/0.0.3.0,actions=output:2".to_owned()
-            )
-        );
+        let third = "table=3,in_port=1,udp,nw_dst=0.0.1.0/0.0.3.0,actions=move:";
+        assert!(lines.iter().any(|line| line.starts_with(third)));
+        // What the rules look at tells more flows apart than caches hold.
+        let seen = |flow| {
+            let tuple = Tuple::of(0, 1, flow);
+            (tuple.nw_src, tuple.tp_src, tuple.tp_dst)
+        };
+        let differ: HashSet<_> = (0..per_direction(MASKS_FLOWS)).map(seen).collect();
+        assert!(differ.len() > 95_000, "{}", differ.len());
     }
 
     #[test]
     fn an_attack_has_a_third_port_and_its_absence_the_same_rules() {
-        let (with, without) = (Scenario::Attack { rate: 5 }, Scenario::Attack { rate: 0 });
+        let (with, without) = [5, 0]
+            .map(|rate| Scenario::Attack { rate, flows: 10 })
+            .into();
         assert_eq!(with.traffic(1.0).attack, Some(5));
         assert_eq!(without.traffic(1.0).attack, None);
         assert_eq!(with.ports(), 3);

@@ -230,6 +230,15 @@ impl Port {
         size - self.transmit.in_backend()
     }
 
+    /// Frames sent that the switch has taken.
+    pub fn taken(&mut self) -> u64 {
+        let used = self.transmit.used();
+        self.transmit.take_unread(used);
+        // Frames sent to be learned are not counted, and may be there yet.
+        let there = u64::from(self.transmit.in_backend());
+        self.counts.sent.saturating_sub(there)
+    }
+
     /// Sends the next `count` frames, for which there are free buffers.
     #[inline]
     pub fn send(&mut self, count: u16, now: impl FnOnce() -> u64) {
