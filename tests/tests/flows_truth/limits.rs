@@ -118,11 +118,11 @@ impl Race {
         frame[8..12].copy_from_slice(&(one as u32).to_be_bytes());
         // One bit differs from the rule's address and ports, so that each
         // length of prefix comes up.
-        let address = 0x0a00_000au32 ^ 1 << (two % 32);
+        let address = 0x0a00_000au32 ^ (1 << (two % 32));
         frame[26..30].copy_from_slice(&address.to_be_bytes());
-        let source = 12345u16 ^ (1 << ((two >> 8) % 16));
+        let source = 12345u16 ^ 1 << ((two >> 8) % 16);
         frame[34..36].copy_from_slice(&source.to_be_bytes());
-        let destination = 80u16 ^ (1 << ((two >> 16) % 16));
+        let destination = 80u16 ^ 1 << ((two >> 16) % 16);
         frame[36..38].copy_from_slice(&destination.to_be_bytes());
     }
 
