@@ -475,6 +475,12 @@ fn bits(mut set: u32) -> impl Iterator<Item = usize> {
     })
 }
 
+/// The port that a burst came from.
+#[inline(always)]
+fn port_of(keys: &[PacketKey; BURST]) -> u16 {
+    (keys[0].0[0] >> 32) as u16
+}
+
 #[inline(always)]
 fn used_now(now: u64) -> u16 {
     (now >> USED_SHIFT) as u16
@@ -595,7 +601,7 @@ impl Core {
                 break;
             }
             if round == FREE_ROUNDS {
-                if !self.budget.allows() {
+                if !self.budget.allows(port_of(keys)) {
                     break;
                 }
                 tail_begin = Some(tsc());
@@ -652,7 +658,8 @@ impl Core {
             self.pool.get_mut(number).hits += hits;
         }
         if let Some(begin) = tail_begin {
-            self.budget.spend(tsc().saturating_sub(begin));
+            self.budget
+                .spend(port_of(keys), tsc().saturating_sub(begin));
         }
         probes
     }
@@ -778,7 +785,7 @@ impl Core {
                 counters.lookups.megaflow_hits.add(1);
                 continue;
             }
-            if pending.stale >> i & 1 == 0 && !self.budget.allows() {
+            if pending.stale >> i & 1 == 0 && !self.budget.allows(port_of(keys)) {
                 found.verdicts[i] = Verdict::Lost;
                 counters.lookups.lost.add(1);
                 continue;
@@ -814,7 +821,7 @@ impl Core {
                 }
             }
             let after = tsc();
-            self.budget.spend(after.saturating_sub(now));
+            self.budget.spend(port_of(keys), after.saturating_sub(now));
             now = after;
         }
     }
