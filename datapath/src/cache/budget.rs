@@ -11,7 +11,7 @@
 //! headers uses up its own part, and others' new flows still find time.
 
 /// Misses get one part in so many of a busy core's time.
-const SHARE: u64 = 8;
+const SHARE: u64 = 16;
 
 /// What may be saved up, in cycles: some hundred translations in a row.
 const MOST: i64 = 1 << 20;

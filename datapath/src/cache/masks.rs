@@ -133,6 +133,8 @@ pub struct BridgeMasks {
     order: ArrayVec<u16, { MAX_MASKS + 1 }>,
     /// What any of them looks at. May be more, until the next tidying.
     union: Mask,
+    /// Most packets belong to the first mask.
+    leads: bool,
 }
 
 impl Default for BridgeMasks {
@@ -141,6 +143,7 @@ impl Default for BridgeMasks {
             bridge: 0,
             order: ArrayVec::new(),
             union: Mask::UNUSED,
+            leads: false,
         }
     }
 }
@@ -157,6 +160,12 @@ impl BridgeMasks {
     #[inline(always)]
     pub fn order(&self) -> &[u16] {
         &self.order
+    }
+
+    /// Whether it is better to try the first mask before the exact-match cache.
+    #[inline(always)]
+    pub fn leads(&self) -> bool {
+        self.leads
     }
 
     /// What any of the masks looks at.
@@ -235,6 +244,9 @@ impl BridgeMasks {
                 at -= 1;
             }
         }
+        let hits = |number: &u16| u64::from(pool.get(*number).hits);
+        let all: u64 = self.order.iter().map(hits).sum();
+        self.leads = self.order.first().map_or(0, hits) * 2 > all;
         let mut bits = PacketKey::default();
         for number in &self.order {
             let mask = pool.get_mut(*number);
@@ -292,6 +304,7 @@ mod tests {
         pool.get_mut(b).hits = 10;
         masks.tidy(&mut pool);
         assert_eq!(masks.order(), [b, a]);
+        assert!(masks.leads());
         pool.get_mut(b).uses = 1;
         assert!(pool.let_go(b));
         masks.remove(b);

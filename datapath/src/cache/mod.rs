@@ -3,6 +3,7 @@
 //! ```text
 //! burst of keys ─▶ exact-match cache ─▶ masks, most successful first ─▶ translation (a miss)
 //!                  a hint, verified     one probe each                  budgeted, installs a megaflow
+//! (a mask to which most packets belong is tried before the cache)
 //! ```
 //!
 //! - The exact-match cache (EMC) maps the hash of *all bits that any mask of
@@ -22,6 +23,7 @@ mod masks;
 mod read;
 pub mod table;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -331,19 +333,41 @@ impl FlowCache {
         found.entries = [NONE; BURST];
         found.catch_all = false;
         let all = pending.packets;
-        if core.bridges[place].order().len() > 1 {
+        let several = core.bridges[place].order().len() > 1;
+        let lead = usize::from(several && core.bridges[place].leads());
+        let mut probes = core.masks(
+            &parts,
+            keys,
+            place,
+            view,
+            table,
+            found,
+            &mut pending,
+            now,
+            0..lead,
+        );
+        let before = pending.packets;
+        if several && before != 0 {
             core.emc(&parts, keys, place, view, table, found, &mut pending, now);
-            let hits = count as u64 - u64::from(pending.packets.count_ones());
-            counters.lookups.emc_hits.add(hits);
         }
-        found.emc = all & !pending.packets;
-        let emc_missed = pending.packets.count_ones();
-        if emc_missed > 0 {
-            let probes = core.masks(&parts, keys, place, view, table, found, &mut pending, now);
-            counters.lookups.probes.add(probes);
-            let hits = emc_missed - pending.packets.count_ones();
-            counters.lookups.megaflow_hits.add(hits.into());
-        }
+        found.emc = before & !pending.packets;
+        let rest = lead..usize::MAX;
+        probes += core.masks(
+            &parts,
+            keys,
+            place,
+            view,
+            table,
+            found,
+            &mut pending,
+            now,
+            rest,
+        );
+        let hits = (all & !pending.packets).count_ones();
+        let emc_hits = found.emc.count_ones();
+        counters.lookups.probes.add(probes);
+        counters.lookups.emc_hits.add(emc_hits.into());
+        counters.lookups.megaflow_hits.add((hits - emc_hits).into());
         found.mask = all & !pending.packets & !found.emc;
         core.budget
             .known(count as u32 - pending.packets.count_ones());
@@ -561,7 +585,7 @@ impl Core {
         }
         for i in bits(pending.packets) {
             if let Some(meta) = self.is_of(parts, candidates[i], &keys[i]) {
-                self.take(
+                if self.take(
                     parts,
                     candidates[i],
                     meta,
@@ -571,13 +595,15 @@ impl Core {
                     found,
                     pending,
                     now,
-                );
+                ) {
+                    self.pool.get_mut(meta.mask).hits += 1;
+                }
             }
         }
     }
 
-    /// Tries the masks, one after the other, each on all packets without a
-    /// verdict. Returns how many probes that took.
+    /// Tries some of the masks, one after the other, each on all packets without
+    /// a verdict. Returns how many probes that took.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     fn masks(
@@ -590,14 +616,15 @@ impl Core {
         found: &mut Found,
         pending: &mut Pending,
         now: u64,
+        rounds: Range<usize>,
     ) -> u64 {
         let mut probes = 0;
-        let mut round = 0;
+        let mut round = rounds.start;
         // By index: taking a packet may take a stale mask out of the order.
         let mut tail_begin = None;
         while let Some(number) = self.bridges[place].order().get(round).copied() {
             let packets = pending.packets & !pending.stale;
-            if packets == 0 {
+            if packets == 0 || round >= rounds.end {
                 break;
             }
             if round == FREE_ROUNDS {
