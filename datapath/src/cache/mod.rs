@@ -584,8 +584,8 @@ impl Core {
             }
         }
         for i in bits(pending.packets) {
-            if let Some(meta) = self.is_of(parts, candidates[i], &keys[i]) {
-                if self.take(
+            if let Some(meta) = self.is_of(parts, candidates[i], &keys[i])
+                && self.take(
                     parts,
                     candidates[i],
                     meta,
@@ -595,9 +595,9 @@ impl Core {
                     found,
                     pending,
                     now,
-                ) {
-                    self.pool.get_mut(meta.mask).hits += 1;
-                }
+                )
+            {
+                self.pool.get_mut(meta.mask).hits += 1;
             }
         }
     }
