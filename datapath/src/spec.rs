@@ -74,13 +74,13 @@ impl BridgeSpec {
     }
 }
 
-/// What a bridge does with a packet that no flow matches.
+/// What a bridge begins with. A packet that no flow matches is dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FailMode {
-    /// Learn and forward (an implicit NORMAL).
+    /// One flow, `priority=0,actions=NORMAL`: it learns and forwards.
     #[default]
     Standalone,
-    /// Nothing passes without a flow.
+    /// No flow: nothing passes.
     Secure,
 }
 
