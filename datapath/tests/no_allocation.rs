@@ -121,12 +121,21 @@ fn udp(source: u16) -> Vec<u8> {
 
 /// New flows from `a`, each packet of which comes to `b` twice: in a VLAN and
 /// rewritten once more; and one packet each the other way.
-fn exchange_flows(a: &mut NetDriver, b: &mut NetDriver, flows: std::ops::Range<u16>) {
+/// The flow whose frame did not arrive, if any.
+fn exchange_flows(
+    a: &mut NetDriver,
+    b: &mut NetDriver,
+    flows: std::ops::Range<u16>,
+) -> Result<(), String> {
     for source in flows {
+        let lost = |way| format!("flow {source}: nothing came from {way}");
         let mut sent = udp(source);
         assert!(a.send(0, &sent));
-        let mut receive = || b.recv_within(0, Duration::from_secs(10)).expect("a frame");
-        let (first, second) = (receive(), receive());
+        let mut receive = || {
+            let got = b.recv_within(0, Duration::from_secs(10));
+            got.ok_or_else(|| lost("a to b"))
+        };
+        let (first, second) = (receive()?, receive()?);
         assert_eq!(first[12..18], [0x81, 0, 0, 5, 8, 0], "flow {source}");
         assert_eq!(first[34..38], [192, 0, 2, 9], "flow {source}");
         assert_eq!(second[22], 63, "flow {source}");
@@ -135,9 +144,11 @@ fn exchange_flows(a: &mut NetDriver, b: &mut NetDriver, flows: std::ops::Range<u
 
         sent.swap(5, 11);
         assert!(b.send(0, &sent));
-        let got = a.recv_within(0, Duration::from_secs(10)).expect("a frame");
+        let got = a.recv_within(0, Duration::from_secs(10));
+        let got = got.ok_or_else(|| lost("b to a"))?;
         assert_eq!(got[6..12], [2, 0, 0, 0, 0, 0xaa], "flow {source}");
     }
+    Ok(())
 }
 
 #[test]
@@ -207,10 +218,14 @@ fn forwarding_allocates_nothing_on_the_pmd() {
     changed.expect("a meter and a group");
     add_rules(&datapath, &RULES);
     let missed = datapath.cache().missed;
-    exchange_flows(&mut a, &mut b, 8..600);
-    exchange_flows(&mut a, &mut b, 8..600);
+    let mut exchange_flows = |flows| {
+        let exchanged = exchange_flows(&mut a, &mut b, flows);
+        assert!(exchanged.is_ok(), "{exchanged:?}: {:?}", datapath.pmds());
+    };
+    exchange_flows(8..600);
+    exchange_flows(8..600);
     add_rules(&datapath, &["table=2,priority=8,udp,tp_src=3,actions=drop"]);
-    exchange_flows(&mut a, &mut b, 8..600);
+    exchange_flows(8..600);
     let with_rules = COUNTED.load(Ordering::Relaxed) - forwarding;
     let missed = datapath.cache().missed - missed;
 

@@ -16,6 +16,11 @@ const SHARE: u64 = 16;
 /// What may be saved up, in cycles: some hundred translations in a row.
 const MOST: i64 = 1 << 20;
 
+/// What one miss is charged with at most, in cycles: what is beyond it is a
+/// core that was taken away from its thread meanwhile, by another process or by
+/// the hypervisor, which is no doing of the port.
+const DEAREST: u64 = 1 << 17;
+
 /// Known packets in a window that count as traffic to be protected.
 const TRAFFIC: u32 = 64;
 /// Cycles of a window.
@@ -91,7 +96,8 @@ impl Budget {
     /// Misses of a port took so many cycles.
     pub fn spend(&mut self, port: u16, cycles: u64) {
         let account = self.account(port);
-        account.cycles = account.cycles.saturating_sub_unsigned(cycles).max(-MOST);
+        let charged = cycles.min(DEAREST);
+        account.cycles = account.cycles.saturating_sub_unsigned(charged).max(-MOST);
     }
 
     /// A poll took `cycles`; `busy`: it brought packets.
@@ -153,6 +159,16 @@ mod tests {
         assert!(shares::<1>(32, false)[0] < 1.2 / SHARE as f64);
         assert!(shares::<1>(0, false)[0] > 0.9);
         assert!(shares::<1>(32, true)[0] > 0.4);
+    }
+
+    #[test]
+    fn a_port_does_not_pay_for_a_core_that_was_taken_away() {
+        let mut budget = Budget::default();
+        budget.poll(0, 10 * MOST.unsigned_abs(), false);
+        budget.known(TRAFFIC);
+        budget.poll(WINDOW, 1_000, true);
+        budget.spend(1, 100 * MOST.unsigned_abs());
+        assert!(budget.protect > 0 && budget.allows(1));
     }
 
     #[test]
