@@ -86,6 +86,32 @@ fn execute(program: &Program, frame: &[u8]) -> Vec<Sent> {
     sent
 }
 
+/// A program's steps without the writing of bits that the packet has already:
+/// which of them a translation leaves out depends on what it happened to see,
+/// and makes no difference to the packet. Behind a change of tags every step
+/// counts, for other headers may have come into sight.
+fn steps_that_change(program: &Program, packet: &PacketKey) -> Vec<DpAction> {
+    let (mut now, mut same_tags, mut steps) = (*packet, true, Vec::new());
+    for step in program.steps() {
+        match step {
+            DpAction::Set { word, value, mask } if same_tags => {
+                let bits = &mut now.0[usize::from(word)];
+                let changed = (*bits ^ value) & mask;
+                *bits ^= changed;
+                if changed != 0 {
+                    let (value, mask) = (value & changed, changed);
+                    steps.push(DpAction::Set { word, value, mask });
+                }
+                continue;
+            }
+            DpAction::PushVlan { .. } | DpAction::PopVlan => same_tags = false,
+            _ => {}
+        }
+        steps.push(step);
+    }
+    steps
+}
+
 /// Select groups with one bucket that can be chosen: how one is chosen among
 /// several is no concern of the model's.
 fn with_one_choice(mut rules: Rules) -> Rules {
@@ -168,7 +194,12 @@ proptest! {
         for other in others.iter().copied().chain(mixed) {
             if other.matches(&first, &out.mask) {
                 let others = run(&pipeline, &other);
-                prop_assert_eq!(&others.program, &out.program, "{:?}", other);
+                prop_assert_eq!(
+                    steps_that_change(&others.program, &other),
+                    steps_that_change(&out.program, &other),
+                    "{:?}",
+                    other
+                );
                 prop_assert_eq!(&others.counted, &out.counted);
             }
         }
