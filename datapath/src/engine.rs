@@ -248,6 +248,8 @@ impl Datapath {
         let (backing, queues) = match &spec.kind {
             PortKind::VhostUser(options) => self.inner.start_guest(number, &spec.name, options)?,
             PortKind::Dpdk(options) => self.inner.start_nic(&mut actual, &spec.name, options)?,
+            // Taken over by the helpers of issue 4.
+            _ => return Err(DatapathError::not_found("port", &spec.name)),
         };
         let assignment = actual.assign(queues, self.inner.pmds.len());
         // One row more: for packets that the control plane sends.

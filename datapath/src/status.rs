@@ -39,7 +39,10 @@ pub struct PortStatus {
     pub name: String,
     /// The bridge it is on.
     pub bridge: String,
-    /// Kind as users spell it: `vhost-user`, `dpdk`.
+    /// It is the bridge's own interface, which flows know as LOCAL.
+    pub local: bool,
+    /// Kind as users spell it: `vhost-user`, `dpdk`, `system`, `internal`,
+    /// `tap`, `patch`.
     pub kind: &'static str,
     /// Where it stands.
     pub state: PortState,
@@ -48,10 +51,33 @@ pub struct PortStatus {
     /// MTU-independent facts worth showing, as name and value: negotiated
     /// features, socket, memory size, link.
     pub details: Vec<(String, String)>,
+    /// Its device; `None` for guests and patches.
+    pub link: Option<LinkStatus>,
     /// Each queue's ring and the PMD that polls it.
     pub queues: Vec<QueueStatus>,
     /// Totals over queues and PMDs.
     pub counters: PortCounters,
+}
+
+/// A port's device as the kernel or DPDK has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Ethernet address, if it has one.
+    pub mac: Option<[u8; 6]>,
+    /// Bytes behind the Ethernet header.
+    pub mtu: u32,
+    /// Set up by its administrator.
+    pub admin_up: bool,
+    /// It has a carrier.
+    pub link_up: bool,
+    /// Speed in Mbit/s, if it is known.
+    pub speed_mbps: Option<u32>,
+    /// Number of the kernel interface, if it is one.
+    pub ifindex: Option<u32>,
+    /// Its driver, e.g. `tun`, `veth`, `net_pcap`.
+    pub driver: String,
+    /// How its frames are had: `tap`, `af_packet`, `af_xdp`, `dpdk`.
+    pub via: &'static str,
 }
 
 /// Where a port stands on its way to forwarding.

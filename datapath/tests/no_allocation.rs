@@ -173,18 +173,17 @@ fn forwarding_allocates_nothing_on_the_pmd() {
         .map(|name| {
             let path = folder.path().join(name);
             datapath
-                .add_port(PortSpec {
-                    name: name.to_owned(),
-                    bridge: "br0".to_owned(),
-                    number: None,
-                    kind: PortKind::VhostUser(VhostUserSpec {
+                .add_port(PortSpec::new(
+                    name,
+                    "br0",
+                    PortKind::VhostUser(VhostUserSpec {
                         path: path.clone(),
                         mode: SocketMode::Server,
                         queues: 1,
                         owner: None,
                         permissions: None,
                     }),
-                })
+                ))
                 .expect("port");
             let session = Session::connect_within(&path, Duration::from_secs(10)).expect("socket");
             let guest = session.bring_up(&SessionConfig::default()).expect("guest");

@@ -1,0 +1,2 @@
+//! Kernel interfaces, asked and changed through rtnetlink (rtnetlink(7)), in
+//! the network namespace of the calling process.

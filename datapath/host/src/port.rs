@@ -1,0 +1,1 @@
+//! A running port whose other end is the kernel.
