@@ -52,6 +52,8 @@ pub struct Rig {
     found: Found,
     lists: TxLists,
     now_ms: u64,
+    /// By how many cycles its clock is ahead.
+    pub ahead: u64,
 }
 
 /// What came of a burst.
@@ -87,6 +89,7 @@ impl Rig {
             found: Found::default(),
             lists: TxLists::default(),
             now_ms: 1,
+            ahead: 0,
         };
         let memory = TableMemory::ordinary(Fdb::words_for(1024));
         rig.snapshot.bridges.push(BridgeView {
@@ -121,13 +124,28 @@ impl Rig {
         self.snapshot.bridges[0].pipeline = self.tables.pipeline();
     }
 
+    /// Cycles.
+    pub fn now(&self) -> u64 {
+        tsc() + self.ahead
+    }
+
+    /// Time goes by, in which the cache looks after all that it has.
+    pub fn pass(&mut self, time: Duration) {
+        const STEPS: u32 = 8;
+        for _ in 0..STEPS {
+            self.ahead += (time / STEPS).as_nanos() as u64;
+            let now = self.now();
+            self.cache.keep(&self.snapshot, now);
+        }
+    }
+
     /// Sends a burst from a port.
     pub fn burst(&mut self, ingress: u32, frames: &[Vec<u8>]) -> Outcome {
         assert!(frames.len() <= BURST);
         let before = self.queue.rx_drops.nonzero();
         let replicated = self.counters.replicated.get();
         let mut outcome = Outcome::default();
-        let now = tsc();
+        let now = self.now();
         let Self {
             cache,
             counters,

@@ -29,12 +29,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-use ringway_flow::key::PacketKey;
+use ringway_flow::key::{PacketKey, VLAN_PRESENT};
 use ringway_flow::stats::Counts;
 
-use super::masks::Mask;
 use super::table::{self, CacheTable, Entry, Meta, Parts, made, rest_used, set_rest_used};
-use super::verdict::Verdict;
 use super::{Core, USED_SHIFT, add, move_counts, used_now};
 use crate::cpu::crc32c;
 use crate::parse::{Key, Kind, Station};
@@ -205,12 +203,19 @@ impl Conversations {
     }
 }
 
-/// Whether a megaflow with this verdict and mask counts by conversation. One
-/// that looks at port, destination and VLAN need not: where its packets go is
-/// one answer for all.
-#[inline(always)]
-pub fn tells_apart(verdict: Verdict, mask: &Mask) -> bool {
-    verdict == Verdict::Normal && !mask.names_way
+/// Whether a key and mask say all that decides where NORMAL sends a packet: port,
+/// destination and outer VLAN. Then there is one answer for all packets, and
+/// their conversations need not be told apart.
+pub fn name_way(key: &PacketKey, mask: &PacketKey) -> bool {
+    const PORT: u64 = 0xffff << 32;
+    mask.0[0] & PORT == PORT && name_station(key.0[1], mask.0[1])
+}
+
+/// The same of the word of destination and outer tag.
+pub fn name_station(key: u64, mask: u64) -> bool {
+    const PRESENT: u64 = VLAN_PRESENT as u64;
+    let untagged = mask & PRESENT != 0 && key & PRESENT == 0;
+    mask | 0xffff == u64::MAX && (untagged || mask & 0x1fff == 0x1fff)
 }
 
 #[inline(always)]
@@ -411,8 +416,7 @@ impl Core {
 
     /// Whether a megaflow has a rest that was not added to for more than `idle`.
     pub(super) fn rest_is_silent(&self, entry: &Entry, meta: Meta, idle: u16, now: u16) -> bool {
-        let verdict = Verdict::decode(meta.verdict, 0);
-        tells_apart(verdict, self.pool.get(meta.mask))
+        meta.tells_apart()
             && entry[table::PACKETS].load(Ordering::Relaxed) > 0
             && now.wrapping_sub(rest_used(entry)) > idle
     }
@@ -453,7 +457,9 @@ impl Core {
             if found.entries[i] != entry {
                 self.count_run(table, parts, entry, &run, now);
                 entry = found.entries[i];
-                run = Run::new(self.counts_apart(parts, entry, found.verdicts[i]), port);
+                let cell = parts.entries.get(entry as usize);
+                let tells_apart = cell.is_some_and(|cell| Meta::load(cell).tells_apart());
+                run = Run::new(tells_apart, port);
                 if run.tells_apart {
                     run.conversation = Conversation::of_flow(&keys[i]);
                 }
@@ -467,12 +473,6 @@ impl Core {
             run.add(lens[i].into());
         }
         self.count_run(table, parts, entry, &run, now);
-    }
-
-    #[inline(always)]
-    fn counts_apart(&self, parts: &Parts<'_>, entry: u32, verdict: Verdict) -> bool {
-        let cell = parts.entries.get(entry as usize);
-        cell.is_some_and(|cell| tells_apart(verdict, self.pool.get(Meta::load(cell).mask)))
     }
 }
 

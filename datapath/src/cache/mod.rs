@@ -20,6 +20,8 @@
 //! - Packets of NORMAL are counted by conversation ([`conversations`]).
 
 mod budget;
+#[cfg(test)]
+mod conversation_tests;
 pub mod conversations;
 mod find;
 mod install;
@@ -48,7 +50,7 @@ use crate::clock::CoarseClock;
 use crate::counters::{Counter, PmdCounterCells};
 use crate::snapshot::{BridgeView, Snapshot};
 
-pub use self::conversations::{Conversation, ConversationRecord, Run};
+pub use self::conversations::{Conversation, ConversationRecord, Run, name_station};
 pub use self::masks::MAX_MASKS;
 pub use self::read::{Hold, MegaflowRecord, hold, read_all};
 pub use self::verdict::{Found, Verdict};
@@ -97,16 +99,16 @@ struct Core {
 /// The one megaflow of all packets of a bridge.
 #[derive(Clone, Copy)]
 pub struct CatchAll {
-    pub entry: u32,
-    pub verdict: Verdict,
+    entry: u32,
+    verdict: Verdict,
+    tells_apart: bool,
 }
 
 impl CatchAll {
     /// No packet of it yet; `port` is where they will come from, as flows know it.
     #[inline(always)]
     pub fn run(self, port: u16) -> Run {
-        // Its mask names nothing but the bridge.
-        Run::new(self.verdict == Verdict::Normal, port)
+        Run::new(self.tells_apart, port)
     }
 }
 
@@ -157,6 +159,7 @@ impl FlowCache {
         (meta.version == view.pipeline.version() as u16).then(|| CatchAll {
             entry,
             verdict: Verdict::decode(meta.verdict, entry),
+            tells_apart: meta.tells_apart(),
         })
     }
 
