@@ -15,7 +15,7 @@ use ringway_vhost::{BURST, BURST_PACKETS, Burst};
 use crate::action::{self, TxLists};
 use crate::actual::lock;
 use crate::cache::table::{CacheTable, Shape};
-use crate::cache::{Conversation, FlowCache, Found};
+use crate::cache::{CatchAllBurst, FlowCache, Found};
 use crate::clock::CoarseClock;
 use crate::counters::{PmdCounterCells, PortCounterTable, QueueCounters};
 use crate::cpu::tsc;
@@ -181,16 +181,15 @@ impl Rig {
                 }
                 match cache.catch_all(bridge) {
                     Some(all) => {
-                        let mut run = all.run(ingress as u16);
-                        for (key, len) in keys.iter().zip(&lens[..frames.len()]) {
-                            let conversation = Conversation::of(key);
-                            if run.ends_before(&conversation) {
-                                cache.count_run(all, &run, now);
-                                run.turn_to(conversation);
-                            }
-                            run.add(u64::from(*len));
-                        }
-                        cache.count_run(all, &run, now);
+                        let keys = &keys[..frames.len()];
+                        let lens = lens.map(u64::from);
+                        let burst = CatchAllBurst {
+                            port: ingress as u16,
+                            keys,
+                            bytes: lens.iter().sum(),
+                            one_conversation: keys.iter().all(|key| key.differs(&keys[0]) == 0),
+                        };
+                        cache.count_all(all, &burst, |index| lens[index], now);
                         found.fill(frames.len(), all);
                     }
                     None => cache.classify(

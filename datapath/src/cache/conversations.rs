@@ -66,15 +66,6 @@ pub struct Conversation {
 
 impl Conversation {
     #[inline(always)]
-    pub fn of(key: &Key) -> Self {
-        Self {
-            destination: key.destination,
-            source: key.source,
-            kind: key.kind,
-        }
-    }
-
-    #[inline(always)]
     fn of_flow(key: &PacketKey) -> Self {
         let (destination, source) = Key::stations(key);
         Self {
@@ -97,11 +88,11 @@ pub struct Run {
 }
 
 impl Run {
-    /// No packet yet; `port` is where all come from.
+    /// No packet yet, and not told apart; `port` is where all come from.
     #[inline(always)]
-    pub fn new(tells_apart: bool, port: u16) -> Self {
+    fn of_megaflow(port: u16) -> Self {
         Self {
-            tells_apart,
+            tells_apart: false,
             port,
             conversation: Conversation::default(),
             packets: 0,
@@ -109,22 +100,21 @@ impl Run {
         }
     }
 
-    /// Whether it has no packet yet.
+    /// Packets of the conversation of this key.
     #[inline(always)]
-    pub fn is_empty(&self) -> bool {
-        self.packets == 0
-    }
-
-    /// Whether a packet of this conversation is none of this run.
-    #[inline(always)]
-    pub fn ends_before(&self, conversation: &Conversation) -> bool {
-        self.tells_apart && self.conversation != *conversation
-    }
-
-    /// From now on it is the run of another conversation.
-    #[inline(always)]
-    pub fn turn_to(&mut self, conversation: Conversation) {
-        (self.conversation, self.packets, self.bytes) = (conversation, 0, 0);
+    pub fn of(port: u16, key: &Key, packets: u32, bytes: u64) -> Self {
+        let conversation = Conversation {
+            destination: key.destination,
+            source: key.source,
+            kind: key.kind,
+        };
+        Self {
+            tells_apart: true,
+            port,
+            conversation,
+            packets,
+            bytes,
+        }
     }
 
     /// One packet more.
@@ -142,7 +132,7 @@ impl Run {
             source,
             kind,
         } = self.conversation;
-        let kind = u64::from(kind.bits()) << 32 | u64::from(self.port) << 16;
+        let kind = u64::from(kind.plain().bits()) << 32 | u64::from(self.port) << 16;
         [destination.bits(), source.bits(), kind]
     }
 }
@@ -452,22 +442,23 @@ impl Core {
             ..
         } = *work;
         let port = work.port();
-        let (mut entry, mut run) = (super::NONE, Run::new(false, port));
+        let (mut entry, mut run) = (super::NONE, Run::of_megaflow(port));
         for i in 0..packets {
             if found.entries[i] != entry {
                 self.count_run(table, parts, entry, &run, now);
                 entry = found.entries[i];
                 let cell = parts.entries.get(entry as usize);
                 let tells_apart = cell.is_some_and(|cell| Meta::load(cell).tells_apart());
-                run = Run::new(tells_apart, port);
-                if run.tells_apart {
+                run = Run::of_megaflow(port);
+                if tells_apart {
+                    run.tells_apart = true;
                     run.conversation = Conversation::of_flow(&keys[i]);
                 }
             } else if run.tells_apart {
                 let conversation = Conversation::of_flow(&keys[i]);
-                if run.ends_before(&conversation) {
+                if run.conversation != conversation {
                     self.count_run(table, parts, entry, &run, now);
-                    run.turn_to(conversation);
+                    (run.conversation, run.packets, run.bytes) = (conversation, 0, 0);
                 }
             }
             run.add(lens[i].into());
