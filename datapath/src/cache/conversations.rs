@@ -244,7 +244,8 @@ impl Core {
         }
     }
 
-    #[inline(always)]
+    /// A call for a run, so that the loops that find runs stay small.
+    #[inline(never)]
     fn count_conversation(
         &mut self,
         table: &CacheTable,
