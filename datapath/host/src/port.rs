@@ -236,6 +236,11 @@ impl HostPort {
         self.index
     }
 
+    /// Why the interface is no more, if it is: as far as the threads have noticed.
+    pub fn gone(&self) -> Option<String> {
+        self.shared.gone()
+    }
+
     /// What it says of itself now.
     pub fn status(&self) -> HostPortStatus {
         if self.kernels.iter().any(|kernel| kernel.is_gone()) {

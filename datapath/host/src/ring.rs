@@ -28,7 +28,7 @@ use std::sync::Arc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use ringway_vhost::ring::split::{RingAddresses, RingFeatures, RingState};
-use ringway_vhost::{DeviceFault, GuestMemory, QueuePair, RegionSpec, SplitRing};
+use ringway_vhost::{DeviceFault, GsoKinds, GuestMemory, QueuePair, RegionSpec, SplitRing};
 
 use fields::Fields;
 pub(crate) use receive::ReceiveRing;
@@ -48,7 +48,9 @@ pub(crate) fn features() -> RingFeatures {
         long_header: true,
         csum: true,
         guest_csum: true,
-        ..RingFeatures::default()
+        host_gso: GsoKinds::ALL,
+        guest_gso: GsoKinds::ALL,
+        indirect: false,
     }
 }
 
