@@ -127,7 +127,7 @@ impl Run<'_, '_, '_, '_> {
     /// One step; false: the packet ends here.
     fn step(&mut self, step: DpAction) -> bool {
         match step {
-            DpAction::Output(port) => self.output(port.into()),
+            DpAction::Output(port) => self.output(self.learning.bridge.number(port.into())),
             DpAction::Flood => self.flood(),
             DpAction::Normal => self.normal(),
             DpAction::Set { word, value, mask } => {
@@ -145,7 +145,7 @@ impl Run<'_, '_, '_, '_> {
             } => {
                 let meta = PacketInMeta {
                     bridge: self.learning.bridge.id,
-                    in_port: self.with.ingress,
+                    in_port: (self.learning.bridge).flow_port(self.with.ingress).into(),
                     reason,
                     table,
                     controller: id,
