@@ -22,6 +22,7 @@ use crate::snapshot::{BridgeView, MAX_PORTS, Plan, Poll, PortView, Snapshot, Sou
 use crate::spec::{BridgeSpec, DatapathConfig};
 use crate::status::MemoryKind;
 use crate::table_memory::TableMemory;
+use crate::vlan::PortVlans;
 use crate::watch::Watch;
 
 pub struct Bridge {
@@ -143,6 +144,9 @@ impl Actual {
                 .filter(|port| port.spec.bridge == bridge.spec.name && port.takes_frames())
                 .map(|port| port.number)
                 .collect(),
+            has_vlans: (self.ports.values())
+                .filter(|port| port.spec.bridge == bridge.spec.name)
+                .any(|port| PortVlans::of(&port.spec.vlan).is_some()),
         });
         let last = self.ports.keys().next_back().copied().unwrap_or(0);
         let ports = (0..=last).map(|number| {
@@ -152,6 +156,7 @@ impl Actual {
                 bridge,
                 bridge_id: self.bridges.get(&port.spec.bridge)?.id,
                 output: port.output(),
+                vlans: PortVlans::of(&port.spec.vlan),
                 counters: Arc::clone(&port.counters),
             })
         });

@@ -15,6 +15,7 @@ use crate::counters::PortCounterTable;
 use crate::fdb::Fdb;
 use crate::meter::Meter;
 use crate::nic::Nic;
+use crate::vlan::PortVlans;
 use crate::watch::Watch;
 
 /// Port numbers are below this; 0 is never used.
@@ -34,6 +35,16 @@ impl Snapshot {
     pub fn port(&self, number: u32) -> Option<&PortView> {
         self.ports.get(number as usize)?.as_ref()
     }
+
+    /// VLANs of the port with this number on the bridge with this id. One that
+    /// is not there, such as a controller as ingress, is a trunk of all.
+    pub fn vlans(&self, bridge: u16, number: u32) -> &PortVlans {
+        const ALL: &PortVlans = &PortVlans::ALL;
+        self.port(number)
+            .filter(|port| port.bridge_id == bridge)
+            .and_then(|port| port.vlans.as_ref())
+            .unwrap_or(ALL)
+    }
 }
 
 /// A bridge.
@@ -49,6 +60,8 @@ pub struct BridgeView {
     pub meters: Vec<(u32, Arc<Meter>)>,
     /// Numbers of the ports that can take frames now.
     pub members: Vec<u32>,
+    /// Some port of it is not simply a trunk of all VLANs.
+    pub has_vlans: bool,
 }
 
 /// A port.
@@ -58,6 +71,8 @@ pub struct PortView {
     /// That bridge's id.
     pub bridge_id: u16,
     pub output: Output,
+    /// `None`: a trunk of all VLANs.
+    pub vlans: Option<PortVlans>,
     pub counters: Arc<PortCounterTable>,
 }
 
