@@ -82,14 +82,12 @@ pub enum AttachError {
         remedy: String,
     },
     /// A PCI device that is bound as it should be, and refused.
-    #[error("devargs `{devargs}`: {address} ({what}) was refused: {reason}. {remedy}")]
+    #[error("devargs `{devargs}`: {device} was refused: {reason}. {remedy}")]
     PciRefused {
         /// What was given.
         devargs: String,
-        /// The address in it.
-        address: String,
-        /// Vendor, device and the driver that has it.
-        what: String,
+        /// Its address, vendor, device and the driver that has it.
+        device: String,
         /// The error number and what DPDK logged.
         reason: Refusal,
         /// What may help.

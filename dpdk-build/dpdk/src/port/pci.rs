@@ -68,8 +68,7 @@ fn explain_by(
     let driver = device.driver.clone().unwrap_or_default();
     AttachError::PciRefused {
         devargs,
-        address,
-        what: format!("{}, bound to {driver}", device.id),
+        device: format!("{address} ({}, bound to {driver})", device.id),
         reason: Refusal::new(ret, log),
         remedy: device.why_refused(ret, hugepages),
     }
