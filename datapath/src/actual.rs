@@ -152,6 +152,7 @@ impl Actual {
                 bridge,
                 bridge_id: self.bridges.get(&port.spec.bridge)?.id,
                 output: port.output(),
+                max_frame: port.max_frame(),
                 counters: Arc::clone(&port.counters),
             })
         });

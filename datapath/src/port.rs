@@ -7,7 +7,7 @@ use ringway_vhost::{DeviceRings, GuestPort, Mode, SessionState, features};
 
 use crate::counters::PortCounterTable;
 use crate::nic::Nic;
-use crate::snapshot::Output;
+use crate::snapshot::{NO_LIMIT, Output};
 use crate::spec::{PortKind, PortSpec, SocketMode};
 use crate::status::{PortState, PortStatus, QueueStatus};
 
@@ -47,6 +47,17 @@ impl Port {
                     .collect(),
             ),
         }
+    }
+
+    /// Longest frame that it takes, without VLAN tags: its MTU, set or the
+    /// device's, and an Ethernet header. A guest's rings have no limit of
+    /// their own.
+    pub fn max_frame(&self) -> u32 {
+        let mtu = self.spec.mtu.or(match &self.backing {
+            Backing::Nic(nic) => Some(nic.mtu()),
+            Backing::Guest { .. } => None,
+        });
+        mtu.map_or(NO_LIMIT, |mtu| u32::from(mtu) + 14)
     }
 
     /// Whether frames can be sent to it now.

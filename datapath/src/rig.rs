@@ -25,7 +25,7 @@ use crate::fdb::Fdb;
 use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
 use crate::parse::{self, Key};
-use crate::snapshot::{BridgeView, Output, PortView, Snapshot};
+use crate::snapshot::{BridgeView, NO_LIMIT, Output, PortView, Snapshot};
 use crate::table_memory::TableMemory;
 
 /// The rules of a bridge whose fail mode is standalone.
@@ -102,6 +102,7 @@ impl Rig {
                 bridge: 0,
                 bridge_id: 1,
                 output: Output::Sink(Mutex::default()),
+                max_frame: NO_LIMIT,
                 counters: Arc::new(PortCounterTable::new(1, 1)),
             });
             rig.snapshot.ports.push(port);

@@ -58,8 +58,14 @@ pub struct PortView {
     /// That bridge's id.
     pub bridge_id: u16,
     pub output: Output,
+    /// Longest frame that may go there, without its VLAN tags: the MTU and an
+    /// Ethernet header. [`NO_LIMIT`]: as long as any frame.
+    pub max_frame: u32,
     pub counters: Arc<PortCounterTable>,
 }
+
+/// The port has no MTU of its own.
+pub const NO_LIMIT: u32 = u32::MAX;
 
 /// Where frames for a port go.
 pub enum Output {

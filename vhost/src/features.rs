@@ -3,10 +3,14 @@
 use vhost::vhost_user::VhostUserProtocolFeatures;
 use virtio_bindings::virtio_config::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_IN_ORDER, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
+    VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_GUEST_USO4,
+    VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
+    VIRTIO_NET_F_HOST_UFO, VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
+use crate::gso::GsoKinds;
 use crate::ring::split::RingFeatures;
 
 /// Bit 30: the frontend and we speak of protocol features (vhost-user).
@@ -54,6 +58,12 @@ pub fn has_protocol_features(acked: u64) -> bool {
 /// What a ring needs to know of the acknowledged features.
 pub fn for_ring(acked: u64) -> RingFeatures {
     let has = |bit: u32| acked & (1 << bit) != 0;
+    // A feature that needs another means nothing without it (VirtIO 1.2, 5.1.3.1).
+    let kinds = |needed: u32, bits: &[(u32, GsoKinds)]| {
+        bits.iter()
+            .filter(|(bit, _)| has(needed) && has(*bit))
+            .fold(GsoKinds::NONE, |all, (_, kind)| all | *kind)
+    };
     RingFeatures {
         indirect: has(VIRTIO_RING_F_INDIRECT_DESC),
         event_idx: has(VIRTIO_RING_F_EVENT_IDX),
@@ -61,6 +71,27 @@ pub fn for_ring(acked: u64) -> RingFeatures {
         long_header: has(VIRTIO_F_VERSION_1) || has(VIRTIO_NET_F_MRG_RXBUF),
         csum: has(VIRTIO_NET_F_CSUM),
         guest_csum: has(VIRTIO_NET_F_GUEST_CSUM),
+        host_gso: kinds(
+            VIRTIO_NET_F_CSUM,
+            &[
+                (VIRTIO_NET_F_HOST_TSO4, GsoKinds::TCP4),
+                (VIRTIO_NET_F_HOST_TSO6, GsoKinds::TCP6),
+                (VIRTIO_NET_F_HOST_ECN, GsoKinds::ECN),
+                (VIRTIO_NET_F_HOST_UFO, GsoKinds::UFO),
+                (VIRTIO_NET_F_HOST_USO, GsoKinds::USO4 | GsoKinds::USO6),
+            ],
+        ),
+        guest_gso: kinds(
+            VIRTIO_NET_F_GUEST_CSUM,
+            &[
+                (VIRTIO_NET_F_GUEST_TSO4, GsoKinds::TCP4),
+                (VIRTIO_NET_F_GUEST_TSO6, GsoKinds::TCP6),
+                (VIRTIO_NET_F_GUEST_ECN, GsoKinds::ECN),
+                (VIRTIO_NET_F_GUEST_UFO, GsoKinds::UFO),
+                (VIRTIO_NET_F_GUEST_USO4, GsoKinds::USO4),
+                (VIRTIO_NET_F_GUEST_USO6, GsoKinds::USO6),
+            ],
+        ),
     }
 }
 

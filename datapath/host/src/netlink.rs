@@ -1,0 +1,1 @@
+//! One request to the kernel by netlink, and its answers.
