@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use dpdk::{Eal, EalConfig, MemoryChoice};
+use dpdk::{Eal, EalConfig, MemoryChoice, MtuError};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use ringway_flow::action::Action;
 use ringway_flow::pipeline::FlowTables;
@@ -21,8 +20,8 @@ use crate::cache::table::{CacheTable, Shape};
 use crate::clock::CoarseClock;
 use crate::counters::PortCounterTable;
 use crate::error::DatapathError;
-use crate::housekeeping::keep_house;
-use crate::port::Port;
+use crate::housekeeping::{Bell, keep_house};
+use crate::port::{Backing, Port};
 use crate::publish::PmdShared;
 use crate::snapshot::{MAX_PORTS, Plan};
 use crate::spec::{BridgeSpec, DatapathConfig, FailMode, Hugepages, PortKind, PortSpec};
@@ -48,6 +47,16 @@ fn cache_mib(config: &DatapathConfig) -> u32 {
     u32::try_from(bytes >> 20).unwrap_or(u32::MAX >> 1) + 1
 }
 
+fn bad_mtu(port: &str, error: &MtuError) -> DatapathError {
+    let (port, why) = (port.to_owned(), error.to_string());
+    match error {
+        MtuError::OutOfBounds { .. } | MtuError::Refused { .. } => {
+            DatapathError::BadOption { port, why }
+        }
+        MtuError::Stopped { .. } => DatapathError::Unavailable { port, why },
+    }
+}
+
 /// The running datapath. Calls return once every PMD works by the new state.
 pub struct Datapath {
     pub(crate) inner: Arc<Inner>,
@@ -57,7 +66,7 @@ pub struct Datapath {
 #[derive(Default)]
 struct Threads {
     pmds: Vec<JoinHandle<()>>,
-    housekeeper: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    housekeeper: Option<JoinHandle<()>>,
 }
 
 impl Datapath {
@@ -121,6 +130,7 @@ impl Datapath {
                 pmds,
                 actual: Mutex::default(),
                 injector: Mutex::default(),
+                bell: Arc::<Bell>::default(),
             }),
             threads: Mutex::default(),
         };
@@ -129,13 +139,13 @@ impl Datapath {
                 .map_err(|error| start("cannot start a PMD thread", &error))?;
             lock(&datapath.threads).pmds.push(handle);
         }
-        let (stop, stopped) = mpsc::channel();
         let inner = Arc::downgrade(&datapath.inner);
+        let bell = Arc::clone(&datapath.inner.bell);
         let handle = thread::Builder::new()
             .name("housekeeper".to_owned())
-            .spawn(move || keep_house(&inner, &stopped))
+            .spawn(move || keep_house(&inner, &bell))
             .map_err(|error| start("cannot start the housekeeping thread", &error))?;
-        lock(&datapath.threads).housekeeper = Some((stop, handle));
+        lock(&datapath.threads).housekeeper = Some(handle);
         Ok(datapath)
     }
 
@@ -247,7 +257,7 @@ impl Datapath {
             })?;
         let (backing, queues) = match &spec.kind {
             PortKind::VhostUser(options) => self.inner.start_guest(number, &spec.name, options)?,
-            PortKind::Dpdk(options) => self.inner.start_nic(&mut actual, &spec.name, options)?,
+            PortKind::Dpdk(options) => self.inner.start_nic(&spec.name, spec.mtu, options)?,
             // Taken over by the helpers of issue 4.
             _ => return Err(DatapathError::not_found("port", &spec.name)),
         };
@@ -298,6 +308,24 @@ impl Datapath {
         Ok(())
     }
 
+    /// Gives a port another MTU while it runs. On failure it keeps the one it
+    /// had; a device that does not come up again says so in its state.
+    pub fn set_mtu(&self, name: &str, mtu: u16) -> Result<(), DatapathError> {
+        let mut actual = lock(&self.inner.actual);
+        let port = (actual.ports.values_mut())
+            .find(|port| port.spec.name == name)
+            .ok_or_else(|| DatapathError::not_found("port", name))?;
+        let changed = match &port.backing {
+            Backing::Nic(nic) => nic.set_mtu(mtu).map_err(|error| bad_mtu(name, &error)),
+            Backing::Guest { .. } => Ok(()),
+        };
+        if changed.is_ok() {
+            port.spec.mtu = Some(mtu);
+        }
+        self.inner.publish(&mut actual);
+        changed
+    }
+
     /// All bridges.
     pub fn bridges(&self) -> Vec<BridgeStatus> {
         let actual = lock(&self.inner.actual);
@@ -323,6 +351,26 @@ impl Datapath {
             .values()
             .map(|port| port.status(cores))
             .collect()
+    }
+
+    /// A port's device's own counters by name, in the device's order (DPDK's
+    /// xstats). None for a port that has no such device.
+    pub fn device_counters(&self, port: &str) -> Result<Vec<(String, u64)>, DatapathError> {
+        let nic = {
+            let actual = lock(&self.inner.actual);
+            let known = (actual.ports.values())
+                .find(|known| known.spec.name == port)
+                .ok_or_else(|| DatapathError::not_found("port", port))?;
+            match &known.backing {
+                Backing::Nic(nic) => Arc::clone(nic),
+                Backing::Guest { .. } => return Ok(Vec::new()),
+            }
+        };
+        nic.device_counters()
+            .map_err(|error| DatapathError::Unavailable {
+                port: port.to_owned(),
+                why: error.to_string(),
+            })
     }
 
     /// All PMDs.
@@ -389,8 +437,8 @@ impl Datapath {
             self.inner.publish(&mut actual);
         }
         drop(ports);
-        if let Some((stop, handle)) = threads.housekeeper {
-            drop(stop);
+        if let Some(handle) = threads.housekeeper {
+            self.inner.bell.stop();
             // A thread that panicked has said so already.
             let _ = handle.join();
         }
