@@ -32,6 +32,9 @@ mod meter;
 #[cfg(test)]
 mod model_tests;
 mod nic;
+mod nic_bring_up;
+mod nic_health;
+mod nic_status;
 mod packet_in;
 mod parse;
 mod pmd;

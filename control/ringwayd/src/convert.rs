@@ -248,6 +248,7 @@ pub fn port_status_to_proto(status: &PortStatus) -> pb::PortStatus {
 fn port_state_to_proto(state: &PortState) -> pb::PortState {
     match state {
         PortState::Forwarding => pb::PortState::Forwarding,
+        PortState::LinkDown { .. } => pb::PortState::LinkDown,
         PortState::Quarantined { .. } => pb::PortState::Quarantined,
         PortState::Failed { .. } => pb::PortState::Failed,
         PortState::Waiting { state, .. } => match *state {
