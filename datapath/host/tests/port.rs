@@ -6,6 +6,7 @@ mod namespace;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
@@ -16,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 use ringway_host::link;
 use ringway_host::port::{HostPort, HostPortKind};
-use std::os::fd::AsFd;
+use ringway_vhost::VnetHeader;
 
 use core::{Core, Forwarder, LIMIT, internal, start, wait_for, wait_status};
 use namespace::{in_namespace, sh};
@@ -261,14 +262,14 @@ fn a_device_that_is_deleted_is_noticed_and_made_anew() {
         });
         port.remove().expect("nothing to remove is no error");
 
-        sh("ip link add tp0 type dummy");
+        sh("ip link add tp0 type veth peer name tp1");
         let other = HostPort::start(ringway_host::port::HostPortConfig {
             name: "tp0".to_owned(),
             kind: internal(1),
             mtu: None,
             cpus: vec![0],
         });
-        assert!(other.is_err_and(|error| error.to_string().contains("dummy")));
+        assert!(other.is_err_and(|error| error.to_string().contains("veth")));
         sh("ip link del tp0");
         let port = start("tp0", internal(1));
         set_up("tp0");
@@ -400,10 +401,8 @@ fn a_system_port_takes_its_interface_from_the_host() {
         let other = neighbour("v1", move || {
             sh(
                 "ip link set v1 address 02:00:00:00:00:01; ip addr add 10.9.0.1/24 dev v1; \
-                ip link set v1 up; ip link add link v1 name v1.5 type vlan id 5; \
-                ip addr add 10.5.0.1/24 dev v1.5; ip link set v1.5 up; \
-                ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev v1 nud permanent; \
-                ip neigh add 10.5.0.2 lladdr 02:00:00:00:00:02 dev v1.5 nud permanent",
+                ip link set v1 up; \
+                 ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev v1 nud permanent",
             );
             while let Ok(command) = said.recv() {
                 match command {
@@ -412,10 +411,22 @@ fn a_system_port_takes_its_interface_from_the_host() {
                         answer.send(sh(ping).trim().to_owned()).expect("told");
                     }
                     "tagged" => {
-                        let socket = UdpSocket::bind("10.5.0.1:7000").expect("bind");
-                        socket
-                            .send_to(b"in VLAN five", "10.5.0.2:8000")
-                            .expect("send");
+                        // A checksum that the kernel leaves to be made.
+                        let mut frame = udp(b"in VLAN five");
+                        let pseudo: Vec<u8> = [&frame[26..34], &[0, 17, 0, 20]].concat();
+                        let partial = !checksum(0, &pseudo);
+                        frame[40..42].copy_from_slice(&partial.to_be_bytes());
+                        frame.splice(12..12, [0x81, 0, 0x60, 5]);
+                        let port = start("v1", HostPortKind::System);
+                        let header = VnetHeader {
+                            flags: 1,
+                            csum_start: 38,
+                            csum_offset: 6,
+                            ..VnetHeader::default()
+                        };
+                        Core::of(&port).give_with(0, &frame, header);
+                        wait_status(&port, "sent", |status| status.queues[0].to_kernel == 1);
+                        port.remove().expect("removed");
                     }
                     "untagged" => {
                         let socket = UdpSocket::bind("10.9.0.1:7000").expect("bind");
@@ -426,8 +437,7 @@ fn a_system_port_takes_its_interface_from_the_host() {
                         let got = String::from_utf8_lossy(&got[..n]).into_owned();
                         answer.send(got).expect("told");
                     }
-                    "mtu" => drop(sh("ip link set v1 mtu 9000")),
-                    "down" => drop(sh("ip link set v1 down")),
+                    "mtu" => answer.send(sh("ip link set v1 mtu 9000")).expect("told"),
                     _ => break,
                 }
             }
@@ -445,7 +455,7 @@ fn a_system_port_takes_its_interface_from_the_host() {
 
         say.send("tagged").expect("it listens");
         let came = core.wait_for("a tagged frame", |f| f.bytes[12..14] == [0x81, 0]);
-        assert_eq!(came.bytes[14..18], [0, 5, 8, 0]);
+        assert_eq!(came.bytes[14..18], [0x60, 5, 8, 0]);
         assert_eq!(came.bytes[46..], *b"in VLAN five");
         // Partial, and where it is after the tag was put back.
         assert_eq!((came.header.flags, came.header.csum_start), (1, 38));
@@ -459,7 +469,8 @@ fn a_system_port_takes_its_interface_from_the_host() {
 
         // As long as it may be, and longer.
         say.send("mtu").expect("it listens");
-        wait_for("both ends", || port.set_mtu(9000).is_ok());
+        assert_eq!(answers.recv().expect("told"), "");
+        port.set_mtu(9000).expect("a veth takes it");
         let before = port.status().queues[0];
         core.give(0, &udp(&vec![0; 9000 - 28]));
         core.give(0, &udp(&vec![0; 9200]));

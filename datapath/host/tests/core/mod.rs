@@ -109,12 +109,20 @@ impl Core {
 
     /// Delivers a frame.
     pub fn give(&mut self, queue: usize, frame: &[u8]) -> Enqueued {
+        self.give_with(queue, frame, VnetHeader::default())
+    }
+
+    /// The same, with a header.
+    pub fn give_with(&mut self, queue: usize, frame: &[u8], header: VnetHeader) -> Enqueued {
         let ring = self.rings.pairs[queue].enqueue.clone().expect("runs");
         let mut outcome = Enqueued::default();
         let refused = self.burst.lend_slices(
             1,
             |_| std::iter::once(frame),
-            |packets| outcome = ring.enqueue(packets, &[0]),
+            |packets| {
+                packets.set_vnet_header(0, header);
+                outcome = ring.enqueue(packets, &[0]);
+            },
         );
         assert_eq!(refused, 0);
         outcome
