@@ -22,6 +22,7 @@ use crate::snapshot::{BridgeView, LOCAL, MAX_PORTS, Plan, Poll, PortView, Snapsh
 use crate::spec::{BridgeSpec, DatapathConfig};
 use crate::status::MemoryKind;
 use crate::table_memory::TableMemory;
+use crate::vlan::PortVlans;
 use crate::watch::Watch;
 
 pub struct Bridge {
@@ -151,6 +152,9 @@ impl Actual {
                 .map(|port| port.number)
                 .collect(),
             local: self.local(&bridge.spec.name),
+            has_vlans: (self.ports.values())
+                .filter(|port| port.spec.bridge == bridge.spec.name)
+                .any(|port| PortVlans::of(&port.spec.vlan).is_some()),
         });
         let last = self.ports.keys().next_back().copied().unwrap_or(0);
         let ports = (0..=last).map(|number| {
@@ -161,6 +165,7 @@ impl Actual {
                 bridge_id: self.bridges.get(&port.spec.bridge)?.id,
                 output: port.output(),
                 max_frame: port.max_frame(),
+                vlans: PortVlans::of(&port.spec.vlan),
                 counters: Arc::clone(&port.counters),
             })
         });

@@ -17,6 +17,7 @@ mod clock;
 mod counters;
 mod cpu;
 pub mod drop_reason;
+mod dump;
 mod engine;
 mod error;
 mod execute;
@@ -45,6 +46,7 @@ pub mod status;
 mod table_memory;
 mod trace;
 mod tx;
+mod vlan;
 mod watch;
 
 pub use drop_reason::DropReason;
