@@ -141,7 +141,7 @@ fn apply_as<const VLANS: bool>(
                 continue;
             }
             Verdict::Normal => learning.decide(&keys[packet]),
-            Verdict::Output(port) => Destination::Port(port),
+            Verdict::Output(port) => Destination::Port(learning.bridge.number(port)),
             Verdict::Flood => Destination::Flood,
             Verdict::Drop(cause) => Destination::Drop(cause.into()),
             Verdict::Lost => Destination::Drop(DropReason::UpcallLimit),

@@ -25,7 +25,7 @@ use crate::fdb::Fdb;
 use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
 use crate::parse::{self, Key};
-use crate::snapshot::{BridgeView, Output, PortView, Snapshot};
+use crate::snapshot::{BridgeView, LOCAL, NO_LIMIT, Output, PortView, Snapshot};
 use crate::spec::VlanSpec;
 use crate::table_memory::TableMemory;
 use crate::vlan::PortVlans;
@@ -98,6 +98,7 @@ impl Rig {
             stats,
             meters: Vec::new(),
             members: members.to_vec(),
+            local: LOCAL,
             has_vlans: false,
         });
         for number in 0..=members.iter().copied().max().unwrap_or(0) {
@@ -105,6 +106,7 @@ impl Rig {
                 bridge: 0,
                 bridge_id: 1,
                 output: Output::Sink(Mutex::default()),
+                max_frame: NO_LIMIT,
                 vlans: None,
                 counters: Arc::new(PortCounterTable::new(1, 1)),
             });

@@ -71,6 +71,7 @@ impl Request {
                     fail_mode: args.fail_mode.unwrap_or_default().into(),
                     fdb_ageing_seconds: args.fdb_ageing,
                     fdb_limit: args.fdb_limit,
+                    ..Default::default()
                 }),
                 may_exist: args.may_exist,
                 no_wait: args.no_wait,
@@ -128,6 +129,7 @@ impl Request {
             Verb::DumpPorts { bridge, port } => Request::DumpPorts(pb::DumpPortsRequest {
                 bridge: bridge.clone().unwrap_or_default(),
                 port: port.clone().unwrap_or_default(),
+                detail: false,
             }),
             Verb::Pmd(Pmd::Show) => Request::PmdShow,
             Verb::Pmd(Pmd::Stats) => Request::PmdStats,

@@ -77,6 +77,7 @@ pub fn bridge_to_proto(bridge: &BridgeSpec) -> pb::BridgeSpec {
         fail_mode: fail_mode_to_proto(bridge.fail_mode).into(),
         fdb_ageing_seconds: Some(bridge.fdb_ageing.as_secs().try_into().unwrap_or(u32::MAX)),
         fdb_limit: Some(bridge.fdb_limit),
+        ..Default::default()
     }
 }
 
@@ -87,9 +88,10 @@ pub fn port_from_proto(asked: pb::PortSpec) -> Result<Port, String> {
             Kind::VhostUser(vhost_user_from_proto(&asked.name, options)?)
         }
         Some(pb::port_spec::Kind::Dpdk(options)) => Kind::Dpdk(DpdkSpec {
-            devargs: options.devargs,
             rx_queues: narrow("n_rxq", options.rx_queues.unwrap_or(1))?,
+            ..DpdkSpec::new(options.devargs)
         }),
+        Some(_) => return Err("this type of port is not supported yet".into()),
         None => return Err("the type is missing: type=vhost-user or type=dpdk".into()),
     };
     Ok(Port {
@@ -132,6 +134,7 @@ pub fn port_to_proto(port: &Port) -> pb::PortSpec {
         Kind::Dpdk(options) => pb::port_spec::Kind::Dpdk(pb::DpdkSpec {
             devargs: options.devargs.clone(),
             rx_queues: Some(options.rx_queues.into()),
+            ..Default::default()
         }),
     };
     pb::PortSpec {
@@ -139,6 +142,7 @@ pub fn port_to_proto(port: &Port) -> pb::PortSpec {
         bridge: port.bridge.clone(),
         kind: Some(kind),
         number: port.number,
+        ..Default::default()
     }
 }
 
@@ -156,10 +160,8 @@ pub fn port_to_spec(port: &Port) -> Result<PortSpec, String> {
         Kind::Dpdk(options) => PortKind::Dpdk(options.clone()),
     };
     Ok(PortSpec {
-        name: port.name.clone(),
-        bridge: port.bridge.clone(),
         number: port.number,
-        kind,
+        ..PortSpec::new(&port.name, &port.bridge, kind)
     })
 }
 
@@ -238,6 +240,8 @@ pub fn port_status_to_proto(status: &PortStatus) -> pb::PortStatus {
                 enqueue_size: queue.enqueue_size.into(),
             })
             .collect(),
+        local: status.local,
+        link: None,
     }
 }
 

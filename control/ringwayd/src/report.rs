@@ -83,6 +83,7 @@ fn port_counters(status: &PortStatus) -> pb::PortCounters {
                 counters: Some(convert::counters_to_proto(&queue.counters)),
             })
             .collect(),
+        device: Vec::new(),
     }
 }
 

@@ -355,7 +355,7 @@ impl<S: Switch> Ringway for Service<S> {
         &self,
         request: Request<pb::DumpPortsRequest>,
     ) -> Result<Response<pb::DumpPortsResponse>, Status> {
-        let pb::DumpPortsRequest { bridge, port } = request.into_inner();
+        let pb::DumpPortsRequest { bridge, port, .. } = request.into_inner();
         self.blocking(move |control| report::ports(control.switch(), &bridge, &port))
             .await
     }
@@ -592,6 +592,27 @@ impl<S: Switch> Ringway for Service<S> {
             control, stopping, request, events, sender,
         ));
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn apply(
+        &self,
+        _request: Request<pb::ApplyRequest>,
+    ) -> Result<Response<pb::ApplyResponse>, Status> {
+        Err(Status::unimplemented("Apply"))
+    }
+
+    async fn get_switch(
+        &self,
+        _request: Request<pb::GetSwitchRequest>,
+    ) -> Result<Response<pb::SwitchSpec>, Status> {
+        Err(Status::unimplemented("GetSwitch"))
+    }
+
+    async fn doctor(
+        &self,
+        _request: Request<pb::DoctorRequest>,
+    ) -> Result<Response<pb::DoctorResponse>, Status> {
+        Err(Status::unimplemented("Doctor"))
     }
 
     async fn version(

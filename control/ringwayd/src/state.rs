@@ -317,8 +317,8 @@ impl PortForm {
             pb::PortKind::Dpdk => {
                 self.only(&["devargs", "n_rxq"])?;
                 Kind::Dpdk(DpdkSpec {
-                    devargs: self.devargs.unwrap_or_default(),
                     rx_queues: self.n_rxq.unwrap_or(1),
+                    ..DpdkSpec::new(self.devargs.unwrap_or_default())
                 })
             }
             _ => {

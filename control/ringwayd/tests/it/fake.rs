@@ -250,6 +250,10 @@ impl Switch for Fake {
         };
         let (kind, port_state) = match spec.kind {
             PortKind::Dpdk(_) => ("dpdk", PortState::Forwarding),
+            PortKind::System(_) => ("system", PortState::Forwarding),
+            PortKind::Internal(_) => ("internal", PortState::Forwarding),
+            PortKind::Tap(_) => ("tap", PortState::Forwarding),
+            PortKind::Patch(_) => ("patch", PortState::Forwarding),
             PortKind::VhostUser(_) => {
                 let (state, why) = ("waiting-for-socket", "no guest yet".into());
                 ("vhost-user", PortState::Waiting { state, why })
@@ -259,10 +263,12 @@ impl Switch for Fake {
             number,
             name: spec.name.clone(),
             bridge: spec.bridge.clone(),
+            local: spec.is_local(),
             kind,
             state: port_state,
             since: SystemTime::now(),
             details: vec![],
+            link: None,
             queues: vec![],
             counters: PortCounters::default(),
         };

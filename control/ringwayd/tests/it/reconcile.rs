@@ -17,10 +17,7 @@ use tempfile::{TempDir, tempdir};
 use crate::fake::{Fake, Fault};
 
 fn dpdk() -> DpdkSpec {
-    DpdkSpec {
-        devargs: "net_null0".into(),
-        rx_queues: 1,
-    }
+    DpdkSpec::new("net_null0")
 }
 
 fn desired(bridges: &[&str], ports: &[(&str, &str)]) -> Desired {
@@ -140,12 +137,7 @@ fn surplus_objects_go_and_a_port_on_the_wrong_bridge_moves() {
         fake.add_bridge(BridgeSpec::new(bridge)).unwrap();
     }
     for name in ["stray", "p0"] {
-        let spec = PortSpec {
-            name: name.into(),
-            bridge: "old".into(),
-            number: None,
-            kind: PortKind::Dpdk(dpdk()),
-        };
+        let spec = PortSpec::new(name, "old", PortKind::Dpdk(dpdk()));
         fake.add_port(spec).unwrap();
     }
     fake.fail("stray", Fault::Unavailable("busy"));
@@ -289,7 +281,7 @@ proptest! {
             let bridge = format!("br{bridge}");
             let _ = fake.add_bridge(BridgeSpec::new(bridge.clone()));
             let kind = PortKind::Dpdk(dpdk());
-            let _ = fake.add_port(PortSpec { name: format!("p{port}"), bridge, number: None, kind });
+            let _ = fake.add_port(PortSpec::new(format!("p{port}"), bridge, kind));
         }
         let names: Vec<_> = after
             .iter()

@@ -47,8 +47,12 @@ fn kind() -> impl Strategy<Value = Kind> {
             permissions: None,
         })
     });
-    let dpdk = ("[!-~]{1,60}", 1..=1024u16)
-        .prop_map(|(devargs, rx_queues)| Kind::Dpdk(DpdkSpec { devargs, rx_queues }));
+    let dpdk = ("[!-~]{1,60}", 1..=1024u16).prop_map(|(devargs, rx_queues)| {
+        Kind::Dpdk(DpdkSpec {
+            rx_queues,
+            ..DpdkSpec::new(devargs)
+        })
+    });
     prop_oneof![server, client, dpdk]
 }
 
@@ -143,10 +147,7 @@ fn a_file_as_people_write_it() {
         permissions: Some(0o660),
     };
     assert_eq!(desired.ports[0].kind, Kind::VhostUser(expected));
-    let expected = DpdkSpec {
-        devargs: "net_pcap0,rx_pcap=in.pcap".into(),
-        rx_queues: 1,
-    };
+    let expected = DpdkSpec::new("net_pcap0,rx_pcap=in.pcap");
     assert_eq!(desired.ports[1].kind, Kind::Dpdk(expected));
 }
 
