@@ -17,6 +17,7 @@ mod clock;
 mod counters;
 mod cpu;
 pub mod drop_reason;
+mod dump;
 mod engine;
 mod error;
 mod execute;

@@ -15,7 +15,7 @@ use ringway_vhost::{BURST, BURST_PACKETS, Burst};
 use crate::action::{self, TxLists};
 use crate::actual::lock;
 use crate::cache::table::{CacheTable, Shape};
-use crate::cache::{FlowCache, Found};
+use crate::cache::{Conversation, FlowCache, Found};
 use crate::clock::CoarseClock;
 use crate::counters::{PmdCounterCells, PortCounterTable, QueueCounters};
 use crate::cpu::tsc;
@@ -177,10 +177,18 @@ impl Rig {
                     parse::parse(packets.head_slot(i), packets.head(i).len(), &mut keys[i]);
                 }
                 match cache.catch_all(bridge) {
-                    Some((entry, verdict)) => {
-                        let bytes = lens[..frames.len()].iter().map(|len| u64::from(*len)).sum();
-                        cache.count_all(entry, frames.len() as u32, bytes, now);
-                        found.fill(frames.len(), entry, verdict);
+                    Some(all) => {
+                        let mut run = all.run(ingress as u16);
+                        for (key, len) in keys.iter().zip(&lens[..frames.len()]) {
+                            let conversation = Conversation::of(key);
+                            if run.ends_before(&conversation) {
+                                cache.count_run(all, &run, now);
+                                run.turn_to(conversation);
+                            }
+                            run.add(u64::from(*len));
+                        }
+                        cache.count_run(all, &run, now);
+                        found.fill(frames.len(), all);
                     }
                     None => cache.classify(
                         &flow_keys,
