@@ -49,7 +49,7 @@ pub mod status;
 mod table_memory;
 mod trace;
 mod tx;
-mod vlan;
+pub mod vlan;
 mod watch;
 
 pub use drop_reason::DropReason;
