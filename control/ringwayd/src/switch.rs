@@ -27,6 +27,10 @@ pub trait Switch: Send + Sync + 'static {
     fn add_port(&self, spec: PortSpec) -> Result<u32, DatapathError>;
     /// See [`Datapath::del_port`].
     fn del_port(&self, name: &str) -> Result<(), DatapathError>;
+    /// Gives a bridge that is there other options. See [`Datapath::set_bridge`].
+    fn set_bridge(&self, spec: BridgeSpec) -> Result<(), DatapathError>;
+    /// Gives a port that is there other VLANs and another MTU.
+    fn set_port(&self, spec: PortSpec) -> Result<(), DatapathError>;
     /// See [`Datapath::bridges`].
     fn bridges(&self) -> Vec<BridgeStatus>;
     /// See [`Datapath::ports`].
@@ -106,6 +110,13 @@ impl Switch for Datapath {
     }
     fn del_port(&self, name: &str) -> Result<(), DatapathError> {
         Datapath::del_port(self, name)
+    }
+    fn set_bridge(&self, spec: BridgeSpec) -> Result<(), DatapathError> {
+        Datapath::set_bridge(self, spec)
+    }
+    fn set_port(&self, spec: PortSpec) -> Result<(), DatapathError> {
+        Datapath::del_port(self, &spec.name)?;
+        Datapath::add_port(self, spec).map(drop)
     }
     fn bridges(&self) -> Vec<BridgeStatus> {
         Datapath::bridges(self)
