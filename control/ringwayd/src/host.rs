@@ -102,16 +102,17 @@ fn dead_addresses(
     let (name, bridge) = (&port.name, &port.bridge);
     let (addresses, no_longer) = match interface.addresses.as_slice() {
         [] => return None,
-        [one] => (
-            format!("address {one}"),
-            "which no longer works there",
-        ),
+        [one] => (format!("address {one}"), "which no longer works there"),
         all => (
             format!("addresses {}", all.join(", ")),
             "which no longer work there",
         ),
     };
-    let article = if interface.addresses.len() == 1 { "the " } else { "" };
+    let article = if interface.addresses.len() == 1 {
+        "the "
+    } else {
+        ""
+    };
     let mut text = format!(
         "port {name}: interface {name} has {article}{addresses}, {no_longer}: an attached \
          interface's own addresses are dead. They belong on the bridge's internal port. To move \
@@ -174,7 +175,9 @@ fn mtu_mismatches<S: Switch>(
     let actual = switch.ports();
     let mtu = |port: &Port| -> Option<u32> {
         let status = actual.iter().find(|status| status.name == port.name);
-        let device = status.and_then(|status| status.link.as_ref()).map(|link| link.mtu);
+        let device = status
+            .and_then(|status| status.link.as_ref())
+            .map(|link| link.mtu);
         let interface = || Some(host.interface(&port.name).ok()??.mtu);
         match &port.kind {
             Kind::Patch(_) => None,

@@ -651,7 +651,8 @@ fn remove_surplus<S: Switch>(
         }
     }
     for status in switch.bridges() {
-        if desired.bridge(&status.name).is_none() && due(&notes.bridges, &status.name, now, at_once) {
+        if desired.bridge(&status.name).is_none() && due(&notes.bridges, &status.name, now, at_once)
+        {
             let _ = take_down_bridge(switch, &status.name, notes, now);
         }
     }

@@ -134,7 +134,9 @@ impl<S: Switch> Control<S> {
             targets,
         } = plan(&old, changes, &self.control_socket).map_err(failed)?;
         let about = |object: &str, name: &str| {
-            let found = changes.iter().rposition(|change| change.is_about(object, name));
+            let found = changes
+                .iter()
+                .rposition(|change| change.is_about(object, name));
             found.unwrap_or(0)
         };
         let touched: Vec<_> = (new.ports.iter())
@@ -187,8 +189,8 @@ impl<S: Switch> Control<S> {
         targets: &Targets,
         about: impl Fn(&str, &str) -> usize,
     ) -> Result<Vec<String>, Failed> {
-        let mut troubles = self
-            .note(|notes, now| reconcile::carry_out(self.means(), new, targets, notes, now));
+        let mut troubles =
+            self.note(|notes, now| reconcile::carry_out(self.means(), new, targets, notes, now));
         let is_never =
             |trouble: &Trouble| matches!(trouble.why, TroubleKind::NotUp(BringUpError::Never(_)));
         if let Some(at) = troubles.iter().position(is_never).filter(|_| new != old) {
@@ -274,7 +276,8 @@ impl<S: Switch> Control<S> {
     fn numbers(&self, changes: &[Change]) -> BTreeMap<String, u32> {
         let is_added = |name: &str| {
             let mut changes = changes.iter();
-            changes.any(|change| matches!(change, Change::AddPort { port, .. } if port.name == name))
+            changes
+                .any(|change| matches!(change, Change::AddPort { port, .. } if port.name == name))
         };
         let there = self.switch.ports().into_iter();
         there

@@ -244,7 +244,10 @@ impl<S: Switch> Control<S> {
             FlowsError::Journal(error) => error.into(),
             error => ChangeError::Refused {
                 line: None,
-                why: format!("bridge {}: its flows do not begin anew: {error}", bridge.name),
+                why: format!(
+                    "bridge {}: its flows do not begin anew: {error}",
+                    bridge.name
+                ),
             },
         })?;
         self.changed.send_replace(());

@@ -72,7 +72,9 @@ impl Columns {
         ];
         for (column, map) in both {
             if map.contains_key("") {
-                return Err(format!("a key of {column} is empty; write {column}:KEY=VALUE"));
+                return Err(format!(
+                    "a key of {column} is empty; write {column}:KEY=VALUE"
+                ));
             }
         }
         Ok(())
@@ -168,7 +170,10 @@ fn check_patch(port: &Port, options: &PatchSpec) -> Result<(), String> {
 
 /// The options together: which of them go with which mode.
 fn check_vlan(vlan: &VlanSpec) -> Result<(), String> {
-    let highest = (vlan.tag.iter()).chain(&vlan.trunks).chain(&vlan.cvlans).max();
+    let highest = (vlan.tag.iter())
+        .chain(&vlan.trunks)
+        .chain(&vlan.cvlans)
+        .max();
     if let Some(vlan) = highest.filter(|vlan| **vlan > 4095) {
         return Err(format!("VLAN {vlan} is not between 0 and 4095"));
     }
