@@ -259,6 +259,14 @@ impl HostPort {
         }
     }
 
+    /// What the kernel has counted for the interface; empty once it is gone, and
+    /// while it is in another network namespace.
+    pub fn device_counters(&self) -> Vec<(&'static str, u64)> {
+        let link = self.status().link;
+        link.and_then(|link| link::statistics(link.index).ok())
+            .unwrap_or_default()
+    }
+
     /// Sets the interface's MTU.
     ///
     /// # Errors

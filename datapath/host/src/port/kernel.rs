@@ -12,11 +12,6 @@ use ringway_vhost::VNET_HEADER_BYTES;
 use crate::packet::{Incoming, Outgoing, PacketSocket};
 use crate::ring::{BATCH, Buffers, LARGE_BYTES, Received, SMALL_BYTES, TransmitRing};
 
-mod ioctl {
-    // From linux/if_tun.h.
-    nix::ioctl_write_int!(set_persistent, b'T', 203);
-}
-
 /// What frames are read from and written to.
 #[derive(Debug)]
 pub(crate) enum Kernel {
@@ -157,8 +152,12 @@ impl Kernel {
     /// Lets the tap, wherever it is now, end with its last descriptor.
     pub(crate) fn forget(&self) -> nix::Result<()> {
         match self {
-            // SAFETY: takes a number and no pointer.
-            Self::Tap(fd) => unsafe { ioctl::set_persistent(fd.as_raw_fd(), 0) }.map(drop),
+            Self::Tap(fd) => {
+                let none: libc::c_ulong = 0;
+                // SAFETY: takes a number and no address.
+                Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST, none) })
+                    .map(drop)
+            }
             Self::Packet(_) => Ok(()),
         }
     }
