@@ -250,8 +250,8 @@ impl Port {
             }
     }
 
-    /// Whether `other` can become this port while packets flow: what is
-    /// different are its VLANs and its MTU.
+    /// Whether `other` may become this port while packets flow: different are
+    /// its VLANs, its MTU or its Ethernet address.
     pub fn differs_in_live_options_only(&self, other: &Port) -> bool {
         let Port {
             name,
@@ -260,13 +260,17 @@ impl Port {
             kind,
             ..
         } = other;
-        (&self.name, &self.bridge, self.number, &self.kind) == (name, bridge, *number, kind)
+        let same_device = match (&self.kind, kind) {
+            (Kind::Internal(own), Kind::Internal(other)) => own.queues == other.queues,
+            (own, other) => own == other,
+        };
+        same_device && (&self.name, &self.bridge, self.number) == (name, bridge, *number)
     }
 
     /// Whether the datapath is told the same of both.
     pub fn is_same_to_datapath(&self, other: &Port) -> bool {
         self.differs_in_live_options_only(other)
-            && (&self.vlan, self.mtu) == (&other.vlan, other.mtu)
+            && (&self.kind, &self.vlan, self.mtu) == (&other.kind, &other.vlan, other.mtu)
     }
 
     /// Its vhost-user socket.

@@ -357,8 +357,8 @@ pub fn bring_up_port<S: Switch>(
     }
 }
 
-/// Gives a port that is there other options: VLANs and MTU while packets flow,
-/// for all others it is made anew.
+/// Gives a port that is there other options: while packets flow where the
+/// datapath can, else it is made anew.
 fn change_port<S: Switch>(
     means: Means<'_, S>,
     port: &Port,
@@ -366,13 +366,15 @@ fn change_port<S: Switch>(
     now: Now,
 ) -> Result<(), BringUpError> {
     let name = &port.name;
-    let told = notes.told_ports.get(name);
-    if told.is_none_or(|told| !told.differs_in_live_options_only(port)) {
-        take_down_and_count(means.switch, name, notes, now).map_err(BringUpError::Later)?;
-        return bring_up_port(means, port, notes, now).map(drop);
-    }
     let changed = match convert::port_to_spec(port) {
-        Ok(spec) => (means.switch.set_port(spec)).map_err(|error| explain(port, error, notes)),
+        Ok(spec) => match means.switch.set_port(spec) {
+            Ok(()) => Ok(()),
+            Err(DatapathError::NotLive { .. }) => {
+                take_down_and_count(means.switch, name, notes, now).map_err(BringUpError::Later)?;
+                return bring_up_port(means, port, notes, now).map(drop);
+            }
+            Err(error) => Err(explain(port, error, notes)),
+        },
         Err(why) => Err(BringUpError::Later(why)),
     };
     match changed {
@@ -537,6 +539,9 @@ pub fn pass<S: Switch>(
     retry: Retry,
 ) {
     let switch = means.switch;
+    if retry == Retry::Interfaces {
+        switch.links_changed();
+    }
     remove_surplus(switch, desired, notes, now, retry);
 
     let at_once = retry == Retry::All;

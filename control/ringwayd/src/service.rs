@@ -93,7 +93,9 @@ pub(crate) fn datapath_status(error: DatapathError) -> Status {
         DatapathError::Exists { .. } => Code::AlreadyExists,
         DatapathError::NotFound { .. } => Code::NotFound,
         DatapathError::BadOption { .. } | DatapathError::BadPacket(_) => Code::InvalidArgument,
-        DatapathError::Unavailable { .. } => Code::FailedPrecondition,
+        DatapathError::Unavailable { .. } | DatapathError::NotLive { .. } => {
+            Code::FailedPrecondition
+        }
         DatapathError::NoMemory { .. } | DatapathError::TooManyBridges { .. } => {
             Code::ResourceExhausted
         }
@@ -357,8 +359,8 @@ impl<S: Switch> Ringway for Service<S> {
         &self,
         request: Request<pb::DumpPortsRequest>,
     ) -> Result<Response<pb::DumpPortsResponse>, Status> {
-        let pb::DumpPortsRequest { bridge, port, .. } = request.into_inner();
-        self.blocking(move |control| report::ports(control.switch(), &bridge, &port))
+        let request = request.into_inner();
+        self.blocking(move |control| report::ports(control.switch(), &request))
             .await
     }
 

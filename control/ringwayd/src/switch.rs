@@ -29,12 +29,16 @@ pub trait Switch: Send + Sync + 'static {
     fn del_port(&self, name: &str) -> Result<(), DatapathError>;
     /// Gives a bridge that is there other options. See [`Datapath::set_bridge`].
     fn set_bridge(&self, spec: BridgeSpec) -> Result<(), DatapathError>;
-    /// Gives a port that is there other VLANs and another MTU.
+    /// See [`Datapath::set_port`].
     fn set_port(&self, spec: PortSpec) -> Result<(), DatapathError>;
     /// See [`Datapath::bridges`].
     fn bridges(&self) -> Vec<BridgeStatus>;
     /// See [`Datapath::ports`].
     fn ports(&self) -> Vec<PortStatus>;
+    /// See [`Datapath::links_changed`].
+    fn links_changed(&self);
+    /// See [`Datapath::port_device_counters`].
+    fn device_counters(&self, port: &str) -> Result<Vec<(String, u64)>, DatapathError>;
     /// See [`Datapath::pmds`].
     fn pmds(&self) -> Vec<PmdStatus>;
     /// See [`Datapath::fdb`].
@@ -115,14 +119,19 @@ impl Switch for Datapath {
         Datapath::set_bridge(self, spec)
     }
     fn set_port(&self, spec: PortSpec) -> Result<(), DatapathError> {
-        Datapath::del_port(self, &spec.name)?;
-        Datapath::add_port(self, spec).map(drop)
+        Datapath::set_port(self, spec)
     }
     fn bridges(&self) -> Vec<BridgeStatus> {
         Datapath::bridges(self)
     }
     fn ports(&self) -> Vec<PortStatus> {
         Datapath::ports(self)
+    }
+    fn links_changed(&self) {
+        Datapath::links_changed(self);
+    }
+    fn device_counters(&self, port: &str) -> Result<Vec<(String, u64)>, DatapathError> {
+        Datapath::port_device_counters(self, port)
     }
     fn pmds(&self) -> Vec<PmdStatus> {
         Datapath::pmds(self)
