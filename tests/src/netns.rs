@@ -84,6 +84,19 @@ impl Namespace {
         self.ip(&["link", "set", device, "up"]).map(drop)
     }
 
+    /// Serves echoes over UDP and TCP on port 7, for others' `probe`.
+    pub fn serve_echo(&self, dir: &Path) -> Result<Process> {
+        let probe = machine::build_dir().join("guest/probe");
+        let log = dir.join(format!("{}-echo.log", self.name));
+        self.spawn("echo", &[&probe.to_string_lossy(), "serve", "7"], &log)
+    }
+
+    /// Runs `probe …` (tests/guest/probe.rs), which must succeed.
+    pub fn probe(&self, args: &[&str]) -> Result<String> {
+        let probe = machine::build_dir().join("guest/probe");
+        self.exec(&[&[&*probe.to_string_lossy()], args].concat())
+    }
+
     /// Sends `count` echo requests 0.2 s apart; the number of answers.
     pub fn ping(&self, address: &str, count: u32, payload: u32) -> Result<u32> {
         let line = format!("ping -n -i 0.2 -c {count} -W 2 -s {payload} {address} || true");
