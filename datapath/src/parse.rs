@@ -78,35 +78,65 @@ impl Station {
 /// tag if there is one, that tag's TPID, and which part of a datagram it is.
 ///
 /// ```text
-/// 0 … 15 EtherType or length, 16 any fragment, 17 not the first, 18 not known, 19 tagged, 20 TPID 0x88a8
+/// 0 … 15  EtherType or length
+/// 16 … 29 of IP: fragment offset and, 29, whether more follow; as IPv4 has them
+/// 30      tagged; with 31 set by a service tag, without it by a customer's
 /// ```
+///
+/// Kept as it was read, for that costs the least per packet; [`Kind::plain`] says
+/// what is told apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Kind(u32);
 
 impl Kind {
-    const ANY_FRAGMENT: u32 = 1 << 16;
-    const LATER_FRAGMENT: u32 = 1 << 17;
-    const UNKNOWN_FRAGMENT: u32 = 1 << 18;
-    const TAGGED: u32 = 1 << 19;
-    const SERVICE_TAG: u32 = 1 << 20;
+    const MORE_FOLLOW: u32 = 0x2000;
+    const OFFSET: u32 = 0x1fff;
+    /// An offset that is not told.
+    const UNKNOWN: u32 = 0x1fff;
+    const TAGGED: u32 = 1 << 30;
+    const SERVICE_TAG: u32 = 1 << 31;
+
+    /// `fragment`: flag and offset, 14 bits.
+    #[inline(always)]
+    fn new(dl_type: u16, fragment: u32) -> Self {
+        Self(u32::from(dl_type) | fragment << 16)
+    }
 
     /// Of a packet whose flow key is known.
     #[inline(always)]
     pub fn of_flow(key: &PacketKey) -> Self {
         let words = &key.0;
         let present = u64::from(VLAN_PRESENT);
-        let fragment = (words[0] >> 8 & 3) as u32 * Self::ANY_FRAGMENT;
+        // Any: more follow. Not the first: offset 1.
+        let fragment = ((words[0] >> 8 & 1) << 13 | words[0] >> 9 & 1) as u32;
+        let untagged = Self::new((words[0] >> 16) as u16, fragment);
         if words[1] & present == 0 {
-            return Self((words[0] >> 16) as u16 as u32 | fragment);
+            return untagged;
         }
         let tag = tag_kind((words[5] >> 48) as u16);
         match words[2] & present {
-            0 => Self((words[0] >> 16) as u16 as u32 | fragment | tag),
-            _ => Self((words[5] >> 32) as u16 as u32 | tag),
+            0 => Self(untagged.0 | tag),
+            _ => Self(u32::from((words[5] >> 32) as u16) | tag),
         }
     }
 
-    /// As a number, for tables: less than 2²¹.
+    /// One kind for all that are not told apart: lengths are all one type, and
+    /// all parts of a datagram but the first are one.
+    pub fn plain(self) -> Self {
+        let fragment = match self.0 >> 16 & 0x3fff {
+            0 => 0,
+            Self::UNKNOWN => Self::UNKNOWN,
+            first if first & Self::OFFSET == 0 => Self::MORE_FOLLOW,
+            _ => Self::MORE_FOLLOW | 1,
+        };
+        let dl_type = match self.0 as u16 {
+            length if length < ETHERTYPE_MIN => DL_TYPE_NONE,
+            dl_type => dl_type,
+        };
+        Self(Self::new(dl_type, fragment).0 | self.0 & (Self::TAGGED | Self::SERVICE_TAG))
+    }
+
+    /// As a number, for tables.
     #[inline(always)]
     pub fn bits(self) -> u32 {
         self.0
@@ -119,10 +149,7 @@ impl Kind {
 
     /// The EtherType as flows know it, behind the outer tag.
     pub fn dl_type(self) -> u16 {
-        match self.0 as u16 {
-            length if length < ETHERTYPE_MIN => DL_TYPE_NONE,
-            dl_type => dl_type,
-        }
+        self.plain().0 as u16
     }
 
     /// TPID of the outer tag, if there is one.
@@ -137,8 +164,13 @@ impl Kind {
     /// `nw_frag` of an IP packet, if it is known.
     pub fn fragment(self) -> Option<u64> {
         let is_ip = matches!(self.0 as u16, ETHERTYPE_IPV4 | ETHERTYPE_IPV6);
-        let known = is_ip && self.0 & Self::UNKNOWN_FRAGMENT == 0;
-        known.then_some(u64::from(self.0 >> 16 & 3))
+        match self.plain().0 >> 16 & 0x3fff {
+            _ if !is_ip => None,
+            Self::UNKNOWN => None,
+            0 => Some(0),
+            Self::MORE_FOLLOW => Some(1),
+            _ => Some(3),
+        }
     }
 }
 
@@ -182,6 +214,14 @@ impl Key {
         let vlan = words[1] & 0xfff;
         let station = |word: u64| Station(word & !0xffff | vlan);
         (station(words[1]), station(words[2]))
+    }
+
+    /// 0 if it is of the same conversation as `other`: same addresses, VLAN, kind.
+    #[inline(always)]
+    pub fn differs(&self, other: &Self) -> u64 {
+        (self.destination.0 ^ other.destination.0)
+            | (self.source.0 ^ other.source.0)
+            | u64::from(self.kind.0 ^ other.kind.0)
     }
 
     /// Of a packet whose flow key is known.
@@ -263,11 +303,11 @@ fn finish<const L3: usize>(
     let address = |at: usize| Station(u64::from_be(u64_at(head, at)) & !0xffff | u64::from(vlan));
     let (destination, source) = (address(0), address(6));
     let mut hash = crc32c(crc32c(0, destination.0), source.0);
-    let mut kind = u32::from(ethertype);
+    let mut part = 0;
     if ethertype == ETHERTYPE_IPV4 && len >= L3 + 20 {
         let header_bytes = usize::from(head[L3] & 0xf) * 4;
         let fragment = u16_at::<6>(head, L3) & 0x3fff;
-        kind |= ipv4_fragment(fragment);
+        part = u32::from(fragment);
         let fragment = fragment != 0;
         let protocol = head[L3 + 9];
         hash = crc32c(hash, u64_at(head, L3 + 12) ^ u64::from(protocol));
@@ -282,7 +322,7 @@ fn finish<const L3: usize>(
         }
     } else if ethertype == ETHERTYPE_IPV6 && len >= L3 + 40 {
         let next_header = head[L3 + 6];
-        kind |= ipv6_fragment::<L3>(head, len, next_header);
+        part = ipv6_fragment::<L3>(head, len, next_header);
         for at in [8, 16, 24, 32] {
             hash = crc32c(hash, u64_at(head, L3 + at));
         }
@@ -291,19 +331,12 @@ fn finish<const L3: usize>(
             hash = crc32c(hash, ports_at(head, L3 + 40));
         }
     } else if matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
-        kind |= Kind::UNKNOWN_FRAGMENT;
+        part = Kind::UNKNOWN;
     }
     key.destination = destination;
     key.source = source;
     key.flow_hash = hash as u32;
-    key.kind = Kind(kind);
-}
-
-/// Of the flag "more follow" and the offset.
-#[inline(always)]
-fn ipv4_fragment(flags: u16) -> u32 {
-    let any = u32::from(flags != 0) * Kind::ANY_FRAGMENT;
-    any | u32::from(flags & 0x1fff != 0) * Kind::LATER_FRAGMENT
+    key.kind = Kind::new(ethertype, part);
 }
 
 /// Headers that stand before a fragment's are not walked.
@@ -318,10 +351,10 @@ fn ipv6_fragment<const L3: usize>(head: &[u8; HEAD_BYTES], len: usize, next_head
         FRAGMENT if len >= L3 + 48 => match u16_at::<42>(head, L3) {
             // A fragment that is a whole packet.
             0 => 0,
-            offset if offset & 0xfff8 == 0 => Kind::ANY_FRAGMENT,
-            _ => Kind::ANY_FRAGMENT | Kind::LATER_FRAGMENT,
+            offset if offset & 0xfff8 == 0 => Kind::MORE_FOLLOW,
+            _ => Kind::MORE_FOLLOW | 1,
         },
-        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION => Kind::UNKNOWN_FRAGMENT,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION => Kind::UNKNOWN,
         _ => 0,
     }
 }

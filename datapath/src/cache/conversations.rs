@@ -29,12 +29,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-use ringway_flow::key::PacketKey;
+use ringway_flow::key::{PacketKey, VLAN_PRESENT};
 use ringway_flow::stats::Counts;
 
-use super::masks::Mask;
 use super::table::{self, CacheTable, Entry, Meta, Parts, made, rest_used, set_rest_used};
-use super::verdict::Verdict;
 use super::{Core, USED_SHIFT, add, move_counts, used_now};
 use crate::cpu::crc32c;
 use crate::parse::{Key, Kind, Station};
@@ -68,15 +66,6 @@ pub struct Conversation {
 
 impl Conversation {
     #[inline(always)]
-    pub fn of(key: &Key) -> Self {
-        Self {
-            destination: key.destination,
-            source: key.source,
-            kind: key.kind,
-        }
-    }
-
-    #[inline(always)]
     fn of_flow(key: &PacketKey) -> Self {
         let (destination, source) = Key::stations(key);
         Self {
@@ -99,11 +88,11 @@ pub struct Run {
 }
 
 impl Run {
-    /// No packet yet; `port` is where all come from.
+    /// No packet yet, and not told apart; `port` is where all come from.
     #[inline(always)]
-    pub fn new(tells_apart: bool, port: u16) -> Self {
+    fn of_megaflow(port: u16) -> Self {
         Self {
-            tells_apart,
+            tells_apart: false,
             port,
             conversation: Conversation::default(),
             packets: 0,
@@ -111,22 +100,21 @@ impl Run {
         }
     }
 
-    /// Whether it has no packet yet.
+    /// Packets of the conversation of this key.
     #[inline(always)]
-    pub fn is_empty(&self) -> bool {
-        self.packets == 0
-    }
-
-    /// Whether a packet of this conversation is none of this run.
-    #[inline(always)]
-    pub fn ends_before(&self, conversation: &Conversation) -> bool {
-        self.tells_apart && self.conversation != *conversation
-    }
-
-    /// From now on it is the run of another conversation.
-    #[inline(always)]
-    pub fn turn_to(&mut self, conversation: Conversation) {
-        (self.conversation, self.packets, self.bytes) = (conversation, 0, 0);
+    pub fn of(port: u16, key: &Key, packets: u32, bytes: u64) -> Self {
+        let conversation = Conversation {
+            destination: key.destination,
+            source: key.source,
+            kind: key.kind,
+        };
+        Self {
+            tells_apart: true,
+            port,
+            conversation,
+            packets,
+            bytes,
+        }
     }
 
     /// One packet more.
@@ -144,7 +132,7 @@ impl Run {
             source,
             kind,
         } = self.conversation;
-        let kind = u64::from(kind.bits()) << 32 | u64::from(self.port) << 16;
+        let kind = u64::from(kind.plain().bits()) << 32 | u64::from(self.port) << 16;
         [destination.bits(), source.bits(), kind]
     }
 }
@@ -205,12 +193,19 @@ impl Conversations {
     }
 }
 
-/// Whether a megaflow with this verdict and mask counts by conversation. One
-/// that looks at port, destination and VLAN need not: where its packets go is
-/// one answer for all.
-#[inline(always)]
-pub fn tells_apart(verdict: Verdict, mask: &Mask) -> bool {
-    verdict == Verdict::Normal && !mask.names_way
+/// Whether a key and mask say all that decides where NORMAL sends a packet: port,
+/// destination and outer VLAN. Then there is one answer for all packets, and
+/// their conversations need not be told apart.
+pub fn name_way(key: &PacketKey, mask: &PacketKey) -> bool {
+    const PORT: u64 = 0xffff << 32;
+    mask.0[0] & PORT == PORT && name_station(key.0[1], mask.0[1])
+}
+
+/// The same of the word of destination and outer tag.
+pub fn name_station(key: u64, mask: u64) -> bool {
+    const PRESENT: u64 = VLAN_PRESENT as u64;
+    let untagged = mask & PRESENT != 0 && key & PRESENT == 0;
+    mask | 0xffff == u64::MAX && (untagged || mask & 0x1fff == 0x1fff)
 }
 
 #[inline(always)]
@@ -249,7 +244,8 @@ impl Core {
         }
     }
 
-    #[inline(always)]
+    /// A call for a run, so that the loops that find runs stay small.
+    #[inline(never)]
     fn count_conversation(
         &mut self,
         table: &CacheTable,
@@ -411,8 +407,7 @@ impl Core {
 
     /// Whether a megaflow has a rest that was not added to for more than `idle`.
     pub(super) fn rest_is_silent(&self, entry: &Entry, meta: Meta, idle: u16, now: u16) -> bool {
-        let verdict = Verdict::decode(meta.verdict, 0);
-        tells_apart(verdict, self.pool.get(meta.mask))
+        meta.tells_apart()
             && entry[table::PACKETS].load(Ordering::Relaxed) > 0
             && now.wrapping_sub(rest_used(entry)) > idle
     }
@@ -448,31 +443,28 @@ impl Core {
             ..
         } = *work;
         let port = work.port();
-        let (mut entry, mut run) = (super::NONE, Run::new(false, port));
+        let (mut entry, mut run) = (super::NONE, Run::of_megaflow(port));
         for i in 0..packets {
             if found.entries[i] != entry {
                 self.count_run(table, parts, entry, &run, now);
                 entry = found.entries[i];
-                run = Run::new(self.counts_apart(parts, entry, found.verdicts[i]), port);
-                if run.tells_apart {
+                let cell = parts.entries.get(entry as usize);
+                let tells_apart = cell.is_some_and(|cell| Meta::load(cell).tells_apart());
+                run = Run::of_megaflow(port);
+                if tells_apart {
+                    run.tells_apart = true;
                     run.conversation = Conversation::of_flow(&keys[i]);
                 }
             } else if run.tells_apart {
                 let conversation = Conversation::of_flow(&keys[i]);
-                if run.ends_before(&conversation) {
+                if run.conversation != conversation {
                     self.count_run(table, parts, entry, &run, now);
-                    run.turn_to(conversation);
+                    (run.conversation, run.packets, run.bytes) = (conversation, 0, 0);
                 }
             }
             run.add(lens[i].into());
         }
         self.count_run(table, parts, entry, &run, now);
-    }
-
-    #[inline(always)]
-    fn counts_apart(&self, parts: &Parts<'_>, entry: u32, verdict: Verdict) -> bool {
-        let cell = parts.entries.get(entry as usize);
-        cell.is_some_and(|cell| tells_apart(verdict, self.pool.get(Meta::load(cell).mask)))
     }
 }
 

@@ -20,6 +20,8 @@
 //! - Packets of NORMAL are counted by conversation ([`conversations`]).
 
 mod budget;
+#[cfg(test)]
+mod conversation_tests;
 pub mod conversations;
 mod find;
 mod install;
@@ -39,16 +41,17 @@ use ringway_flow::translate::Translation;
 use ringway_vhost::BURST;
 
 use self::budget::Budget;
-use self::conversations::Conversations;
+use self::conversations::{Conversations, Run};
 use self::masks::{BridgeMasks, MaskPool};
 use self::sweep::Sweep;
 use self::table::{CacheTable, Entry, Meta, Parts, Payload};
 use self::verdict::NONE;
 use crate::clock::CoarseClock;
 use crate::counters::{Counter, PmdCounterCells};
+use crate::parse::Key;
 use crate::snapshot::{BridgeView, Snapshot};
 
-pub use self::conversations::{Conversation, ConversationRecord, Run};
+pub use self::conversations::{Conversation, ConversationRecord, name_station};
 pub use self::masks::MAX_MASKS;
 pub use self::read::{Hold, MegaflowRecord, hold, read_all};
 pub use self::verdict::{Found, Verdict};
@@ -97,17 +100,21 @@ struct Core {
 /// The one megaflow of all packets of a bridge.
 #[derive(Clone, Copy)]
 pub struct CatchAll {
-    pub entry: u32,
-    pub verdict: Verdict,
+    entry: u32,
+    verdict: Verdict,
+    tells_apart: bool,
 }
 
-impl CatchAll {
-    /// No packet of it yet; `port` is where they will come from, as flows know it.
-    #[inline(always)]
-    pub fn run(self, port: u16) -> Run {
-        // Its mask names nothing but the bridge.
-        Run::new(self.verdict == Verdict::Normal, port)
-    }
+/// A burst of packets that all belong to the catch-all.
+pub struct CatchAllBurst<'k> {
+    /// Where they came from, as flows know it.
+    pub port: u16,
+    /// Of each packet; there is one at least.
+    pub keys: &'k [Key],
+    /// Of all packets.
+    pub bytes: u64,
+    /// All are of one conversation.
+    pub one_conversation: bool,
 }
 
 impl FlowCache {
@@ -157,27 +164,60 @@ impl FlowCache {
         (meta.version == view.pipeline.version() as u16).then(|| CatchAll {
             entry,
             verdict: Verdict::decode(meta.verdict, entry),
+            tells_apart: meta.tells_apart(),
         })
     }
 
-    /// Counts packets in a row that went by [`catch_all`](Self::catch_all).
+    /// Counts packets that went by [`catch_all`](Self::catch_all); `len` tells
+    /// each one's bytes.
     #[inline(always)]
-    pub fn count_run(&mut self, all: CatchAll, run: &Run, now: u64) {
-        if !run.is_empty() {
-            self.count_some(all, run, now);
+    pub fn count_all(
+        &mut self,
+        all: CatchAll,
+        burst: &CatchAllBurst<'_>,
+        len: impl Fn(usize) -> u64,
+        now: u64,
+    ) {
+        let packets = burst.keys.len() as u32;
+        self.core.budget.known(packets);
+        let Self { table, core } = self;
+        let parts = table.parts();
+        if !all.tells_apart {
+            count(
+                &parts.entries[all.entry as usize],
+                packets,
+                burst.bytes,
+                now,
+            );
+        } else if burst.one_conversation {
+            let run = Run::of(burst.port, &burst.keys[0], packets, burst.bytes);
+            core.count_run(table, &parts, all.entry, &run, now);
+        } else {
+            self.count_runs(all, burst, len, now);
         }
     }
 
     #[inline(never)]
-    fn count_some(&mut self, all: CatchAll, run: &Run, now: u64) {
+    fn count_runs(
+        &mut self,
+        all: CatchAll,
+        burst: &CatchAllBurst<'_>,
+        len: impl Fn(usize) -> u64,
+        now: u64,
+    ) {
         let Self { table, core } = self;
-        core.count_run(table, &table.parts(), all.entry, run, now);
-    }
-
-    /// So many packets went by [`catch_all`](Self::catch_all).
-    #[inline(always)]
-    pub fn known(&mut self, packets: u32) {
-        self.core.budget.known(packets);
+        let parts = table.parts();
+        let mut run = Run::of(burst.port, &burst.keys[0], 0, 0);
+        let mut first = &burst.keys[0];
+        for (index, key) in burst.keys.iter().enumerate() {
+            if key.differs(first) != 0 {
+                core.count_run(table, &parts, all.entry, &run, now);
+                run = Run::of(burst.port, key, 0, 0);
+                first = key;
+            }
+            run.add(len(index));
+        }
+        core.count_run(table, &parts, all.entry, &run, now);
     }
 
     /// Finds the verdicts on the first `count` keys, packets of `lens` bytes
