@@ -23,6 +23,7 @@ mod execute;
 mod fdb;
 mod flow_control;
 pub mod flows;
+mod host;
 mod housekeeping;
 mod inject;
 mod lookup;
@@ -47,6 +48,7 @@ pub mod status;
 mod table_memory;
 mod trace;
 mod tx;
+mod vlan;
 mod watch;
 
 pub use drop_reason::DropReason;

@@ -20,6 +20,18 @@ const PROTOCOL_FEATURES: u32 = 30;
 const NAMES: &[(u32, &str)] = &[
     (VIRTIO_NET_F_CSUM, "CSUM"),
     (VIRTIO_NET_F_GUEST_CSUM, "GUEST_CSUM"),
+    // Frames of up to 64 KiB, to be cut by whoever cannot take them whole.
+    (VIRTIO_NET_F_GUEST_TSO4, "GUEST_TSO4"),
+    (VIRTIO_NET_F_GUEST_TSO6, "GUEST_TSO6"),
+    (VIRTIO_NET_F_GUEST_ECN, "GUEST_ECN"),
+    (VIRTIO_NET_F_GUEST_UFO, "GUEST_UFO"),
+    (VIRTIO_NET_F_GUEST_USO4, "GUEST_USO4"),
+    (VIRTIO_NET_F_GUEST_USO6, "GUEST_USO6"),
+    (VIRTIO_NET_F_HOST_TSO4, "HOST_TSO4"),
+    (VIRTIO_NET_F_HOST_TSO6, "HOST_TSO6"),
+    (VIRTIO_NET_F_HOST_ECN, "HOST_ECN"),
+    (VIRTIO_NET_F_HOST_UFO, "HOST_UFO"),
+    (VIRTIO_NET_F_HOST_USO, "HOST_USO"),
     (VIRTIO_NET_F_MRG_RXBUF, "MRG_RXBUF"),
     (VIRTIO_NET_F_MQ, "MQ"),
     (VIRTIO_F_ANY_LAYOUT, "ANY_LAYOUT"),
@@ -116,6 +128,21 @@ mod tests {
             OFFERED.count_ones()
         );
         assert_eq!(names(0), "");
+    }
+
+    #[test]
+    fn oversized_frames_need_partial_checksums_by_direction() {
+        let host = 1 << VIRTIO_NET_F_HOST_TSO4 | 1 << VIRTIO_NET_F_HOST_USO;
+        let guest = 1 << VIRTIO_NET_F_GUEST_TSO6 | 1 << VIRTIO_NET_F_GUEST_ECN;
+        let csum = 1 << VIRTIO_NET_F_CSUM;
+        let guest_csum = 1 << VIRTIO_NET_F_GUEST_CSUM;
+        let gso = |acked| (for_ring(acked).host_gso, for_ring(acked).guest_gso);
+        assert_eq!(gso(host | guest), (GsoKinds::NONE, GsoKinds::NONE));
+        let uso = GsoKinds::USO4 | GsoKinds::USO6;
+        assert_eq!(gso(host | csum), (GsoKinds::TCP4 | uso, GsoKinds::NONE));
+        let tcp6 = GsoKinds::TCP6 | GsoKinds::ECN;
+        assert_eq!(gso(guest | guest_csum), (GsoKinds::NONE, tcp6));
+        assert_eq!(gso(OFFERED), (GsoKinds::ALL, GsoKinds::ALL));
     }
 
     #[test]
