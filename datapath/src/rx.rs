@@ -206,7 +206,7 @@ impl Stages {
         let count = packets.len();
         if let Some(all) = self.cache.catch_all(bridge) {
             let mut bytes = 0;
-            let mut run = all.run(ingress as u16);
+            let mut run = all.run(in_port);
             for (index, key) in self.keys.iter_mut().enumerate().take(count) {
                 parse::parse(packets.head_slot(index), packets.head(index).len(), key);
                 let conversation = Conversation::of(key);
