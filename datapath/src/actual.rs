@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dpdk::{Eal, Mempool};
+use dpdk::Eal;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 use ringway_flow::pipeline::FlowTables;
@@ -14,6 +14,7 @@ use crate::clock::CoarseClock;
 use crate::cpu::tsc;
 use crate::error::DatapathError;
 use crate::fdb::Fdb;
+use crate::housekeeping::Bell;
 use crate::inject::Injector;
 use crate::meter::Meter;
 use crate::port::{Backing, Port};
@@ -41,7 +42,6 @@ pub struct Actual {
     pub bridges: BTreeMap<String, Bridge>,
     /// By number.
     pub ports: BTreeMap<u32, Port>,
-    pub mempool: Option<Mempool>,
     pub version: u64,
     /// The last bridge's id.
     pub last_bridge_id: u16,
@@ -61,6 +61,8 @@ pub struct Inner {
     pub actual: Mutex<Actual>,
     /// What it takes to send a packet from the control plane.
     pub injector: Mutex<Injector>,
+    /// Calls the housekeeper.
+    pub bell: Arc<Bell>,
 }
 
 /// Most bridges: [`crate::cache::BRIDGES`].

@@ -94,6 +94,8 @@ drop_reasons! {
     DestinationFault => "destination_fault",
     /// the NIC's transmit queue was full
     NicQueueFull => "nic_queue_full",
+    /// the device's link is down
+    LinkDown => "link_down",
     /// no mbuf was free for the copy towards a NIC
     NoMbuf => "no_mbuf",
     /// the frame is longer than the destination's MTU allows

@@ -32,6 +32,9 @@ mod meter;
 #[cfg(test)]
 mod model_tests;
 mod nic;
+mod nic_bring_up;
+mod nic_health;
+mod nic_status;
 mod packet_in;
 mod parse;
 mod pmd;
@@ -46,7 +49,7 @@ pub mod status;
 mod table_memory;
 mod trace;
 mod tx;
-mod vlan;
+pub mod vlan;
 mod watch;
 
 pub use drop_reason::DropReason;
