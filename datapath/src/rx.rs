@@ -7,7 +7,7 @@ use ringway_flow::key::PacketKey;
 use ringway_vhost::{BURST, BURST_PACKETS, Burst, Dequeued, Packets};
 
 use crate::action::{self, TxLists};
-use crate::cache::{FlowCache, Found};
+use crate::cache::{Conversation, FlowCache, Found};
 use crate::clock::CoarseClock;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
@@ -160,11 +160,12 @@ impl Stages {
         let Some(bridge) = plan.snapshot.bridges.get(port.bridge) else {
             return;
         };
-        let bytes = self.find_verdicts(packets, bridge, number, own, now);
+        let in_port = bridge.flow_port(number);
+        let bytes = self.find_verdicts(packets, bridge, in_port, own, now);
         counters.rx_bytes.add(bytes);
 
         let watch = plan.watch.as_ref().filter(|watch| watch.port == number);
-        let watched = watch.and_then(|watch| find_watched(watch, packets, bridge, number));
+        let watched = watch.and_then(|watch| find_watched(watch, packets, bridge, in_port));
         let with = Surroundings {
             snapshot: &plan.snapshot,
             ingress: number,
@@ -198,21 +199,30 @@ impl Stages {
         &mut self,
         packets: &Packets<'_>,
         bridge: &BridgeView,
-        ingress: u32,
+        in_port: u16,
         own: &PmdCounterCells,
         now: u64,
     ) -> u64 {
         let count = packets.len();
-        if let Some((entry, verdict)) = self.cache.catch_all(bridge) {
+        if let Some(all) = self.cache.catch_all(bridge) {
             let mut bytes = 0;
+            let mut run = all.run(in_port);
             for (index, key) in self.keys.iter_mut().enumerate().take(count) {
                 parse::parse(packets.head_slot(index), packets.head(index).len(), key);
-                bytes += packets.frame_len(index) as u64;
+                let conversation = Conversation::of(key);
+                if run.ends_before(&conversation) {
+                    self.cache.count_run(all, &run, now);
+                    run.turn_to(conversation);
+                }
+                let frame_len = packets.frame_len(index) as u64;
+                run.add(frame_len);
+                bytes += frame_len;
             }
-            self.cache.count_all(entry, count as u32, bytes, now);
+            self.cache.count_run(all, &run, now);
+            self.cache.known(count as u32);
             own.lookups.megaflow_hits.add(count as u64);
             own.lookups.probes.add(count as u64);
-            self.found.fill(count, entry, verdict);
+            self.found.fill(count, all);
             return bytes;
         }
         let mut bytes = 0;
@@ -224,7 +234,7 @@ impl Stages {
                 packets.head(index).len(),
                 frame_len,
                 bridge.id,
-                ingress as u16,
+                in_port,
                 key,
             );
             self.keys[index] = Key::of_flow(key);
@@ -267,13 +277,13 @@ fn find_watched(
     watch: &Watch,
     packets: &Packets<'_>,
     bridge: &BridgeView,
-    ingress: u32,
+    in_port: u16,
 ) -> Option<usize> {
     let mut key = PacketKey::default();
     let found = (0..packets.len()).find(|index| {
         let head = packets.head_slot(*index);
         let (len, frame_len) = (packets.head(*index).len(), packets.frame_len(*index));
-        extract(head, len, frame_len, bridge.id, ingress as u16, &mut key);
+        extract(head, len, frame_len, bridge.id, in_port, &mut key);
         watch.takes(&key)
     })?;
     watch.keep(packets.head(found), packets.frame_len(found));

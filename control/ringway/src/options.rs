@@ -54,13 +54,15 @@ pub fn parse(bridge: &str, name: &str, options: &[String]) -> Result<pb::PortSpe
     }
     let kind = match spelling::port_kind(type_name)? {
         PortKind::Dpdk => port_spec::Kind::Dpdk(dpdk(&pairs)?),
-        _ => port_spec::Kind::VhostUser(vhost_user(&pairs)?),
+        PortKind::VhostUser => port_spec::Kind::VhostUser(vhost_user(&pairs)?),
+        _ => return Err(format!("type={type_name} is not supported yet")),
     };
     Ok(pb::PortSpec {
         name: name.to_owned(),
         bridge: bridge.to_owned(),
         kind: Some(kind),
         number: port_number,
+        ..Default::default()
     })
 }
 
@@ -168,6 +170,7 @@ mod tests {
         let expected = pb::DpdkSpec {
             devargs: "net_pcap0,rx_pcap=in.pcap,tx_pcap=out.pcap".into(),
             rx_queues: Some(2),
+            ..Default::default()
         };
         assert_eq!(kind, Ok(port_spec::Kind::Dpdk(expected)));
     }
@@ -177,8 +180,8 @@ mod tests {
         for (line, telling) in [
             ("", "type= is missing"),
             ("vhost-user", "\"vhost-user\" is not of the form key=value"),
-            ("type=tap", "\"tap\" is not supported yet"),
-            ("type=internal", "\"internal\" is not supported yet"),
+            ("type=bond", "\"bond\" is not supported yet"),
+            ("type=vxlan", "\"vxlan\" is not supported yet"),
             ("type=foo", "not one of vhost-user, dpdk"),
             (
                 "type=vhost-user speed=9",

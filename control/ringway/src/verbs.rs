@@ -71,6 +71,7 @@ impl Request {
                     fail_mode: args.fail_mode.unwrap_or_default().into(),
                     fdb_ageing_seconds: args.fdb_ageing,
                     fdb_limit: args.fdb_limit,
+                    ..Default::default()
                 }),
                 may_exist: args.may_exist,
                 no_wait: args.no_wait,
@@ -128,6 +129,7 @@ impl Request {
             Verb::DumpPorts { bridge, port } => Request::DumpPorts(pb::DumpPortsRequest {
                 bridge: bridge.clone().unwrap_or_default(),
                 port: port.clone().unwrap_or_default(),
+                detail: false,
             }),
             Verb::Pmd(Pmd::Show) => Request::PmdShow,
             Verb::Pmd(Pmd::Stats) => Request::PmdStats,
@@ -144,6 +146,8 @@ impl Request {
 pub struct Printer<'a> {
     /// JSON instead of text.
     pub json: bool,
+    /// The name by which the program was called, for warnings.
+    pub name: &'static str,
     /// For results.
     pub out: &'a mut dyn Write,
     /// For warnings.
@@ -178,7 +182,7 @@ impl Printer<'_> {
     pub fn change(&mut self, warnings: &[String], json: Value) -> Result<u8, Error> {
         if !self.json {
             for warning in warnings {
-                writeln!(self.err, "ringway: warning: {warning}")?;
+                writeln!(self.err, "{}: warning: {warning}", self.name)?;
             }
         }
         self.answer(String::new, json)

@@ -5,12 +5,14 @@ mod address;
 mod features;
 mod remedy;
 mod route;
+mod statistics;
 mod watch;
 
 pub use address::{Address, addresses};
 pub use features::{Features, features};
 pub use remedy::remedy;
 pub use route::{Route, routes};
+pub use statistics::statistics;
 pub use watch::LinkWatch;
 
 use netlink_packet_core::{DefaultNla, Nla};

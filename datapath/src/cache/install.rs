@@ -221,6 +221,7 @@ impl Core {
             }
         }
         begin(entry);
+        self.end_conversations(parts, number);
         if let Some(view) = view {
             let idle = u64::from(used_now(now).wrapping_sub(meta.used)) << USED_SHIFT;
             let counts = Counts {

@@ -3,6 +3,7 @@
 use ringway_flow::program::{DpAction, DropCause, Program};
 use ringway_vhost::BURST;
 
+use super::CatchAll;
 use crate::watch::FoundBy;
 
 /// What is to be done with a packet.
@@ -137,8 +138,8 @@ impl Found {
 
     /// The one megaflow's verdict for all.
     #[inline(always)]
-    pub fn fill(&mut self, count: usize, entry: u32, verdict: Verdict) {
-        self.catch_all = entry;
-        self.verdicts[..count].fill(verdict);
+    pub fn fill(&mut self, count: usize, all: CatchAll) {
+        self.catch_all = all.entry;
+        self.verdicts[..count].fill(all.verdict);
     }
 }

@@ -153,6 +153,10 @@ pub fn port_options(spec: &pb::PortSpec) -> String {
 fn kind_options(spec: &pb::PortSpec) -> String {
     match &spec.kind {
         None => String::new(),
+        Some(port_spec::Kind::System(_)) => "type=system".to_owned(),
+        Some(port_spec::Kind::Internal(_)) => "type=internal".to_owned(),
+        Some(port_spec::Kind::Tap(_)) => "type=tap".to_owned(),
+        Some(port_spec::Kind::Patch(options)) => format!("type=patch peer={}", options.peer),
         Some(port_spec::Kind::Dpdk(options)) => format!(
             "type=dpdk devargs={} n_rxq={}",
             options.devargs,
@@ -226,6 +230,10 @@ fn port_json(port: &pb::Port) -> Value {
 fn spec_json(spec: &pb::PortSpec) -> Value {
     match &spec.kind {
         None => Value::Null,
+        Some(port_spec::Kind::System(_)) => json!({"type": "system"}),
+        Some(port_spec::Kind::Internal(_)) => json!({"type": "internal"}),
+        Some(port_spec::Kind::Tap(_)) => json!({"type": "tap"}),
+        Some(port_spec::Kind::Patch(options)) => json!({"type": "patch", "peer": options.peer}),
         Some(port_spec::Kind::Dpdk(options)) => json!({
             "type": "dpdk",
             "devargs": options.devargs,

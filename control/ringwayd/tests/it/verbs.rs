@@ -268,9 +268,9 @@ async fn refusals_name_the_reason_on_stderr() {
             "not absolute",
         ),
         (
-            "add-port br0 t0 type=tap",
+            "add-port br0 t0 type=vxlan",
             2,
-            "\"tap\" is not supported yet",
+            "\"vxlan\" is not supported yet",
         ),
         (
             "add-port br0 t0 type=vhost-user speed=9",
