@@ -161,6 +161,7 @@ fn the_remedy_moves_all_when_its_commands_are_run() {
         // The story's own case.
         sh("ip addr add 10.10.10.11/16 dev tap124");
         let tap = link::find("tap124").unwrap().unwrap();
+        assert!(remedy(&tap, "tap124").unwrap().is_empty());
         assert_eq!(
             remedy(&tap, "br-new").unwrap(),
             [
