@@ -30,6 +30,7 @@ mod meter;
 #[cfg(test)]
 mod model_tests;
 mod nic;
+mod offload;
 mod packet_in;
 mod parse;
 mod pmd;
@@ -37,6 +38,8 @@ mod port;
 mod publish;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod ring_end;
 mod rx;
 mod snapshot;
 pub mod spec;
