@@ -35,6 +35,7 @@ mod nic;
 mod nic_bring_up;
 mod nic_health;
 mod nic_status;
+mod offload;
 mod packet_in;
 mod parse;
 mod pmd;
@@ -42,6 +43,8 @@ mod port;
 mod publish;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod ring_end;
 mod rx;
 mod snapshot;
 pub mod spec;
