@@ -237,14 +237,14 @@ async fn a_bridge_that_is_deleted_and_added_again_keeps_its_flows() {
 async fn options_change_under_traffic_where_they_can() {
     let dir = tempdir().unwrap();
     let daemon = one_port(&dir).await;
-    daemon.ok("set-port p0 tag=7 mtu=9000").await;
+    daemon.ok("set-port p0 tag=7 mtu=1500").await;
     assert_eq!(daemon.fake.calls(), ["set_port p0"]);
     let told = daemon.fake.state().specs["p0"].clone();
     assert_eq!(
         (told.vlan.tag, told.mtu, told.number),
-        (Some(7), Some(9000), Some(1))
+        (Some(7), Some(1500), Some(1))
     );
-    let text = "type=dpdk devargs=net_null0 n_rxq=1 mtu=9000 tag=7 number=1\n";
+    let text = "type=dpdk devargs=net_null0 n_rxq=1 mtu=1500 tag=7 number=1\n";
     assert!(daemon.ok("show").await.contains(text));
     assert!(daemon.state_file().contains("tag = 7\n"));
 
@@ -292,24 +292,24 @@ async fn another_option_that_cannot_be_had_now_is_shown() {
     let daemon = one_port(&dir).await;
     daemon
         .fake
-        .fail("p0", Fault::Unavailable("the device has only 1500"));
-    let printed = daemon.ringway("set-port p0 mtu=9000").await;
+        .fail("p0", Fault::Unavailable("the device has only 1400"));
+    let printed = daemon.ringway("set-port p0 mtu=1500").await;
     assert_eq!(printed.code, 1, "{printed:?}");
     assert!(
-        printed.err.contains("the device has only 1500"),
+        printed.err.contains("the device has only 1400"),
         "{printed:?}"
     );
     let shown = daemon.ringway("show").await;
     assert_eq!(shown.code, 3);
     assert!(
-        shown.out.contains("reason:  the device has only 1500"),
+        shown.out.contains("reason:  the device has only 1400"),
         "{}",
         shown.out
     );
     daemon.fake.heal("p0");
     daemon.ok("set-port p0 external_ids:a=b").await;
     daemon.ok("show").await;
-    assert_eq!(daemon.fake.state().specs["p0"].mtu, Some(9000));
+    assert_eq!(daemon.fake.state().specs["p0"].mtu, Some(1500));
 
     daemon
         .fake

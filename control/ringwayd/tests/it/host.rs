@@ -77,7 +77,7 @@ async fn a_bridge_has_an_interface_of_its_own() {
         !daemon.state_file().contains("no-internal"),
         "it has one now"
     );
-    let printed = daemon.ringway("add-br a-name-of-16-byt").await;
+    let printed = daemon.ringway("add-br a-name-of-15-by").await;
     assert_eq!(printed.code, 0, "15 bytes: {printed:?}");
     let printed = daemon.ringway("add-br a-name-of-16-byte").await;
     assert!(printed.err.contains("--no-internal"), "{}", printed.err);
