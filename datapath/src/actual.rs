@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dpdk::{Eal, Mempool};
+use dpdk::Eal;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 use ringway_flow::pipeline::FlowTables;
@@ -14,6 +14,7 @@ use crate::clock::CoarseClock;
 use crate::cpu::tsc;
 use crate::error::DatapathError;
 use crate::fdb::Fdb;
+use crate::housekeeping::Bell;
 use crate::inject::Injector;
 use crate::meter::Meter;
 use crate::port::{Backing, Port};
@@ -22,6 +23,7 @@ use crate::snapshot::{BridgeView, LOCAL, MAX_PORTS, Plan, Poll, PortView, Snapsh
 use crate::spec::{BridgeSpec, DatapathConfig};
 use crate::status::MemoryKind;
 use crate::table_memory::TableMemory;
+use crate::vlan::PortVlans;
 use crate::watch::Watch;
 
 pub struct Bridge {
@@ -40,7 +42,6 @@ pub struct Actual {
     pub bridges: BTreeMap<String, Bridge>,
     /// By number.
     pub ports: BTreeMap<u32, Port>,
-    pub mempool: Option<Mempool>,
     pub version: u64,
     /// The last bridge's id.
     pub last_bridge_id: u16,
@@ -60,6 +61,8 @@ pub struct Inner {
     pub actual: Mutex<Actual>,
     /// What it takes to send a packet from the control plane.
     pub injector: Mutex<Injector>,
+    /// Calls the housekeeper.
+    pub bell: Arc<Bell>,
 }
 
 /// Most bridges: [`crate::cache::BRIDGES`].
@@ -151,6 +154,9 @@ impl Actual {
                 .map(|port| port.number)
                 .collect(),
             local: self.local(&bridge.spec.name),
+            has_vlans: (self.ports.values())
+                .filter(|port| port.spec.bridge == bridge.spec.name)
+                .any(|port| PortVlans::of(&port.spec.vlan).is_some()),
         });
         let last = self.ports.keys().next_back().copied().unwrap_or(0);
         let ports = (0..=last).map(|number| {
@@ -161,6 +167,7 @@ impl Actual {
                 bridge_id: self.bridges.get(&port.spec.bridge)?.id,
                 output: port.output(),
                 max_frame: port.max_frame(),
+                vlans: PortVlans::of(&port.spec.vlan),
                 counters: Arc::clone(&port.counters),
             })
         });

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -22,7 +21,7 @@ use crate::cache::table::{CacheTable, Shape};
 use crate::clock::CoarseClock;
 use crate::counters::PortCounterTable;
 use crate::error::DatapathError;
-use crate::housekeeping::keep_house;
+use crate::housekeeping::{Bell, keep_house};
 use crate::port::{Backing, Port};
 use crate::publish::PmdShared;
 use crate::snapshot::{MAX_PORTS, Plan};
@@ -60,7 +59,7 @@ pub struct Datapath {
 #[derive(Default)]
 struct Threads {
     pmds: Vec<JoinHandle<()>>,
-    housekeeper: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    housekeeper: Option<JoinHandle<()>>,
 }
 
 impl Datapath {
@@ -124,6 +123,7 @@ impl Datapath {
                 pmds,
                 actual: Mutex::default(),
                 injector: Mutex::default(),
+                bell: Arc::<Bell>::default(),
             }),
             threads: Mutex::default(),
         };
@@ -132,13 +132,13 @@ impl Datapath {
                 .map_err(|error| start("cannot start a PMD thread", &error))?;
             lock(&datapath.threads).pmds.push(handle);
         }
-        let (stop, stopped) = mpsc::channel();
         let inner = Arc::downgrade(&datapath.inner);
+        let bell = Arc::clone(&datapath.inner.bell);
         let handle = thread::Builder::new()
             .name("housekeeper".to_owned())
-            .spawn(move || keep_house(&inner, &stopped))
+            .spawn(move || keep_house(&inner, &bell))
             .map_err(|error| start("cannot start the housekeeping thread", &error))?;
-        lock(&datapath.threads).housekeeper = Some((stop, handle));
+        lock(&datapath.threads).housekeeper = Some(handle);
         Ok(datapath)
     }
 
@@ -262,8 +262,8 @@ impl Datapath {
             })?;
         let (backing, queues) = match &spec.kind {
             PortKind::VhostUser(options) => self.inner.start_guest(number, &spec.name, options)?,
-            PortKind::Dpdk(options) => self.inner.start_nic(&mut actual, &spec.name, options)?,
-            PortKind::System(options) => self.inner.start_system(&mut actual, &spec, options)?,
+            PortKind::Dpdk(options) => self.inner.start_nic(&spec.name, spec.mtu, options)?,
+            PortKind::System(options) => self.inner.start_system(&spec, options)?,
             PortKind::Internal(InternalSpec { mac, queues }) => {
                 let (mac, queues) = (*mac, *queues);
                 (self.inner).start_host(&spec, HostPortKind::Internal { queues, mac })?
@@ -311,7 +311,7 @@ impl Datapath {
             // No PMD learns on it any more: forget before the number can be
             // given to another port.
             if let Some(fdb) = &fdb {
-                fdb.retain(|_, port, _| port != number);
+                fdb.forget_port(number);
             }
             (port, fdb)
         };
@@ -420,8 +420,8 @@ impl Datapath {
             self.inner.publish(&mut actual);
         }
         drop(ports);
-        if let Some((stop, handle)) = threads.housekeeper {
-            drop(stop);
+        if let Some(handle) = threads.housekeeper {
+            self.inner.bell.stop();
             // A thread that panicked has said so already.
             let _ = handle.join();
         }

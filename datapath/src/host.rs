@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use dpdk::MtuError;
 use ringway_host::link::{self, Link};
 use ringway_host::port::{
     HostPort, HostPortConfig, HostPortError, HostPortKind, HostPortStatus, HostQueueCounters,
@@ -149,7 +150,6 @@ impl Inner {
     /// Starts a system port, by AF_XDP or a packet socket.
     pub fn start_system(
         &self,
-        actual: &mut Actual,
         spec: &PortSpec,
         options: &SystemSpec,
     ) -> Result<(Backing, usize), DatapathError> {
@@ -175,7 +175,7 @@ impl Inner {
             });
         }
         let devargs = format!("net_af_xdp_{0},iface={0}", spec.name);
-        self.start_nic(actual, &spec.name, &DpdkSpec::new(devargs))
+        self.start_nic(&spec.name, spec.mtu, &DpdkSpec::new(devargs))
     }
 
     /// CPUs that no poll-mode core keeps busy.
@@ -259,10 +259,15 @@ impl Datapath {
             _ => return not_live("what it is, or an option of its device,"),
         };
         let mtu = spec.mtu.filter(|mtu| old.mtu != Some(*mtu));
-        if let Backing::Nic(_) = port.backing
+        if let Backing::Nic(nic) = &port.backing
             && old.mtu != spec.mtu
         {
-            return not_live("the MTU of a DPDK device");
+            match spec.mtu {
+                Some(mtu) => nic
+                    .set_mtu(mtu)
+                    .map_err(|error| bad_mtu(&spec.name, &error))?,
+                None => return not_live("that the MTU is the device's own"),
+            }
         }
         if let Backing::Host(host) = &mut port.backing {
             let refused = |error: HostPortError| refused(&spec.name, &error);
@@ -304,12 +309,34 @@ impl Datapath {
         let actual = lock(&self.inner.actual);
         let port = (actual.ports.values()).find(|port| port.spec.name == name);
         let port = port.ok_or_else(|| DatapathError::not_found("port", name))?;
-        let Backing::Host(host) = &port.backing else {
-            return Ok(Vec::new());
+        let host = match &port.backing {
+            Backing::Host(host) => host,
+            Backing::Guest { .. } => return Ok(Vec::new()),
+            Backing::Nic(nic) => {
+                let nic = Arc::clone(nic);
+                // DPDK may take its time: not under the lock.
+                drop(actual);
+                return nic
+                    .device_counters()
+                    .map_err(|error| DatapathError::Unavailable {
+                        port: name.to_owned(),
+                        why: error.to_string(),
+                    });
+            }
         };
         let own = counters(&host.port.status());
         let device = host.port.device_counters();
         let all = device.into_iter().chain(own);
         Ok(all.map(|(name, count)| (name.to_owned(), count)).collect())
+    }
+}
+
+fn bad_mtu(port: &str, error: &MtuError) -> DatapathError {
+    let (port, why) = (port.to_owned(), error.to_string());
+    match error {
+        MtuError::OutOfBounds { .. } | MtuError::Refused { .. } => {
+            DatapathError::BadOption { port, why }
+        }
+        MtuError::Stopped { .. } => DatapathError::Unavailable { port, why },
     }
 }

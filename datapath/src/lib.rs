@@ -17,6 +17,7 @@ mod clock;
 mod counters;
 mod cpu;
 pub mod drop_reason;
+mod dump;
 mod engine;
 mod error;
 mod execute;
@@ -31,6 +32,9 @@ mod meter;
 #[cfg(test)]
 mod model_tests;
 mod nic;
+mod nic_bring_up;
+mod nic_health;
+mod nic_status;
 mod packet_in;
 mod parse;
 mod pmd;
@@ -45,6 +49,7 @@ pub mod status;
 mod table_memory;
 mod trace;
 mod tx;
+pub mod vlan;
 mod watch;
 
 pub use drop_reason::DropReason;

@@ -9,6 +9,7 @@ use ringway_vhost::{DeviceRings, GuestPort, Mode, SessionState, SplitRing, featu
 use crate::counters::PortCounterTable;
 use crate::host::{self, HostBacking};
 use crate::nic::Nic;
+use crate::nic_status::{nic_link, nic_status};
 use crate::snapshot::{NO_LIMIT, Output};
 use crate::spec::{PortKind, PortSpec, SocketMode};
 use crate::status::{PortState, PortStatus, QueueStatus};
@@ -95,7 +96,7 @@ impl Port {
     /// Whether frames can be sent to it now.
     pub fn takes_frames(&self) -> bool {
         match &self.backing {
-            Backing::Nic(_) => true,
+            Backing::Nic(nic) => nic.health().takes_frames(),
             Backing::Host(host) => host.port.gone().is_none(),
             Backing::Guest { rings, .. } => rings.pairs.iter().any(|pair| pair.enqueue.is_some()),
         }
@@ -120,7 +121,7 @@ impl Port {
                 self.since,
                 Vec::new(),
             ),
-            Backing::Nic(nic) => nic_status(nic, self.since),
+            Backing::Nic(nic) => nic_status(nic),
             Backing::Host(backing) => backing.told(host.as_ref(), self.since),
         };
         let queues = self
@@ -164,15 +165,20 @@ impl Port {
             state,
             since,
             details,
-            link: host
-                .as_ref()
-                .and_then(|host| host::link_status(&self.spec.kind, host)),
+            link: match &self.backing {
+                Backing::Nic(nic) => Some(nic_link(nic)),
+                Backing::Guest { .. } => None,
+                Backing::Host(_) => host
+                    .as_ref()
+                    .and_then(|host| host::link_status(&self.spec.kind, host)),
+            },
             queues,
             counters,
         }
     }
 }
 
+/// State, since when, details.
 pub type Told = (PortState, SystemTime, Vec<(String, String)>);
 
 fn guest_status(session: &GuestPort) -> Told {
@@ -211,33 +217,6 @@ fn guest_status(session: &GuestPort) -> Told {
         },
     };
     (state, status.since, details)
-}
-
-fn nic_status(nic: &Nic, since: SystemTime) -> Told {
-    let port = nic.port();
-    let info = port.info();
-    let mut details = vec![
-        ("devargs".to_owned(), info.devargs.clone()),
-        ("driver".to_owned(), info.driver.clone()),
-        ("rx_queues".to_owned(), nic.rx_queues().to_string()),
-    ];
-    if let Ok(mac) = port.mac() {
-        let mac: Vec<_> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        details.push(("mac".to_owned(), mac.join(":")));
-    }
-    if let Ok(mtu) = port.mtu() {
-        details.push(("mtu".to_owned(), mtu.to_string()));
-    }
-    let state = match port.link() {
-        Ok(link) if link.up => PortState::Forwarding,
-        Ok(_) => PortState::Failed {
-            why: "the link is down: check the cable or the other end of the device".to_owned(),
-        },
-        Err(error) => PortState::Failed {
-            why: error.to_string(),
-        },
-    };
-    (state, since, details)
 }
 
 /// The socket mode in the vhost crate's words.

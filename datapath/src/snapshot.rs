@@ -16,6 +16,7 @@ use crate::counters::PortCounterTable;
 use crate::fdb::Fdb;
 use crate::meter::Meter;
 use crate::nic::Nic;
+use crate::vlan::PortVlans;
 use crate::watch::Watch;
 
 /// Port numbers are below this; 0 is never used.
@@ -35,6 +36,16 @@ impl Snapshot {
     pub fn port(&self, number: u32) -> Option<&PortView> {
         self.ports.get(number as usize)?.as_ref()
     }
+
+    /// VLANs of the port with this number on the bridge with this id. One that
+    /// is not there, such as a controller as ingress, is a trunk of all.
+    pub fn vlans(&self, bridge: u16, number: u32) -> &PortVlans {
+        const ALL: &PortVlans = &PortVlans::ALL;
+        self.port(number)
+            .filter(|port| port.bridge_id == bridge)
+            .and_then(|port| port.vlans.as_ref())
+            .unwrap_or(ALL)
+    }
 }
 
 /// A bridge.
@@ -52,6 +63,8 @@ pub struct BridgeView {
     pub members: Vec<u32>,
     /// Number of its own interface, or [`LOCAL`] while it has none.
     pub local: u32,
+    /// Some port of it is not simply a trunk of all VLANs.
+    pub has_vlans: bool,
 }
 
 /// What flows call a bridge's own interface, whatever its number.
@@ -85,6 +98,8 @@ pub struct PortView {
     /// Longest frame that may go there, without its VLAN tags: the MTU and an
     /// Ethernet header. [`NO_LIMIT`]: as long as any frame.
     pub max_frame: u32,
+    /// `None`: a trunk of all VLANs.
+    pub vlans: Option<PortVlans>,
     pub counters: Arc<PortCounterTable>,
 }
 

@@ -173,6 +173,8 @@ impl Request {
 pub struct Printer<'a> {
     /// JSON instead of text.
     pub json: bool,
+    /// The name by which the program was called, for warnings.
+    pub name: &'static str,
     /// For results.
     pub out: &'a mut dyn Write,
     /// For warnings.
@@ -207,7 +209,7 @@ impl Printer<'_> {
     pub fn change(&mut self, warnings: &[String], json: Value) -> Result<u8, Error> {
         if !self.json {
             for warning in warnings {
-                writeln!(self.err, "ringway: warning: {warning}")?;
+                writeln!(self.err, "{}: warning: {warning}", self.name)?;
             }
         }
         self.answer(String::new, json)

@@ -463,6 +463,7 @@ fn link_to_proto(link: &LinkStatus) -> pb::LinkStatus {
 fn port_state_to_proto(state: &PortState) -> pb::PortState {
     match state {
         PortState::Forwarding => pb::PortState::Forwarding,
+        PortState::LinkDown { .. } => pb::PortState::LinkDown,
         PortState::Quarantined { .. } => pb::PortState::Quarantined,
         PortState::Failed { .. } => pb::PortState::Failed,
         PortState::Waiting { state, .. } => match *state {
