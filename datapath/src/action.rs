@@ -106,7 +106,7 @@ pub fn apply(
         lists.recording = watched == Some(packet);
         let destination = match found.verdict(packet) {
             Verdict::Normal => learning.decide(&keys[packet]),
-            Verdict::Output(port) => Destination::Port(port),
+            Verdict::Output(port) => Destination::Port(learning.bridge.number(port)),
             Verdict::Flood => Destination::Flood,
             Verdict::Drop(cause) => Destination::Drop(cause.into()),
             Verdict::Lost => Destination::Drop(DropReason::UpcallLimit),

@@ -18,7 +18,7 @@ use crate::inject::Injector;
 use crate::meter::Meter;
 use crate::port::{Backing, Port};
 use crate::publish::{PmdShared, publish};
-use crate::snapshot::{BridgeView, MAX_PORTS, Plan, Poll, PortView, Snapshot, Source};
+use crate::snapshot::{BridgeView, LOCAL, MAX_PORTS, Plan, Poll, PortView, Snapshot, Source};
 use crate::spec::{BridgeSpec, DatapathConfig};
 use crate::status::MemoryKind;
 use crate::table_memory::TableMemory;
@@ -119,12 +119,19 @@ impl Actual {
     /// Fast-failover groups choose by which ports can take frames.
     fn tell_live_ports(&mut self) {
         let mut live = [0u64; MAX_PORTS / 64];
-        for port in self.ports.values().filter(|port| port.takes_frames()) {
+        for port in self.ports.values().filter(|port| port.is_live()) {
             live[port.number as usize / 64] |= 1 << (port.number % 64);
         }
         for bridge in self.bridges.values_mut() {
             bridge.tables.set_live_ports(&live);
         }
+    }
+
+    /// Number of a bridge's own interface, [`LOCAL`] if it has none.
+    pub fn local(&self, bridge: &str) -> u32 {
+        (self.ports.values())
+            .find(|port| port.spec.bridge == bridge && port.spec.is_local())
+            .map_or(LOCAL, |port| port.number)
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -143,6 +150,7 @@ impl Actual {
                 .filter(|port| port.spec.bridge == bridge.spec.name && port.takes_frames())
                 .map(|port| port.number)
                 .collect(),
+            local: self.local(&bridge.spec.name),
         });
         let last = self.ports.keys().next_back().copied().unwrap_or(0);
         let ports = (0..=last).map(|number| {
@@ -152,6 +160,7 @@ impl Actual {
                 bridge,
                 bridge_id: self.bridges.get(&port.spec.bridge)?.id,
                 output: port.output(),
+                max_frame: port.max_frame(),
                 counters: Arc::clone(&port.counters),
             })
         });
@@ -171,7 +180,8 @@ impl Actual {
                 }
                 let source = match &port.backing {
                     Backing::Nic(nic) => Some(Source::Nic(Arc::clone(nic))),
-                    Backing::Guest { rings, .. } => (rings.pairs.get(usize::from(queue)))
+                    backing => (backing.rings())
+                        .and_then(|rings| rings.pairs.get(usize::from(queue)))
                         .and_then(|pair| pair.dequeue.as_ref())
                         .map(|ring| Source::Ring(Arc::clone(ring))),
                 };

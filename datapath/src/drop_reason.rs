@@ -89,6 +89,12 @@ drop_reasons! {
     NoMbuf => "no_mbuf",
     /// the frame is longer than the destination's MTU allows
     ExceedsMtu => "exceeds_mtu",
+    /// the interface that the frame was for is down or gone
+    HostLinkDown => "host_link_down",
+    /// the interface's transmit queue in the kernel was full
+    HostQueueFull => "host_queue_full",
+    /// the kernel refused the frame: it is longer than the interface's MTU, or its headers make no sense
+    HostRefused => "host_refused",
 }
 
 #[cfg(test)]

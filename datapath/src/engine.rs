@@ -14,6 +14,7 @@ use ringway_flow::action::Action;
 use ringway_flow::pipeline::FlowTables;
 use ringway_flow::rule::{Change, FlowCommand, FlowSpec};
 use ringway_flow::stats::StatsTable;
+use ringway_host::port::HostPortKind;
 
 use crate::actual::{Bridge, Inner, lock, wakeups};
 use crate::bring_up::{check_cores, start_pmd};
@@ -22,10 +23,12 @@ use crate::clock::CoarseClock;
 use crate::counters::PortCounterTable;
 use crate::error::DatapathError;
 use crate::housekeeping::keep_house;
-use crate::port::Port;
+use crate::port::{Backing, Port};
 use crate::publish::PmdShared;
 use crate::snapshot::{MAX_PORTS, Plan};
-use crate::spec::{BridgeSpec, DatapathConfig, FailMode, Hugepages, PortKind, PortSpec};
+use crate::spec::{
+    BridgeSpec, DatapathConfig, FailMode, Hugepages, InternalSpec, PortKind, PortSpec, TapSpec,
+};
 use crate::status::{BridgeStatus, DatapathInfo, FdbEntry, PmdStatus, PortStatus};
 
 /// What a bridge begins with whose fail mode is standalone.
@@ -228,6 +231,14 @@ impl Datapath {
         if actual.ports.values().any(|p| p.spec.name == spec.name) {
             return Err(DatapathError::exists("port", &spec.name));
         }
+        if let PortKind::Internal(_) = spec.kind
+            && spec.name != spec.bridge
+            && actual.bridges.contains_key(&spec.name)
+        {
+            let port = spec.name;
+            let why = "a bridge has that name: its own interface would have it too".to_owned();
+            return Err(DatapathError::BadOption { port, why });
+        }
         let free = |number: &u32| !actual.ports.contains_key(number);
         let wanted = spec.number.filter(|n| (1..MAX_PORTS as u32).contains(n));
         if let (Some(number), None) = (spec.number, wanted.filter(free)) {
@@ -238,18 +249,30 @@ impl Datapath {
             let port = spec.name.clone();
             return Err(DatapathError::BadOption { port, why });
         }
-        let number = (wanted.into_iter())
-            .chain(1..MAX_PORTS as u32)
-            .find(free)
-            .ok_or_else(|| DatapathError::Unavailable {
+        // Bridges' own interfaces keep out of the numbers that people use.
+        let numbers = 1..MAX_PORTS as u32;
+        let unused = match spec.is_local() {
+            true => numbers.rev().find(free),
+            false => numbers.clone().find(free),
+        };
+        let number =
+            (wanted.filter(free).or(unused)).ok_or_else(|| DatapathError::Unavailable {
                 port: spec.name.clone(),
                 why: format!("all {} port numbers are in use", MAX_PORTS - 1),
             })?;
         let (backing, queues) = match &spec.kind {
             PortKind::VhostUser(options) => self.inner.start_guest(number, &spec.name, options)?,
             PortKind::Dpdk(options) => self.inner.start_nic(&mut actual, &spec.name, options)?,
+            PortKind::System(options) => self.inner.start_system(&mut actual, &spec, options)?,
+            PortKind::Internal(InternalSpec { mac, queues }) => {
+                let (mac, queues) = (*mac, *queues);
+                (self.inner).start_host(&spec, HostPortKind::Internal { queues, mac })?
+            }
+            PortKind::Tap(TapSpec { owner }) => {
+                (self.inner).start_host(&spec, HostPortKind::Tap { owner: *owner })?
+            }
             // Taken over by the helpers of issue 4.
-            _ => return Err(DatapathError::not_found("port", &spec.name)),
+            PortKind::Patch(_) => return Err(DatapathError::not_found("port", &spec.name)),
         };
         let assignment = actual.assign(queues, self.inner.pmds.len());
         // One row more: for packets that the control plane sends.
@@ -269,7 +292,8 @@ impl Datapath {
         Ok(number)
     }
 
-    /// Removes a port once no PMD uses it; its socket file is removed.
+    /// Removes a port once no PMD uses it; what was made for it is removed too:
+    /// its socket file, or an internal or tap port's device.
     pub fn del_port(&self, name: &str) -> Result<(), DatapathError> {
         let (port, fdb) = {
             let mut actual = lock(&self.inner.actual);
@@ -293,7 +317,14 @@ impl Datapath {
         };
         // Ends the session, whose thread may be waiting for the lock to
         // publish: not under it.
-        drop(port);
+        if let Some(Port {
+            backing: Backing::Host(host),
+            ..
+        }) = port
+            && let Err(error) = host.port.remove()
+        {
+            tracing::warn!(port = name, %error, "the port is removed, its device not wholly");
+        }
         drop(fdb);
         Ok(())
     }
@@ -376,8 +407,8 @@ impl Datapath {
         Ok(known.fdb.retain(|_, _, _| false))
     }
 
-    /// Stops every ring and PMD and removes the sockets. Once is enough: later
-    /// calls find nothing to stop.
+    /// Stops every ring and PMD and removes the sockets. The devices of internal and
+    /// tap ports stay. Once is enough: later calls find nothing to stop.
     pub fn stop(&self) {
         let threads = std::mem::take(&mut *lock(&self.threads));
         if threads.pmds.is_empty() {

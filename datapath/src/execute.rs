@@ -127,7 +127,7 @@ impl Run<'_, '_, '_, '_> {
     /// One step; false: the packet ends here.
     fn step(&mut self, step: DpAction) -> bool {
         match step {
-            DpAction::Output(port) => self.output(port.into()),
+            DpAction::Output(port) => self.output(self.learning.bridge.number(port.into())),
             DpAction::Flood => self.flood(),
             DpAction::Normal => self.normal(),
             DpAction::Set { word, value, mask } => {
@@ -145,7 +145,7 @@ impl Run<'_, '_, '_, '_> {
             } => {
                 let meta = PacketInMeta {
                     bridge: self.learning.bridge.id,
-                    in_port: self.with.ingress,
+                    in_port: (self.learning.bridge).flow_port(self.with.ingress).into(),
                     reason,
                     table,
                     controller: id,
@@ -241,6 +241,11 @@ impl Run<'_, '_, '_, '_> {
         };
         change(&mut head);
         if let Some(partial) = head.partial {
+            // What an oversized frame has in front of its payload moves along.
+            let moved = partial.csum_start.wrapping_sub(vnet.csum_start);
+            if vnet.hdr_len != 0 {
+                vnet.hdr_len = vnet.hdr_len.wrapping_add(moved);
+            }
             vnet.csum_start = partial.csum_start;
             self.packets.set_vnet_header(index, vnet);
         }
@@ -248,14 +253,15 @@ impl Run<'_, '_, '_, '_> {
     }
 
     fn send_to_controllers(&mut self, meta: PacketInMeta, max_len: usize) {
-        // A controller has no use for a partial checksum.
-        if self.packets.has_partial_checksum(self.index) {
-            self.own();
-            self.packets.complete_checksum(self.index);
-        }
         let mut bytes = [0; PACKET_IN_BYTES];
         let room = max_len.min(PACKET_IN_BYTES);
         let len = self.packets.copy_prefix(self.index, &mut bytes[..room]);
+        // A controller has no use for a partial checksum.
+        if let Some((field, checksum)) = self.packets.whole_checksum(self.index)
+            && let Some(place) = bytes[..len].get_mut(field..field + 2)
+        {
+            place.copy_from_slice(&checksum);
+        }
         let put = self.with.packet_ins.put(meta, &bytes[..len]);
         self.reason = match (meta.reason, put) {
             // That controllers are told is not why it ends.

@@ -23,6 +23,7 @@ mod execute;
 mod fdb;
 mod flow_control;
 pub mod flows;
+mod host;
 mod housekeeping;
 mod inject;
 mod lookup;

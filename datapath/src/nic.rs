@@ -26,8 +26,7 @@ pub struct Nic {
     receivers: Vec<Claimed<Receiver>>,
     transmitters: Vec<Claimed<Transmitter>>,
     mempool: Mempool,
-    /// Longest frame that may be sent.
-    max_frame: usize,
+    mtu: u16,
 }
 
 /// MTU → frame: Ethernet header and two VLAN tags.
@@ -41,7 +40,7 @@ impl Nic {
         tx_queues: Vec<TxQueue>,
         mempool: Mempool,
     ) -> Self {
-        let mtu = port.mtu().map_or(1500, usize::from);
+        let mtu = port.mtu().unwrap_or(1500);
         Self {
             port,
             receivers: rx_queues
@@ -63,8 +62,13 @@ impl Nic {
                 })
                 .collect(),
             mempool,
-            max_frame: mtu + FRAME_OVERHEAD,
+            mtu,
         }
+    }
+
+    /// The MTU that the device was started with.
+    pub fn mtu(&self) -> u16 {
+        self.mtu
     }
 
     /// The device, for what it tells of itself.
@@ -129,7 +133,7 @@ impl Nic {
         for index in list {
             let index = usize::from(*index);
             let len = packets.frame_len(index);
-            if len > self.max_frame {
+            if len > usize::from(self.mtu) + FRAME_OVERHEAD {
                 drop(DropReason::ExceedsMtu, 1);
                 continue;
             }

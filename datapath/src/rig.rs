@@ -25,7 +25,7 @@ use crate::fdb::Fdb;
 use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
 use crate::parse::{self, Key};
-use crate::snapshot::{BridgeView, Output, PortView, Snapshot};
+use crate::snapshot::{BridgeView, LOCAL, NO_LIMIT, Output, PortView, Snapshot};
 use crate::table_memory::TableMemory;
 
 /// The rules of a bridge whose fail mode is standalone.
@@ -96,12 +96,14 @@ impl Rig {
             stats,
             meters: Vec::new(),
             members: members.to_vec(),
+            local: LOCAL,
         });
         for number in 0..=members.iter().copied().max().unwrap_or(0) {
             let port = members.contains(&number).then(|| PortView {
                 bridge: 0,
                 bridge_id: 1,
                 output: Output::Sink(Mutex::default()),
+                max_frame: NO_LIMIT,
                 counters: Arc::new(PortCounterTable::new(1, 1)),
             });
             rig.snapshot.ports.push(port);

@@ -15,6 +15,7 @@
 #![allow(unsafe_code)]
 // UNSAFETY: segments are raw pointers into guest memory, copied from here.
 
+use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
 
 /// Packets per burst. 8 cost a third more per packet, 64 brought nothing.
@@ -35,10 +36,10 @@ pub const VNET_HEADER_BYTES: usize = 12;
 
 /// Space in front of the virtio-net header, for headers pushed later.
 const HEADROOM: usize = 52;
-const FRAME_START: usize = HEADROOM + VNET_HEADER_BYTES;
+pub(crate) const FRAME_START: usize = HEADROOM + VNET_HEADER_BYTES;
 
-/// Longest frame: a 64 KiB TSO frame with its Ethernet and VLAN headers.
-pub const MAX_FRAME_BYTES: usize = 65_535 + 18;
+/// Longest frame: the longest IP packet with an Ethernet header and two tags.
+pub const MAX_FRAME_BYTES: usize = 65_535 + 22;
 
 /// Most segments one packet may have: the ring size that QEMU allows at most.
 pub const MAX_SEGMENTS: usize = 1024;
@@ -47,9 +48,19 @@ pub const MAX_SEGMENTS: usize = 1024;
 /// [`MAX_SEGMENTS`] are left, so one packet always fits.
 pub(crate) const BURST_SEGMENTS: usize = 2 * MAX_SEGMENTS;
 
+/// Segments of oversized frames that can be in the burst at a time: as many as
+/// are delivered at a time.
+pub(crate) const CUT_PACKETS: usize = BURST;
+
+/// Parts that their bodies may have together. A cut adds one to what the
+/// frame has, so one frame's segments always fit.
+pub(crate) const CUT_SEGMENTS: usize = MAX_SEGMENTS + CUT_PACKETS;
+
+const SLOTS: usize = BURST_PACKETS + CUT_PACKETS;
+
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
-pub(crate) struct Slot([u8; HEADROOM + VNET_HEADER_BYTES + HEAD_CAPACITY]);
+pub(crate) struct Slot(pub(crate) [u8; HEADROOM + VNET_HEADER_BYTES + HEAD_CAPACITY]);
 
 /// A part of a packet's body.
 #[derive(Clone, Copy, Debug)]
@@ -93,16 +104,26 @@ pub const VNET_F_DATA_VALID: u8 = 2;
 
 /// Storage for one burst; allocated once per PMD.
 pub struct Burst {
-    pub(crate) slots: Box<[Slot; BURST_PACKETS]>,
-    pub(crate) packets: [Packet; BURST_PACKETS],
-    pub(crate) segments: Box<[Segment; BURST_SEGMENTS]>,
+    pub(crate) slots: Box<[Slot; SLOTS]>,
+    pub(crate) packets: [Packet; SLOTS],
+    pub(crate) segments: Box<[Segment; BURST_SEGMENTS + CUT_SEGMENTS]>,
     pub(crate) segments_used: usize,
     /// Packets that came and can be delivered.
     pub(crate) len: usize,
     /// Copies of them, in the places behind.
     pub(crate) copies: usize,
+    /// Segments of oversized frames, behind [`BURST_PACKETS`], and the parts of
+    /// their bodies, behind [`BURST_SEGMENTS`].
+    pub(crate) cuts: usize,
+    pub(crate) cut_segments: usize,
     /// Some packet has a partial checksum.
     pub(crate) any_partial: bool,
+    /// Some packet is an oversized frame.
+    pub(crate) any_gso: bool,
+    /// No frame is longer.
+    pub(crate) longest: u32,
+    /// Number of the next IPv6 datagram that is cut into fragments.
+    pub(crate) fragment_id: u32,
 }
 
 // SAFETY: the raw pointers in `segments` are only followed through
@@ -116,13 +137,19 @@ impl Default for Burst {
             len: 0,
         };
         Self {
-            slots: Box::new([Slot([0; _]); BURST_PACKETS]),
-            packets: [Packet::default(); BURST_PACKETS],
-            segments: Box::new([empty; BURST_SEGMENTS]),
+            slots: Box::new([Slot([0; _]); SLOTS]),
+            packets: [Packet::default(); SLOTS],
+            segments: Box::new([empty; BURST_SEGMENTS + CUT_SEGMENTS]),
             segments_used: 0,
             len: 0,
             copies: 0,
+            cuts: 0,
+            cut_segments: 0,
             any_partial: false,
+            any_gso: false,
+            longest: 0,
+            // RFC 7739: not to be foreseen from outside.
+            fragment_id: RandomState::new().hash_one(0) as u32,
         }
     }
 }
@@ -132,7 +159,18 @@ impl Burst {
         self.len = 0;
         self.copies = 0;
         self.segments_used = 0;
+        self.cuts = 0;
+        self.cut_segments = 0;
         self.any_partial = false;
+        self.any_gso = false;
+        self.longest = 0;
+    }
+
+    /// Notes the longest frame, once all have come.
+    #[inline(always)]
+    pub(crate) fn note_longest(&mut self) {
+        let lens = self.packets[..self.len].iter().map(|packet| packet.len);
+        self.longest = lens.fold(0, u32::max);
     }
 
     /// Where the guest's header and frame are copied to.
@@ -162,6 +200,7 @@ impl Burst {
                 refused += 1;
             }
         }
+        self.note_longest();
         let mut packets = Packets {
             burst: self,
             memory: PhantomData,
@@ -285,6 +324,7 @@ impl Packets<'_> {
         let packet = &mut self.burst.packets[index];
         packet.head_len = head_len.min(HEAD_CAPACITY) as u16;
         packet.len = frame_len as u32;
+        self.burst.longest = self.burst.longest.max(frame_len as u32);
     }
 
     /// Makes a copy of packet `index`, whose head can be rewritten without the
@@ -364,6 +404,7 @@ impl Packets<'_> {
         // num_buffers is ours to fill at enqueue.
         bytes[10..12].fill(0);
         self.burst.any_partial |= header.flags & VNET_F_NEEDS_CSUM != 0;
+        self.burst.any_gso |= header.gso_type != 0;
     }
 
     /// Pointer to virtio-net header and head, contiguous.

@@ -190,6 +190,14 @@ int rw_port_info_get(uint16_t port, struct rw_port_info *out)
 	out->max_tx_queues = info.max_tx_queues;
 	out->min_mtu = info.min_mtu;
 	out->max_mtu = info.max_mtu;
+	out->tx_ipv4_cksum = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
+	out->tx_tcp_cksum = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
+	out->tx_udp_cksum = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+	out->tx_tcp_tso = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_TCP_TSO;
+	out->tx_multi_segs = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+	/* Drivers that say nothing leave zero. */
+	out->tx_max_segs = info.tx_desc_lim.nb_seg_max != 0 ?
+			info.tx_desc_lim.nb_seg_max : RTE_MBUF_MAX_NB_SEGS;
 	return 0;
 }
 
@@ -221,7 +229,9 @@ int rw_port_configure(uint16_t port, const struct rw_port_config *config, int *s
 	/* Frames that do not fit one buffer come as a chain, where the device can. */
 	if ((uint32_t)mtu + RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + 2 * RTE_VLAN_HLEN > room)
 		conf.rxmode.offloads |= info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
-	conf.txmode.offloads |= info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+	conf.txmode.offloads |= info.tx_offload_capa & (RTE_ETH_TX_OFFLOAD_MULTI_SEGS |
+			RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_CKSUM |
+			RTE_ETH_TX_OFFLOAD_UDP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_TSO);
 	if (config->rx_queues > 1 && (info.flow_type_rss_offloads & spread) != 0) {
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		conf.rx_adv_conf.rss_conf.rss_hf = info.flow_type_rss_offloads & spread;
@@ -320,6 +330,11 @@ int rw_port_link_get(uint16_t port, struct rw_port_link *out)
 uint16_t rw_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
 {
 	return rte_eth_rx_burst(port, queue, mbufs, n);
+}
+
+uint16_t rw_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
+{
+	return rte_eth_tx_prepare(port, queue, mbufs, n);
 }
 
 uint16_t rw_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)

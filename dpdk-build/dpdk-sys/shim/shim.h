@@ -35,6 +35,8 @@ enum rw_layout {
 	RW_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
 	RW_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
 	RW_MBUF_NEXT = offsetof(struct rte_mbuf, next),
+	RW_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags),
+	RW_MBUF_TX_OFFLOAD = offsetof(struct rte_mbuf, tx_offload),
 	RW_HEADROOM = RTE_PKTMBUF_HEADROOM,
 	RW_MAX_SEGS = RTE_MBUF_MAX_NB_SEGS,
 	RW_MEMPOOL_CACHE_MAX = RTE_MEMPOOL_CACHE_MAX_SIZE,
@@ -42,6 +44,26 @@ enum rw_layout {
 	RW_MEMPOOL_NAME_MAX = RTE_MEMPOOL_NAMESIZE,
 	RW_DEV_NAME_MAX = RTE_DEV_NAME_MAX_LEN,
 };
+
+/* Where the lengths lie in a packet buffer's tx_offload word, in bits. */
+enum rw_tx_lengths {
+	RW_L2_LEN_SHIFT = RTE_MBUF_L2_LEN_OFS,
+	RW_L2_LEN_BITS = RTE_MBUF_L2_LEN_BITS,
+	RW_L3_LEN_SHIFT = RTE_MBUF_L3_LEN_OFS,
+	RW_L3_LEN_BITS = RTE_MBUF_L3_LEN_BITS,
+	RW_L4_LEN_SHIFT = RTE_MBUF_L4_LEN_OFS,
+	RW_L4_LEN_BITS = RTE_MBUF_L4_LEN_BITS,
+	RW_TSO_SEGSZ_SHIFT = RTE_MBUF_TSO_SEGSZ_OFS,
+	RW_TSO_SEGSZ_BITS = RTE_MBUF_TSO_SEGSZ_BITS,
+};
+
+/* What is asked for one packet: bits of ol_flags. */
+static const uint64_t RW_TX_IPV4 = RTE_MBUF_F_TX_IPV4;
+static const uint64_t RW_TX_IPV6 = RTE_MBUF_F_TX_IPV6;
+static const uint64_t RW_TX_IP_CKSUM = RTE_MBUF_F_TX_IP_CKSUM;
+static const uint64_t RW_TX_TCP_CKSUM = RTE_MBUF_F_TX_TCP_CKSUM;
+static const uint64_t RW_TX_UDP_CKSUM = RTE_MBUF_F_TX_UDP_CKSUM;
+static const uint64_t RW_TX_TCP_SEG = RTE_MBUF_F_TX_TCP_SEG;
 
 /* ---- EAL ---- */
 
@@ -84,6 +106,14 @@ struct rw_port_info {
 	uint16_t max_tx_queues;
 	uint16_t min_mtu;
 	uint16_t max_mtu;
+	/* What it can do to packets that it sends. */
+	bool tx_ipv4_cksum;
+	bool tx_tcp_cksum;
+	bool tx_udp_cksum;
+	bool tx_tcp_tso;
+	bool tx_multi_segs;
+	/* The most buffers of one packet. */
+	uint16_t tx_max_segs;
 };
 
 struct rw_port_config {
@@ -133,6 +163,9 @@ int rw_port_stats_get(uint16_t port, struct rw_port_stats *stats);
 int rw_port_link_get(uint16_t port, struct rw_port_link *link);
 
 uint16_t rw_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
+/* Makes packets ready that ask for offloads: how many, from the front; the one
+ * behind them is not possible. */
+uint16_t rw_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
 uint16_t rw_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
 
 #endif

@@ -16,6 +16,7 @@ pub use error::{AttachError, ConfigureError, PortError, QueryError, StartError};
 use name::{Bus, DeviceName};
 
 use crate::mbuf::MbufBurst;
+use crate::offload::TxOffloads;
 use crate::queue::{QueueId, RxQueue, TxQueue};
 use crate::{Eal, Errno, Mempool, log};
 
@@ -48,6 +49,8 @@ pub struct PortInfo {
     pub min_mtu: u16,
     /// The largest MTU, in bytes.
     pub max_mtu: u16,
+    /// What it can do to packets that it sends. All of it is on.
+    pub offloads: TxOffloads,
 }
 
 /// How to set a port up.
@@ -292,6 +295,7 @@ fn attach_device(device: &DeviceName, devargs: &str) -> Result<Port, AttachError
                 max_tx_queues: raw.max_tx_queues,
                 min_mtu: raw.min_mtu,
                 max_mtu: raw.max_mtu,
+                offloads: TxOffloads::from_raw(&raw),
             },
             bus: device.bus,
             mempool: None,
