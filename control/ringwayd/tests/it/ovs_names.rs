@@ -81,7 +81,9 @@ fn without_uuids(text: &str) -> String {
         let is_uuid = rest.get(..36).is_some_and(|word| {
             let dashes = word.bytes().enumerate().filter(|(_, byte)| *byte == b'-');
             dashes.map(|(at, _)| at).eq([8, 13, 18, 23])
-                && word.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+                && word
+                    .bytes()
+                    .all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
         });
         let length = if is_uuid { 36 } else { c.len_utf8() };
         out += if is_uuid { "UUID" } else { &rest[..length] };
@@ -147,14 +149,21 @@ async fn every_command_does_what_the_table_says() {
             wrong.extend(complaint.map(|text| format!("{} {line}: {text}", case.tool.name())));
         }
     }
-    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} cases:\n{}",
+        wrong.len(),
+        wrong.join("\n\n")
+    );
     daemon.stop().await;
 }
 
 /// A command's own name in a case: the first word that is no option.
 fn name_of(case: &Case) -> &'static str {
     let mut words = case.command.split_whitespace();
-    words.find(|word| !word.starts_with(['-', '['])).unwrap_or_default()
+    words
+        .find(|word| !word.starts_with(['-', '[']))
+        .unwrap_or_default()
 }
 
 #[test]
@@ -168,7 +177,9 @@ fn the_table_has_every_command() {
         .chain(dpctl::commands().map(|(name, refused)| (Tool::Dpctl, name, refused)))
         .chain(appctl::commands().map(|(name, refused)| (Tool::Appctl, name, refused)));
     for (tool, name, refused) in all {
-        let cases = CASES.iter().filter(|case| case.tool == tool && name_of(case) == name);
+        let cases = CASES
+            .iter()
+            .filter(|case| case.tool == tool && name_of(case) == name);
         let expected: Vec<_> = cases.map(|case| &case.expect).collect();
         assert!(!expected.is_empty(), "{} {name} has no case", tool.name());
         if refused.is_some() {
@@ -215,9 +226,15 @@ fn the_document_is_up_to_date() {
 async fn show_has_open_vswitchs_layout() {
     let dir = tempdir().unwrap();
     let daemon = start(&dir).await;
-    ok(&daemon, "set port vm1 trunks=1,2 -- set-fail-mode br0 secure").await;
+    ok(
+        &daemon,
+        "set port vm1 trunks=1,2 -- set-fail-mode br0 secure",
+    )
+    .await;
     daemon.fake.set_port("p0", |port| {
-        port.state = PortState::Failed("no such device".into());
+        port.state = PortState::Failed {
+            why: "no such device".into(),
+        };
     });
     let shown = ok(&daemon, "show").await;
     let version = ok(&daemon, "get open . ovs_version").await;
@@ -270,7 +287,11 @@ async fn a_transaction_is_done_whole_or_not_at_all() {
         "set bridge br0 external_ids:a=b stp_enable=true",
     ] {
         let printed = vsctl(&daemon, line).await;
-        assert_eq!((printed.code, printed.out.as_str()), (1, ""), "{line}: {printed:?}");
+        assert_eq!(
+            (printed.code, printed.out.as_str()),
+            (1, ""),
+            "{line}: {printed:?}"
+        );
         assert_eq!(daemon.state_file(), before, "{line}");
     }
     // A refusal of the daemon's, too.
@@ -285,7 +306,10 @@ async fn a_transaction_is_done_whole_or_not_at_all() {
     let line = "--if-exists del-br br1 -- add-br br1 -- del-port vm1 -- add-port br1 vm1 \
                 -- set Interface vm1 type=dpdkvhostuser -- list-ports br1";
     assert_eq!(ok(&daemon, line).await, "vm1\n");
-    assert_eq!(ok(&daemon, "port-to-br vm1 -- list-ports br0").await, "br1\nvm2\n");
+    assert_eq!(
+        ok(&daemon, "port-to-br vm1 -- list-ports br0").await,
+        "br1\nvm2\n"
+    );
     let line = "--dry-run del-br br0 -- list-br";
     assert_eq!(ok(&daemon, line).await, "br1\n");
     assert_eq!(ok(&daemon, "list-br").await, "br0\nbr1\n");
@@ -304,7 +328,11 @@ async fn what_cannot_be_set_up_now_is_told_and_kept() {
     assert!(printed.err.starts_with(told), "{printed:?}");
     assert!(printed.err.contains("no such device"), "{printed:?}");
     assert_eq!(ok(&daemon, "get Interface p1 ofport").await, "-1\n");
-    assert!(ok(&daemon, "get Interface p1 error").await.contains("no such device"));
+    assert!(
+        ok(&daemon, "get Interface p1 error")
+            .await
+            .contains("no such device")
+    );
     daemon.stop().await;
 }
 
@@ -331,7 +359,10 @@ async fn columns_that_scripts_read_are_there() {
         let line = format!("get Interface {record} {column}");
         assert_eq!(ok(&daemon, &line).await, format!("{value}\n"), "{line}");
     }
-    assert_eq!(ok(&daemon, "get bridge br0 datapath_type").await, "netdev\n");
+    assert_eq!(
+        ok(&daemon, "get bridge br0 datapath_type").await,
+        "netdev\n"
+    );
     // Identities follow from names, so they are the same again.
     let line = "get Interface vm1 _uuid";
     let uuid = ok(&daemon, line).await;
@@ -361,12 +392,22 @@ async fn settings_are_kept_over_changes_of_others() {
     daemon.fake.calls();
     ok(&daemon, "set Port vm1 tag=9").await;
     assert!(
-        !daemon.fake.calls().iter().any(|call| call.starts_with("add_port")),
+        !daemon
+            .fake
+            .calls()
+            .iter()
+            .any(|call| call.starts_with("add_port")),
         "a tag changes under traffic"
     );
     for (line, value) in [
-        ("get Interface vm1 external_ids mtu_request", "{iface-id=i1}\n9000\n"),
-        ("get Port vm1 external_ids other_config", "{owner=me}\n{priority-tags=always}\n"),
+        (
+            "get Interface vm1 external_ids mtu_request",
+            "{iface-id=i1}\n9000\n",
+        ),
+        (
+            "get Port vm1 external_ids other_config",
+            "{owner=me}\n{priority-tags=always}\n",
+        ),
         ("get Port vm1 tag vlan_mode trunks", "9\ntrunk\n[]\n"),
         ("get Interface vm1 type options", "dpdkvhostuser\n{}\n"),
         ("get bridge br0 protocols", "[OpenFlow13]\n"),
@@ -378,7 +419,10 @@ async fn settings_are_kept_over_changes_of_others() {
     }
     let printed = vsctl(&daemon, "set open . other_config:pmd-cpu-mask=6").await;
     assert_eq!(printed.code, 0);
-    assert!(printed.err.contains("ringwayd --pmd-cores does"), "{printed:?}");
+    assert!(
+        printed.err.contains("ringwayd --pmd-cores does"),
+        "{printed:?}"
+    );
     daemon.stop().await;
 }
 
@@ -398,6 +442,9 @@ async fn an_unreachable_daemon_ends_with_1() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         assert_eq!(ovs::run(&call, false, &mut out, &mut err).await, 1);
         let err = String::from_utf8(err).unwrap();
-        assert!(err.starts_with(&format!("{}: there is no ", tool.name())), "{err}");
+        assert!(
+            err.starts_with(&format!("{}: there is no ", tool.name())),
+            "{err}"
+        );
     }
 }

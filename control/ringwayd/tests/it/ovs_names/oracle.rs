@@ -23,7 +23,11 @@ impl Oracle {
     pub fn start() -> Option<Self> {
         let dir = tempdir().unwrap();
         let (db, socket) = (dir.path().join("conf.db"), dir.path().join("db.sock"));
-        let created = Command::new("ovsdb-tool").arg("create").arg(&db).arg(SCHEMA).status();
+        let created = Command::new("ovsdb-tool")
+            .arg("create")
+            .arg(&db)
+            .arg(SCHEMA)
+            .status();
         match created {
             Err(error) if error.kind() == ErrorKind::NotFound => return None,
             created => assert!(created.unwrap().success(), "ovsdb-tool create"),
