@@ -25,6 +25,7 @@ mod execute;
 mod fdb;
 mod flow_control;
 pub mod flows;
+mod host;
 mod housekeeping;
 mod inject;
 mod lookup;
@@ -32,6 +33,10 @@ mod meter;
 #[cfg(test)]
 mod model_tests;
 mod nic;
+mod nic_bring_up;
+mod nic_health;
+mod nic_status;
+mod offload;
 mod packet_in;
 mod parse;
 mod pmd;
@@ -39,6 +44,8 @@ mod port;
 mod publish;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod ring_end;
 mod rx;
 mod snapshot;
 pub mod spec;
@@ -46,6 +53,7 @@ pub mod status;
 mod table_memory;
 mod trace;
 mod tx;
+pub mod vlan;
 mod watch;
 
 pub use drop_reason::DropReason;

@@ -25,8 +25,10 @@ use crate::fdb::Fdb;
 use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
 use crate::parse::{self, Key};
-use crate::snapshot::{BridgeView, Output, PortView, Snapshot};
+use crate::snapshot::{BridgeView, LOCAL, NO_LIMIT, Output, PortView, Snapshot};
+use crate::spec::VlanSpec;
 use crate::table_memory::TableMemory;
+use crate::vlan::PortVlans;
 
 /// The rules of a bridge whose fail mode is standalone.
 pub fn standalone() -> Vec<Change> {
@@ -99,12 +101,16 @@ impl Rig {
             stats,
             meters: Vec::new(),
             members: members.to_vec(),
+            local: LOCAL,
+            has_vlans: false,
         });
         for number in 0..=members.iter().copied().max().unwrap_or(0) {
             let port = members.contains(&number).then(|| PortView {
                 bridge: 0,
                 bridge_id: 1,
                 output: Output::Sink(Mutex::default()),
+                max_frame: NO_LIMIT,
+                vlans: None,
                 counters: Arc::new(PortCounterTable::new(1, 1)),
             });
             rig.snapshot.ports.push(port);
@@ -115,6 +121,15 @@ impl Rig {
 
     pub fn bridge(&self) -> &BridgeView {
         &self.snapshot.bridges[0]
+    }
+
+    /// Gives a port VLANs.
+    pub fn set_vlans(&mut self, number: u32, spec: &VlanSpec) {
+        if let Some(port) = &mut self.snapshot.ports[number as usize] {
+            port.vlans = PortVlans::of(spec);
+        }
+        let mut ports = self.snapshot.ports.iter().flatten();
+        self.snapshot.bridges[0].has_vlans = ports.any(|port| port.vlans.is_some());
     }
 
     /// Changes the rules; from now on packets meet the new ones.

@@ -160,11 +160,12 @@ impl Stages {
         let Some(bridge) = plan.snapshot.bridges.get(port.bridge) else {
             return;
         };
-        let bytes = self.find_verdicts(packets, bridge, number, own, now);
+        let in_port = bridge.flow_port(number);
+        let bytes = self.find_verdicts(packets, bridge, in_port, own, now);
         counters.rx_bytes.add(bytes);
 
         let watch = plan.watch.as_ref().filter(|watch| watch.port == number);
-        let watched = watch.and_then(|watch| find_watched(watch, packets, bridge, number));
+        let watched = watch.and_then(|watch| find_watched(watch, packets, bridge, in_port));
         let with = Surroundings {
             snapshot: &plan.snapshot,
             ingress: number,
@@ -198,7 +199,7 @@ impl Stages {
         &mut self,
         packets: &Packets<'_>,
         bridge: &BridgeView,
-        ingress: u32,
+        in_port: u16,
         own: &PmdCounterCells,
         now: u64,
     ) -> u64 {
@@ -210,7 +211,7 @@ impl Stages {
                 bytes += packets.frame_len(index) as u64;
             }
             self.cache
-                .count_all(all, ingress as u16, packets, &self.keys, bytes, now);
+                .count_all(all, in_port, packets, &self.keys, bytes, now);
             own.lookups.megaflow_hits.add(count as u64);
             own.lookups.probes.add(count as u64);
             self.found.fill(count, all);
@@ -225,7 +226,7 @@ impl Stages {
                 packets.head(index).len(),
                 frame_len,
                 bridge.id,
-                ingress as u16,
+                in_port,
                 key,
             );
             self.keys[index] = Key::of_flow(key);
@@ -268,13 +269,13 @@ fn find_watched(
     watch: &Watch,
     packets: &Packets<'_>,
     bridge: &BridgeView,
-    ingress: u32,
+    in_port: u16,
 ) -> Option<usize> {
     let mut key = PacketKey::default();
     let found = (0..packets.len()).find(|index| {
         let head = packets.head_slot(*index);
         let (len, frame_len) = (packets.head(*index).len(), packets.frame_len(*index));
-        extract(head, len, frame_len, bridge.id, ingress as u16, &mut key);
+        extract(head, len, frame_len, bridge.id, in_port, &mut key);
         watch.takes(&key)
     })?;
     watch.keep(packets.head(found), packets.frame_len(found));

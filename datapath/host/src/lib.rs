@@ -6,5 +6,14 @@
 //! virtio-net headers through; the thread hands frames with their headers to a
 //! tap device or a packet socket, which take and give the same header.
 
+pub mod error;
+pub mod ingress;
 pub mod link;
+mod netlink;
+mod packet;
 pub mod port;
+mod ring;
+pub mod tap;
+pub mod xdp;
+
+pub use error::HostError;
