@@ -14,6 +14,7 @@ mod actual;
 mod bring_up;
 mod cache;
 mod clock;
+mod conversation;
 mod counters;
 mod cpu;
 pub mod drop_reason;
