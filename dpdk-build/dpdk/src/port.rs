@@ -65,6 +65,27 @@ impl PortInfo {
         ["net_tap", "net_tun", "net_af_xdp"].contains(&self.driver.as_str())
     }
 
+    /// Whether it has so many queues each way.
+    pub fn check_queues(&self, rx: u16, tx: u16) -> Result<(), ConfigureError> {
+        let directions = [
+            ("receive", rx, self.max_rx_queues),
+            ("transmit", tx, self.max_tx_queues),
+        ];
+        match directions
+            .into_iter()
+            .find(|(_, asked, max)| *asked == 0 || asked > max)
+        {
+            None => Ok(()),
+            Some((direction, asked, max)) => Err(ConfigureError::Queues {
+                device: self.device.clone(),
+                driver: self.driver.clone(),
+                direction,
+                asked,
+                max,
+            }),
+        }
+    }
+
     /// The largest MTU whose frames, with two VLAN tags, fit into the
     /// buffers of `mempool` as this device fills them.
     pub fn max_mtu_with(&self, mempool: &Mempool) -> u16 {
@@ -195,8 +216,7 @@ impl Port {
     /// Sets up queues and MTU. On failure the device is detached.
     pub fn configure(mut self, config: &PortConfig) -> Result<ConfiguredPort, ConfigureError> {
         let info = &self.device.info;
-        check_queues(info, "receive", config.rx_queues, info.max_rx_queues)?;
-        check_queues(info, "transmit", config.tx_queues, info.max_tx_queues)?;
+        info.check_queues(config.rx_queues, config.tx_queues)?;
         let max_mtu = info.max_mtu_with(&config.mempool);
         if let Some(mtu) = config.mtu
             && (mtu < info.min_mtu || mtu > max_mtu)
@@ -255,24 +275,6 @@ impl Port {
             device: self.device,
         })
     }
-}
-
-fn check_queues(
-    info: &PortInfo,
-    direction: &'static str,
-    asked: u16,
-    max: u16,
-) -> Result<(), ConfigureError> {
-    if asked == 0 || asked > max {
-        return Err(ConfigureError::Queues {
-            device: info.device.clone(),
-            driver: info.driver.clone(),
-            direction,
-            asked,
-            max,
-        });
-    }
-    Ok(())
 }
 
 fn attach_device(device: &DeviceName, devargs: &str, eal: &Eal) -> Result<Port, AttachError> {
