@@ -421,4 +421,25 @@ fn inner_queues() {
     // The kernel's own frames are there too.
     out.retain(|frame| frame[12..14] == [0x88, 0xb5]);
     assert!(out == frames);
+    let link = status(&datapath, "left").link.unwrap();
+    assert_eq!(link.via, "af_xdp");
+    assert!(link.ifindex.is_some());
+
+    // What becomes of the interfaces is seen.
+    let state = |name: &str| status(&datapath, name).state;
+    ip("link set right down");
+    wait_for("both ends are down", || {
+        let down = |state| matches!(state, PortState::LinkDown { .. });
+        down(state("left")) && down(state("right"))
+    });
+    ip("link set right up");
+    wait_for("both are up", || {
+        state("left") == PortState::Forwarding && state("right") == PortState::Forwarding
+    });
+    ip("link del left");
+    wait_for("left is gone", || match state("left") {
+        PortState::Failed { why } => why.contains("the interface left is gone"),
+        _ => false,
+    });
+    datapath.del_port("left").unwrap();
 }

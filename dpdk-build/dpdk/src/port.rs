@@ -11,6 +11,7 @@ use std::sync::Arc;
 mod device;
 mod error;
 mod events;
+mod interface;
 mod name;
 mod pci;
 mod running;
@@ -196,6 +197,9 @@ impl Port {
                 devargs: devargs.to_owned(),
             });
         }
+        if device.bus == Bus::Pci {
+            pci::check(devargs, &device.name, has_hugepages(eal))?;
+        }
         let mut attached = control_lock();
         if attached.contains(&device.name) {
             return Err(AttachError::AlreadyAttached {
@@ -277,6 +281,10 @@ impl Port {
     }
 }
 
+fn has_hugepages(eal: &Eal) -> bool {
+    matches!(eal.memory(), MemoryKind::Hugepages { .. })
+}
+
 fn attach_device(device: &DeviceName, devargs: &str, eal: &Eal) -> Result<Port, AttachError> {
     let mark = log::mark();
     let c_string = |text: &str| {
@@ -301,9 +309,8 @@ fn attach_device(device: &DeviceName, devargs: &str, eal: &Eal) -> Result<Port, 
     if ret != 0 {
         let log = log::errors_since(mark);
         if device.bus == Bus::Pci {
-            let hugepages = matches!(eal.memory(), MemoryKind::Hugepages { .. });
             let address = device.name.as_str();
-            return Err(pci::explain(devargs, address, ret, log, hugepages));
+            return Err(pci::explain(devargs, address, ret, log, has_hugepages(eal)));
         }
         return Err(AttachError::refused(devargs, device, ret, log));
     }
@@ -340,7 +347,7 @@ fn attach_device(device: &DeviceName, devargs: &str, eal: &Eal) -> Result<Port, 
                 rx_scatter: raw.rx_scatter,
                 offloads: TxOffloads::from_raw(&raw),
             },
-            device.bus,
+            device,
         ),
     })
 }
