@@ -288,7 +288,7 @@ impl Datapath {
             // No PMD learns on it any more: forget before the number can be
             // given to another port.
             if let Some(fdb) = &fdb {
-                fdb.retain(|_, port, _| port != number);
+                fdb.forget_port(number);
             }
             (port, fdb)
         };

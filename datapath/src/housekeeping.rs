@@ -74,6 +74,7 @@ pub fn keep_house(inner: &Weak<Inner>, bell: &Bell) {
         }
         let Some(inner) = inner.upgrade() else { return };
         let mut actual = lock(&inner.actual);
+        inner.look_at_links(&mut actual);
         if look_after_devices(&actual) {
             inner.publish(&mut actual);
         }

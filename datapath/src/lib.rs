@@ -17,6 +17,7 @@ mod clock;
 mod counters;
 mod cpu;
 pub mod drop_reason;
+mod dump;
 mod engine;
 mod error;
 mod execute;
@@ -34,6 +35,7 @@ mod nic;
 mod nic_bring_up;
 mod nic_health;
 mod nic_status;
+mod offload;
 mod packet_in;
 mod parse;
 mod pmd;
@@ -41,6 +43,8 @@ mod port;
 mod publish;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod ring_end;
 mod rx;
 mod snapshot;
 pub mod spec;
@@ -48,7 +52,7 @@ pub mod status;
 mod table_memory;
 mod trace;
 mod tx;
-mod vlan;
+pub mod vlan;
 mod watch;
 
 pub use drop_reason::DropReason;

@@ -87,11 +87,12 @@ pub fn give_back(index: u32) -> Result<(), HostError> {
     }
 }
 
-/// Whether what the interface receives is taken, by this process or another one.
+/// Whether what the interface receives is taken, by this process or an earlier
+/// one. Nothing is of an interface that is gone.
 ///
 /// # Errors
 ///
-/// The kernel's; no such interface.
+/// The kernel's.
 pub fn taken(index: u32) -> Result<bool, HostError> {
     filters(index, INGRESS)
         .map(|filters| filters.iter().any(Filter::ours))

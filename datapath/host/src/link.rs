@@ -15,8 +15,7 @@ pub use route::{Route, routes};
 pub use statistics::statistics;
 pub use watch::LinkWatch;
 
-use netlink_packet_core::DefaultNla;
-use netlink_packet_core::Nla;
+use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoTun, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
@@ -113,9 +112,13 @@ pub(crate) fn name_fault(name: &str) -> Option<&'static str> {
 
 /// The name of the interface with that index, for messages.
 pub(crate) fn name_of(index: u32) -> String {
-    nix::net::if_::if_indextoname(index)
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    request.attributes.push(without_statistics());
+    get(request)
         .ok()
-        .and_then(|name| name.into_string().ok())
+        .flatten()
+        .map(|message| read_name(&message))
         .unwrap_or_else(|| format!("with index {index}"))
 }
 
@@ -207,14 +210,28 @@ fn message_of(name: &str) -> Result<Option<LinkMessage>, HostError> {
         .attributes
         .push(LinkAttribute::IfName(name.to_owned()));
     request.attributes.push(without_statistics());
+    get(request).map_err(|failure| failure.about("look up", name, None))
+}
+
+fn get(request: LinkMessage) -> Result<Option<LinkMessage>, Failure> {
     match netlink::route(RouteNetlinkMessage::GetLink(request), 0) {
-        Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
+        Err(failure) if failure.errno() == Some(libc::ENODEV) => Ok(None),
+        answers => Ok(answers?.into_iter().find_map(|answer| match answer {
             RouteNetlinkMessage::NewLink(message) => Some(message),
             _ => None,
         })),
-        Err(failure) if failure.errno() == Some(libc::ENODEV) => Ok(None),
-        Err(failure) => Err(failure.about("look up", name, None)),
     }
+}
+
+fn read_name(message: &LinkMessage) -> String {
+    let name = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        });
+    name.unwrap_or_default()
 }
 
 /// Counters are left out of the answer: they are its larger half.
@@ -233,7 +250,7 @@ fn read(message: &LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
         index: message.header.index,
-        name: String::new(),
+        name: read_name(message),
         mac: None,
         mtu: 0,
         min_mtu: 0,
@@ -246,7 +263,6 @@ fn read(message: &LinkMessage) -> Link {
     };
     for attribute in &message.attributes {
         match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(bytes)
                 if message.header.link_layer_type == LinkLayerType::Ether =>
             {

@@ -113,7 +113,7 @@ impl Request {
 
     fn speed(&self) -> io::Result<Option<u32>> {
         // The first answer tells, as a negative number, how many words each mask has.
-        const MASK_WORDS: usize = 18;
+        const MASK_WORDS: usize = 15;
         let mut settings = buffer(LINK_SETTINGS_BYTES, &[GLINKSETTINGS]);
         self.ask(&mut settings)?;
         let words = i8::from_ne_bytes([settings[MASK_WORDS]]).unsigned_abs();
