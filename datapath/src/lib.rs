@@ -34,6 +34,7 @@ mod model_tests;
 mod nic;
 mod packet_in;
 mod parse;
+mod patch;
 mod pmd;
 mod port;
 mod publish;
