@@ -18,6 +18,9 @@ use ringway_vhost::{BURST, PacketSet, Packets};
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
 
+#[cfg(test)]
+mod tests;
+
 /// Most patch ports that a packet goes through.
 pub const MAX_DEPTH: u8 = 16;
 /// Most crossings of a burst's packets, all together. Bridges that are joined in

@@ -153,6 +153,13 @@ impl Rig {
         }
     }
 
+    /// Takes a patch port's peer away.
+    pub fn part(&mut self, number: u32) {
+        if let Some(port) = &mut self.snapshot().ports[number as usize] {
+            port.output = Output::Patch(None);
+        }
+    }
+
     pub fn bridge(&self) -> &BridgeView {
         &self.plan.snapshot.bridges[0]
     }
