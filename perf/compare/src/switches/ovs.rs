@@ -131,7 +131,7 @@ impl Ovs {
     }
 
     fn appctl(&self, words: &[&str]) -> Result<String, Error> {
-        let mut appctl = pinned(self.other_core, "ovs-appctl");
+        let mut appctl = pinned(self.other_core, "/usr/bin/ovs-appctl");
         in_dir(&mut appctl, &self.dir)
             .arg(format!(
                 "--target={}",
