@@ -8,7 +8,8 @@ use ringway_flow::key::{PORT_LOCAL, PacketKey, VLAN_PRESENT};
 use ringway_flow::program::{DpAction, DropCause, Program, Steps};
 
 use crate::actual::{Actual, Bridge, Inner};
-use crate::cache::{Conversation, ConversationRecord, MegaflowRecord, name_station};
+use crate::cache::{ConversationRecord, MegaflowRecord, name_station};
+use crate::conversation::Conversation;
 use crate::flows::MegaflowStatus;
 use crate::lookup::{Destination, normal};
 use crate::parse::Station;

@@ -15,7 +15,7 @@ use ringway_vhost::{BURST, BURST_PACKETS, Burst};
 use crate::action::{self, TxLists};
 use crate::actual::lock;
 use crate::cache::table::{CacheTable, Shape};
-use crate::cache::{CatchAllBurst, FlowCache, Found};
+use crate::cache::{FlowCache, Found};
 use crate::clock::CoarseClock;
 use crate::counters::{PmdCounterCells, PortCounterTable, QueueCounters};
 use crate::cpu::tsc;
@@ -196,15 +196,8 @@ impl Rig {
                 }
                 match cache.catch_all(bridge) {
                     Some(all) => {
-                        let keys = &keys[..frames.len()];
-                        let lens = lens.map(u64::from);
-                        let burst = CatchAllBurst {
-                            port: ingress as u16,
-                            keys,
-                            bytes: lens.iter().sum(),
-                            one_conversation: keys.iter().all(|key| key.differs(&keys[0]) == 0),
-                        };
-                        cache.count_all(all, &burst, |index| lens[index], now);
+                        let bytes = lens[..frames.len()].iter().map(|len| u64::from(*len)).sum();
+                        cache.count_all(all, ingress as u16, packets, keys, bytes, now);
                         found.fill(frames.len(), all);
                     }
                     None => cache.classify(

@@ -7,7 +7,7 @@ use ringway_flow::key::PacketKey;
 use ringway_vhost::{BURST, BURST_PACKETS, Burst, Dequeued, Packets};
 
 use crate::action::{self, TxLists};
-use crate::cache::{CatchAllBurst, FlowCache, Found};
+use crate::cache::{FlowCache, Found};
 use crate::clock::CoarseClock;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
@@ -205,22 +205,13 @@ impl Stages {
     ) -> u64 {
         let count = packets.len();
         if let Some(all) = self.cache.catch_all(bridge) {
-            let (mut bytes, mut differ) = (0, 0);
-            let keys = &mut self.keys[..count];
-            for index in 0..count {
-                let key = &mut keys[index];
+            let mut bytes = 0;
+            for (index, key) in self.keys.iter_mut().enumerate().take(count) {
                 parse::parse(packets.head_slot(index), packets.head(index).len(), key);
-                differ |= keys[index].differs(&keys[0]);
                 bytes += packets.frame_len(index) as u64;
             }
-            let burst = CatchAllBurst {
-                port: in_port,
-                keys,
-                bytes,
-                one_conversation: differ == 0,
-            };
-            let len = |index| packets.frame_len(index) as u64;
-            self.cache.count_all(all, &burst, len, now);
+            self.cache
+                .count_all(all, in_port, packets, &self.keys, bytes, now);
             own.lookups.megaflow_hits.add(count as u64);
             own.lookups.probes.add(count as u64);
             self.found.fill(count, all);

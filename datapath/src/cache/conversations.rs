@@ -31,11 +31,13 @@ use std::time::Duration;
 
 use ringway_flow::key::{PacketKey, VLAN_PRESENT};
 use ringway_flow::stats::Counts;
+use ringway_vhost::{BURST_PACKETS, Packets};
 
 use super::table::{self, CacheTable, Entry, Meta, Parts, made, rest_used, set_rest_used};
 use super::{Core, USED_SHIFT, add, move_counts, used_now};
+use crate::conversation::{Conversation, Kind, differ};
 use crate::cpu::crc32c;
-use crate::parse::{Key, Kind, Station};
+use crate::parse::{Key, Station};
 use crate::snapshot::BridgeView;
 
 pub const LINE_WORDS: usize = 8;
@@ -55,26 +57,6 @@ const BYTES: usize = 5;
 const USED: usize = 6;
 
 pub type Line = [AtomicU64; LINE_WORDS];
-
-/// What packets of one conversation have in common, beside their port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Conversation {
-    pub destination: Station,
-    pub source: Station,
-    pub kind: Kind,
-}
-
-impl Conversation {
-    #[inline(always)]
-    fn of_flow(key: &PacketKey) -> Self {
-        let (destination, source) = Key::stations(key);
-        Self {
-            destination,
-            source,
-            kind: Kind::of_flow(key),
-        }
-    }
-}
 
 /// Packets in a row that are counted together: of one conversation, or of one
 /// megaflow if its conversations are not told apart.
@@ -100,14 +82,9 @@ impl Run {
         }
     }
 
-    /// Packets of the conversation of this key.
+    /// Packets of this conversation.
     #[inline(always)]
-    pub fn of(port: u16, key: &Key, packets: u32, bytes: u64) -> Self {
-        let conversation = Conversation {
-            destination: key.destination,
-            source: key.source,
-            kind: key.kind,
-        };
+    fn of(port: u16, conversation: Conversation, packets: u32, bytes: u64) -> Self {
         Self {
             tells_apart: true,
             port,
@@ -132,7 +109,7 @@ impl Run {
             source,
             kind,
         } = self.conversation;
-        let kind = u64::from(kind.plain().bits()) << 32 | u64::from(self.port) << 16;
+        let kind = u64::from(kind.bits()) << 32 | u64::from(self.port) << 16;
         [destination.bits(), source.bits(), kind]
     }
 }
@@ -242,6 +219,41 @@ impl Core {
                 super::touch(cell, now);
             }
         }
+    }
+
+    /// Counts a burst that belongs to one megaflow by conversation. Most bursts are
+    /// of one, which is seen without looking at more than the heads' beginnings.
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn count_conversations(
+        &mut self,
+        table: &CacheTable,
+        entry: u32,
+        port: u16,
+        packets: &Packets<'_>,
+        keys: &[Key; BURST_PACKETS],
+        bytes: u64,
+        now: u64,
+    ) {
+        let parts = table.parts();
+        let count = packets.len();
+        let of = |i: usize| Conversation::of(&keys[i], packets.head_slot(i), packets.head(i).len());
+        let (first, head) = (of(0), packets.head_slot(0));
+        let differs = |differs, i| differs | differ(packets.head_slot(i), head);
+        if first.is_seen_at_once() && (1..count).fold(0, differs) == 0 {
+            let run = Run::of(port, first, count as u32, bytes);
+            return self.count_run(table, &parts, entry, &run, now);
+        }
+        let mut run = Run::of(port, first, 0, 0);
+        for i in 0..count {
+            let conversation = of(i);
+            if run.conversation != conversation {
+                self.count_run(table, &parts, entry, &run, now);
+                run = Run::of(port, conversation, 0, 0);
+            }
+            run.add(packets.frame_len(i) as u64);
+        }
+        self.count_run(table, &parts, entry, &run, now);
     }
 
     /// A call for a run, so that the loops that find runs stay small.
@@ -452,14 +464,13 @@ impl Core {
                 let tells_apart = cell.is_some_and(|cell| Meta::load(cell).tells_apart());
                 run = Run::of_megaflow(port);
                 if tells_apart {
-                    run.tells_apart = true;
-                    run.conversation = Conversation::of_flow(&keys[i]);
+                    run = Run::of(port, Conversation::of_flow(&keys[i]), 0, 0);
                 }
             } else if run.tells_apart {
                 let conversation = Conversation::of_flow(&keys[i]);
                 if run.conversation != conversation {
                     self.count_run(table, parts, entry, &run, now);
-                    (run.conversation, run.packets, run.bytes) = (conversation, 0, 0);
+                    run = Run::of(port, conversation, 0, 0);
                 }
             }
             run.add(lens[i].into());

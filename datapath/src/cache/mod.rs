@@ -38,10 +38,10 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use ringway_flow::key::PacketKey;
 use ringway_flow::translate::Translation;
-use ringway_vhost::BURST;
+use ringway_vhost::{BURST, BURST_PACKETS, Packets};
 
 use self::budget::Budget;
-use self::conversations::{Conversations, Run};
+use self::conversations::Conversations;
 use self::masks::{BridgeMasks, MaskPool};
 use self::sweep::Sweep;
 use self::table::{CacheTable, Entry, Meta, Parts, Payload};
@@ -51,7 +51,7 @@ use crate::counters::{Counter, PmdCounterCells};
 use crate::parse::Key;
 use crate::snapshot::{BridgeView, Snapshot};
 
-pub use self::conversations::{Conversation, ConversationRecord, name_station};
+pub use self::conversations::{ConversationRecord, name_station};
 pub use self::masks::MAX_MASKS;
 pub use self::read::{Hold, MegaflowRecord, hold, read_all};
 pub use self::verdict::{Found, Verdict};
@@ -105,18 +105,6 @@ pub struct CatchAll {
     tells_apart: bool,
 }
 
-/// A burst of packets that all belong to the catch-all.
-pub struct CatchAllBurst<'k> {
-    /// Where they came from, as flows know it.
-    pub port: u16,
-    /// Of each packet; there is one at least.
-    pub keys: &'k [Key],
-    /// Of all packets.
-    pub bytes: u64,
-    /// All are of one conversation.
-    pub one_conversation: bool,
-}
-
 impl FlowCache {
     /// Over `table`, which is all zeros. `max_idle`: a megaflow without a
     /// packet for so long goes, 200 s at the most.
@@ -168,56 +156,28 @@ impl FlowCache {
         })
     }
 
-    /// Counts packets that went by [`catch_all`](Self::catch_all); `len` tells
-    /// each one's bytes.
+    /// Counts a burst of packets, with `bytes` bytes in all, that came from `port`
+    /// (as flows know it) and went by [`catch_all`](Self::catch_all).
     #[inline(always)]
     pub fn count_all(
         &mut self,
         all: CatchAll,
-        burst: &CatchAllBurst<'_>,
-        len: impl Fn(usize) -> u64,
-        now: u64,
-    ) {
-        let packets = burst.keys.len() as u32;
-        self.core.budget.known(packets);
-        let Self { table, core } = self;
-        let parts = table.parts();
-        if !all.tells_apart {
-            count(
-                &parts.entries[all.entry as usize],
-                packets,
-                burst.bytes,
-                now,
-            );
-        } else if burst.one_conversation {
-            let run = Run::of(burst.port, &burst.keys[0], packets, burst.bytes);
-            core.count_run(table, &parts, all.entry, &run, now);
-        } else {
-            self.count_runs(all, burst, len, now);
-        }
-    }
-
-    #[inline(never)]
-    fn count_runs(
-        &mut self,
-        all: CatchAll,
-        burst: &CatchAllBurst<'_>,
-        len: impl Fn(usize) -> u64,
+        port: u16,
+        packets: &Packets<'_>,
+        keys: &[Key; BURST_PACKETS],
+        bytes: u64,
         now: u64,
     ) {
         let Self { table, core } = self;
-        let parts = table.parts();
-        let mut run = Run::of(burst.port, &burst.keys[0], 0, 0);
-        let mut first = &burst.keys[0];
-        for (index, key) in burst.keys.iter().enumerate() {
-            if key.differs(first) != 0 {
-                core.count_run(table, &parts, all.entry, &run, now);
-                run = Run::of(burst.port, key, 0, 0);
-                first = key;
+        let count = packets.len() as u32;
+        core.budget.known(count);
+        match all.tells_apart {
+            true => core.count_conversations(table, all.entry, port, packets, keys, bytes, now),
+            false => {
+                let parts = table.parts();
+                self::count(&parts.entries[all.entry as usize], count, bytes, now);
             }
-            run.add(len(index));
         }
-        core.count_run(table, &parts, all.entry, &run, now);
     }
 
     /// Finds the verdicts on the first `count` keys, packets of `lens` bytes
