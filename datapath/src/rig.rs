@@ -10,7 +10,7 @@ use ringway_flow::extract::extract_slice;
 use ringway_flow::pipeline::FlowTables;
 use ringway_flow::rule::{Change, FlowCommand, FlowSpec};
 use ringway_flow::stats::StatsTable;
-use ringway_vhost::{BURST, BURST_PACKETS, Burst};
+use ringway_vhost::{BURST, BURST_PACKETS, Burst, SplitRing, VnetHeader};
 
 use crate::action::{self, TxLists};
 use crate::actual::lock;
@@ -122,8 +122,24 @@ impl Rig {
         self.snapshot.bridges[0].pipeline = self.tables.pipeline();
     }
 
+    /// Frames for a port go to a ring from now on.
+    pub fn connect(&mut self, port: u32, ring: Arc<SplitRing>) {
+        let view = self.snapshot.ports[port as usize].as_mut();
+        view.expect("a member").output = Output::Guest(vec![(0, ring)]);
+    }
+
     /// Sends a burst from a port.
     pub fn burst(&mut self, ingress: u32, frames: &[Vec<u8>]) -> Outcome {
+        self.burst_with(ingress, frames, &[])
+    }
+
+    /// The same with the first frames' virtio-net headers.
+    pub fn burst_with(
+        &mut self,
+        ingress: u32,
+        frames: &[Vec<u8>],
+        headers: &[VnetHeader],
+    ) -> Outcome {
         assert!(frames.len() <= BURST);
         let before = self.queue.rx_drops.nonzero();
         let replicated = self.counters.replicated.get();
@@ -155,6 +171,9 @@ impl Rig {
             frames.len(),
             |i| std::iter::once(&frames[i][..]),
             |packets| {
+                for (i, header) in headers.iter().enumerate() {
+                    packets.set_vnet_header(i, *header);
+                }
                 let mut flow_keys = [Default::default(); BURST];
                 let mut lens = [0; BURST];
                 for (i, frame) in frames.iter().enumerate() {
