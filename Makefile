@@ -75,7 +75,7 @@ e2e: ## end-to-end tests alone; needs `make build`, takes TEST=name and FILE=gue
 
 soak: setup ## the long part of the property and differential tests (SECONDS_OF_SOAK=600)
 	PROPTEST_CASES=200000 cargo test -p ringway-datapath --lib model_tests
-	RINGWAY_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test -p ringway-differential --test rules -- --nocapture
+	RINGWAY_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test -p ringway-differential --test rules --test vlans -- --nocapture
 
 fuzz: ## fuzz targets of the flows, a minute each; takes FUZZ_SECONDS=3600 and TARGET=text
 	$(call heading,fuzz)

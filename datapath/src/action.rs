@@ -2,11 +2,11 @@
 //! listed several times and copied from the same place.
 
 use arrayvec::ArrayVec;
-use ringway_vhost::{BURST, BURST_PACKETS, Packets};
+use ringway_vhost::{BURST, BURST_PACKETS, PacketSet, Packets};
 
 use crate::cache::{FlowCache, Found, Verdict};
 use crate::drop_reason::DropReason;
-use crate::execute::{Surroundings, execute};
+use crate::execute::{self, Surroundings, execute};
 use crate::lookup::{Destination, Normal};
 use crate::parse::Key;
 use crate::snapshot::MAX_PORTS;
@@ -15,6 +15,10 @@ use crate::snapshot::MAX_PORTS;
 pub struct TxLists {
     lists: Box<[ArrayVec<u8, BURST>]>,
     active: ArrayVec<u32, MAX_PORTS>,
+    /// Packets that wait behind patch ports: they must stay what they are.
+    pub waiting: PacketSet,
+    /// Packets that the bridge still has to do with.
+    pub current: PacketSet,
     /// What is listed now is of the packet that somebody watches.
     recording: bool,
     record: Record,
@@ -32,6 +36,8 @@ impl Default for TxLists {
         Self {
             lists: (0..MAX_PORTS).map(|_| ArrayVec::new()).collect(),
             active: ArrayVec::new(),
+            waiting: PacketSet::default(),
+            current: PacketSet::default(),
             recording: false,
             record: Record::default(),
         }
@@ -74,6 +80,11 @@ impl TxLists {
         (self.lists.get(port as usize)).is_some_and(|list| list.is_full())
     }
 
+    /// Packets that are needed although nothing is listed.
+    pub fn kept(&self) -> PacketSet {
+        self.waiting.union(&self.current)
+    }
+
     /// Takes the next port with its list; the list is empty afterwards.
     #[inline(always)]
     pub fn pop(&mut self) -> Option<(u32, ArrayVec<u8, BURST>)> {
@@ -97,6 +108,26 @@ pub fn apply(
     watched: Option<usize>,
     with: &Surroundings<'_>,
 ) {
+    if learning.bridge.has_vlans {
+        apply_as::<true>(found, packets, keys, cache, learning, lists, watched, with);
+    } else {
+        apply_as::<false>(found, packets, keys, cache, learning, lists, watched, with);
+    }
+}
+
+/// `VLANS`: NORMAL has to look at tags and ports' VLANs.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn apply_as<const VLANS: bool>(
+    found: &Found,
+    packets: &mut Packets<'_>,
+    keys: &mut [Key; BURST_PACKETS],
+    cache: &FlowCache,
+    learning: &mut Normal<'_>,
+    lists: &mut TxLists,
+    watched: Option<usize>,
+    with: &Surroundings<'_>,
+) {
     let mut replicated = 0;
     let drop = |lists: &mut TxLists, reason| {
         lists.note_drop(reason);
@@ -105,8 +136,12 @@ pub fn apply(
     for packet in 0..packets.len() {
         lists.recording = watched == Some(packet);
         let destination = match found.verdict(packet) {
+            Verdict::Normal if VLANS => {
+                execute::normal(packet, packets, keys, lists, learning, with);
+                continue;
+            }
             Verdict::Normal => learning.decide(&keys[packet]),
-            Verdict::Output(port) => Destination::Port(port),
+            Verdict::Output(port) => Destination::Port(learning.bridge.number(port)),
             Verdict::Flood => Destination::Flood,
             Verdict::Drop(cause) => Destination::Drop(cause.into()),
             Verdict::Lost => Destination::Drop(DropReason::UpcallLimit),

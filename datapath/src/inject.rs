@@ -71,6 +71,7 @@ impl Injector {
             translation,
             &mut Untraced,
         );
+        let ingress = bridge.number(packet.in_port.into());
         let program = translation.program.words().to_vec();
         let refused = match translation.program.steps().next() {
             Some(DpAction::Drop(cause)) => Some(cause),
@@ -87,14 +88,14 @@ impl Injector {
         } = self;
         let with = Surroundings {
             snapshot,
-            ingress: packet.in_port.into(),
+            ingress,
             counters: origin,
             own: counters,
             pmd: packet.row,
             now: packet.now,
             packet_ins,
         };
-        let mut learning = Normal::new(bridge, packet.in_port.into(), packet.second);
+        let mut learning = Normal::new(bridge, ingress, packet.second);
         burst.lend_slices(
             1,
             |_| std::iter::once(packet.frame),

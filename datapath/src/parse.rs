@@ -4,7 +4,8 @@
 //! end the parse where they begin; what is not understood is simply not part
 //! of the key.
 
-use ringway_flow::key::PacketKey;
+use ringway_flow::extract::{DL_TYPE_NONE, ETHERTYPE_MIN};
+use ringway_flow::key::{PacketKey, VLAN_PRESENT};
 use ringway_vhost::HEAD_BYTES;
 
 use crate::cpu::crc32c;
@@ -55,6 +56,12 @@ impl Station {
         self.0 >> 20 == 0x0180_c200_0000 >> 4
     }
 
+    /// The same address in another VLAN.
+    #[inline(always)]
+    pub fn in_vlan(self, vlan: u16) -> Self {
+        Self(self.0 & !0xffff | u64::from(vlan & 0xfff))
+    }
+
     /// As one number, for tables; never 0 for a MAC that is not all zeros.
     #[inline(always)]
     pub fn bits(self) -> u64 {
@@ -64,6 +71,114 @@ impl Station {
     /// The station with these [`bits`](Self::bits).
     pub fn from_bits(bits: u64) -> Self {
         Self(bits)
+    }
+}
+
+/// What tells conversations of two stations apart: the type behind the outer
+/// tag if there is one, that tag's TPID, and which part of a datagram it is.
+///
+/// ```text
+/// 0 … 15  EtherType or length
+/// 16 … 29 of IP: fragment offset and, 29, whether more follow; as IPv4 has them
+/// 30      tagged; with 31 set by a service tag, without it by a customer's
+/// ```
+///
+/// Kept as it was read, for that costs the least per packet; [`Kind::plain`] says
+/// what is told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Kind(u32);
+
+impl Kind {
+    const MORE_FOLLOW: u32 = 0x2000;
+    const OFFSET: u32 = 0x1fff;
+    /// An offset that is not told.
+    const UNKNOWN: u32 = 0x1fff;
+    const TAGGED: u32 = 1 << 30;
+    const SERVICE_TAG: u32 = 1 << 31;
+
+    /// `fragment`: flag and offset, 14 bits.
+    #[inline(always)]
+    fn new(dl_type: u16, fragment: u32) -> Self {
+        Self(u32::from(dl_type) | fragment << 16)
+    }
+
+    /// Of a packet whose flow key is known.
+    #[inline(always)]
+    pub fn of_flow(key: &PacketKey) -> Self {
+        let words = &key.0;
+        let present = u64::from(VLAN_PRESENT);
+        // Any: more follow. Not the first: offset 1.
+        let fragment = ((words[0] >> 8 & 1) << 13 | words[0] >> 9 & 1) as u32;
+        let untagged = Self::new((words[0] >> 16) as u16, fragment);
+        if words[1] & present == 0 {
+            return untagged;
+        }
+        let tag = tag_kind((words[5] >> 48) as u16);
+        match words[2] & present {
+            0 => Self(untagged.0 | tag),
+            _ => Self(u32::from((words[5] >> 32) as u16) | tag),
+        }
+    }
+
+    /// One kind for all that are not told apart: lengths are all one type, and
+    /// all parts of a datagram but the first are one.
+    pub fn plain(self) -> Self {
+        let fragment = match self.0 >> 16 & 0x3fff {
+            0 => 0,
+            Self::UNKNOWN => Self::UNKNOWN,
+            first if first & Self::OFFSET == 0 => Self::MORE_FOLLOW,
+            _ => Self::MORE_FOLLOW | 1,
+        };
+        let dl_type = match self.0 as u16 {
+            length if length < ETHERTYPE_MIN => DL_TYPE_NONE,
+            dl_type => dl_type,
+        };
+        Self(Self::new(dl_type, fragment).0 | self.0 & (Self::TAGGED | Self::SERVICE_TAG))
+    }
+
+    /// As a number, for tables.
+    #[inline(always)]
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The kind with these [`bits`](Self::bits).
+    pub fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// The EtherType as flows know it, behind the outer tag.
+    pub fn dl_type(self) -> u16 {
+        self.plain().0 as u16
+    }
+
+    /// TPID of the outer tag, if there is one.
+    pub fn tpid(self) -> Option<u16> {
+        let tpid = match self.0 & Self::SERVICE_TAG {
+            0 => ETHERTYPE_VLAN,
+            _ => ETHERTYPE_QINQ,
+        };
+        (self.0 & Self::TAGGED != 0).then_some(tpid)
+    }
+
+    /// `nw_frag` of an IP packet, if it is known.
+    pub fn fragment(self) -> Option<u64> {
+        let is_ip = matches!(self.0 as u16, ETHERTYPE_IPV4 | ETHERTYPE_IPV6);
+        match self.plain().0 >> 16 & 0x3fff {
+            _ if !is_ip => None,
+            Self::UNKNOWN => None,
+            0 => Some(0),
+            Self::MORE_FOLLOW => Some(1),
+            _ => Some(3),
+        }
+    }
+}
+
+#[inline(always)]
+fn tag_kind(tpid: u16) -> u32 {
+    match tpid {
+        ETHERTYPE_QINQ => Kind::TAGGED | Kind::SERVICE_TAG,
+        _ => Kind::TAGGED,
     }
 }
 
@@ -77,16 +192,43 @@ pub struct Key {
     /// CRC32C over addresses, VLAN, protocol and ports: packets of one flow
     /// have the same.
     pub flow_hash: u32,
+    /// Type and tag.
+    pub kind: Kind,
 }
 
 impl Key {
+    /// The same with its stations in another VLAN.
+    #[inline(always)]
+    pub fn in_vlan(self, vlan: u16) -> Self {
+        Self {
+            destination: self.destination.in_vlan(vlan),
+            source: self.source.in_vlan(vlan),
+            ..self
+        }
+    }
+
+    /// Destination and source of a packet whose flow key is known.
+    #[inline(always)]
+    pub fn stations(key: &PacketKey) -> (Station, Station) {
+        let words = &key.0;
+        let vlan = words[1] & 0xfff;
+        let station = |word: u64| Station(word & !0xffff | vlan);
+        (station(words[1]), station(words[2]))
+    }
+
+    /// 0 if it is of the same conversation as `other`: same addresses, VLAN, kind.
+    #[inline(always)]
+    pub fn differs(&self, other: &Self) -> u64 {
+        (self.destination.0 ^ other.destination.0)
+            | (self.source.0 ^ other.source.0)
+            | u64::from(self.kind.0 ^ other.kind.0)
+    }
+
     /// Of a packet whose flow key is known.
     #[inline(always)]
     pub fn of_flow(key: &PacketKey) -> Self {
         let words = &key.0;
-        let vlan = words[1] & 0xfff;
-        let station = |word: u64| Station(word & !0xffff | vlan);
-        let (destination, source) = (station(words[1]), station(words[2]));
+        let (destination, source) = Self::stations(key);
         let step = crc32c;
         let mut hash = step(step(0, destination.0), source.0);
         // Addresses, ports (not flags, TOS, TTL) and protocol.
@@ -101,6 +243,7 @@ impl Key {
             destination,
             source,
             flow_hash: hash as u32,
+            kind: Kind::of_flow(key),
         }
     }
 }
@@ -122,9 +265,16 @@ pub fn parse(head: &[u8; HEAD_BYTES], len: usize, key: &mut Key) {
 fn parse_tagged(head: &[u8; HEAD_BYTES], len: usize, key: &mut Key) {
     // A tag with VLAN 0 carries a priority only; the frame counts as untagged.
     let vlan = u16_at::<14>(head, 0) & 0xfff;
+    let tag = tag_kind(u16_at::<12>(head, 0));
     match u16_at::<16>(head, 0) {
-        ETHERTYPE_VLAN if len >= 22 => finish::<22>(head, len, vlan, u16_at::<20>(head, 0), key),
-        ethertype => finish::<18>(head, len, vlan, ethertype, key),
+        ETHERTYPE_VLAN if len >= 22 => {
+            finish::<22>(head, len, vlan, u16_at::<20>(head, 0), key);
+            key.kind = Kind(u32::from(ETHERTYPE_VLAN) | tag);
+        }
+        ethertype => {
+            finish::<18>(head, len, vlan, ethertype, key);
+            key.kind.0 |= tag;
+        }
     }
 }
 
@@ -153,9 +303,12 @@ fn finish<const L3: usize>(
     let address = |at: usize| Station(u64::from_be(u64_at(head, at)) & !0xffff | u64::from(vlan));
     let (destination, source) = (address(0), address(6));
     let mut hash = crc32c(crc32c(0, destination.0), source.0);
+    let mut part = 0;
     if ethertype == ETHERTYPE_IPV4 && len >= L3 + 20 {
         let header_bytes = usize::from(head[L3] & 0xf) * 4;
-        let fragment = u16_at::<6>(head, L3) & 0x3fff != 0;
+        let fragment = u16_at::<6>(head, L3) & 0x3fff;
+        part = u32::from(fragment);
+        let fragment = fragment != 0;
         let protocol = head[L3 + 9];
         hash = crc32c(hash, u64_at(head, L3 + 12) ^ u64::from(protocol));
         // A fragment's later parts have no ports; without them all parts of a
@@ -169,6 +322,7 @@ fn finish<const L3: usize>(
         }
     } else if ethertype == ETHERTYPE_IPV6 && len >= L3 + 40 {
         let next_header = head[L3 + 6];
+        part = ipv6_fragment::<L3>(head, len, next_header);
         for at in [8, 16, 24, 32] {
             hash = crc32c(hash, u64_at(head, L3 + at));
         }
@@ -176,10 +330,33 @@ fn finish<const L3: usize>(
         if matches!(next_header, PROTO_TCP | PROTO_UDP) && len >= L3 + 44 {
             hash = crc32c(hash, ports_at(head, L3 + 40));
         }
+    } else if matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
+        part = Kind::UNKNOWN;
     }
     key.destination = destination;
     key.source = source;
     key.flow_hash = hash as u32;
+    key.kind = Kind::new(ethertype, part);
+}
+
+/// Headers that stand before a fragment's are not walked.
+#[inline(always)]
+fn ipv6_fragment<const L3: usize>(head: &[u8; HEAD_BYTES], len: usize, next_header: u8) -> u32 {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION: u8 = 60;
+    match next_header {
+        FRAGMENT if len >= L3 + 48 => match u16_at::<42>(head, L3) {
+            // A fragment that is a whole packet.
+            0 => 0,
+            offset if offset & 0xfff8 == 0 => Kind::MORE_FOLLOW,
+            _ => Kind::MORE_FOLLOW | 1,
+        },
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION => Kind::UNKNOWN,
+        _ => 0,
+    }
 }
 
 /// Source and destination port.

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ringway_vhost::{DeviceRings, GuestPort, Mode, SessionState, features};
+use ringway_flow::key::PORT_LOCAL;
+use ringway_vhost::{DeviceRings, GuestPort, Mode, SessionState, SplitRing, features};
 
 use crate::counters::PortCounterTable;
+use crate::host::{self, HostBacking};
 use crate::nic::Nic;
+use crate::nic_status::{nic_link, nic_status};
 use crate::snapshot::{NO_LIMIT, Output};
 use crate::spec::{PortKind, PortSpec, SocketMode};
 use crate::status::{PortState, PortStatus, QueueStatus};
@@ -31,17 +34,46 @@ pub enum Backing {
     },
     /// A DPDK device.
     Nic(Arc<Nic>),
+    /// A kernel interface.
+    Host(Box<HostBacking>),
+}
+
+impl Backing {
+    /// The rings behind it; `None`: a device without.
+    pub fn rings(&self) -> Option<&DeviceRings> {
+        match self {
+            Self::Guest { rings, .. } => Some(rings),
+            Self::Host(host) => Some(&host.rings),
+            Self::Nic(_) => None,
+        }
+    }
 }
 
 impl Port {
+    /// What flows call it.
+    pub fn flow_number(&self) -> u16 {
+        if self.spec.is_local() {
+            PORT_LOCAL
+        } else {
+            self.number as u16
+        }
+    }
+
+    /// Whether frames that are sent to it now are likely to go on from there.
+    pub fn is_live(&self) -> bool {
+        match &self.backing {
+            Backing::Host(host) => self.takes_frames() && host.up,
+            _ => self.takes_frames(),
+        }
+    }
+
     /// Where frames for this port go now.
     pub fn output(&self) -> Output {
         match &self.backing {
             Backing::Nic(nic) => Output::Nic(Arc::clone(nic)),
-            Backing::Guest { rings, .. } => Output::Guest(
-                rings
-                    .pairs
-                    .iter()
+            backing => Output::Guest(
+                (backing.rings().into_iter())
+                    .flat_map(|rings| &rings.pairs)
                     .zip(0u16..)
                     .filter_map(|(pair, queue)| Some((queue, Arc::clone(pair.enqueue.as_ref()?))))
                     .collect(),
@@ -55,6 +87,7 @@ impl Port {
     pub fn max_frame(&self) -> u32 {
         let mtu = self.spec.mtu.or(match &self.backing {
             Backing::Nic(nic) => Some(nic.mtu()),
+            Backing::Host(host) => Some(host.mtu),
             Backing::Guest { .. } => None,
         });
         mtu.map_or(NO_LIMIT, |mtu| u32::from(mtu) + 14)
@@ -63,13 +96,18 @@ impl Port {
     /// Whether frames can be sent to it now.
     pub fn takes_frames(&self) -> bool {
         match &self.backing {
-            Backing::Nic(_) => true,
+            Backing::Nic(nic) => nic.health().takes_frames(),
+            Backing::Host(host) => host.port.gone().is_none(),
             Backing::Guest { rings, .. } => rings.pairs.iter().any(|pair| pair.enqueue.is_some()),
         }
     }
 
     /// What the port is doing.
     pub fn status(&self, cores: &[usize]) -> PortStatus {
+        let host = match &self.backing {
+            Backing::Host(host) => Some(host.port.status()),
+            _ => None,
+        };
         let (state, since, details) = match &self.backing {
             Backing::Guest {
                 session: Some(session),
@@ -83,35 +121,34 @@ impl Port {
                 self.since,
                 Vec::new(),
             ),
-            Backing::Nic(nic) => nic_status(nic, self.since),
+            Backing::Nic(nic) => nic_status(nic),
+            Backing::Host(backing) => backing.told(host.as_ref(), self.since),
         };
         let queues = self
             .assignment
             .iter()
             .zip(0u16..)
             .map(|(pmd, queue)| {
-                let (dequeue_size, enqueue_size) = match &self.backing {
-                    Backing::Nic(_) => (0, 0),
-                    Backing::Guest { rings, .. } => {
-                        let pair = rings.pairs.get(usize::from(queue));
-                        let size = |ring: Option<&Arc<_>>| {
-                            ring.map_or(0, |ring: &Arc<ringway_vhost::SplitRing>| ring.size())
-                        };
-                        (
-                            size(pair.and_then(|pair| pair.dequeue.as_ref())),
-                            size(pair.and_then(|pair| pair.enqueue.as_ref())),
-                        )
-                    }
-                };
+                let rings = self.backing.rings();
+                let pair = rings.and_then(|rings| rings.pairs.get(usize::from(queue)));
+                let size = |ring: Option<&Arc<SplitRing>>| ring.map_or(0, |ring| ring.size());
+                let mut counters = self.counters.queue_total(usize::from(queue));
+                if let Some(host) = &host {
+                    host::fold(&mut counters, host.queues.get(usize::from(queue)));
+                }
                 QueueStatus {
                     queue,
                     pmd_core: cores.get(*pmd).copied(),
-                    dequeue_size,
-                    enqueue_size,
-                    counters: self.counters.queue_total(usize::from(queue)),
+                    dequeue_size: size(pair.and_then(|pair| pair.dequeue.as_ref())),
+                    enqueue_size: size(pair.and_then(|pair| pair.enqueue.as_ref())),
+                    counters,
                 }
             })
             .collect();
+        let mut counters = self.counters.total();
+        if let Some(host) = &host {
+            host::fold(&mut counters, &host.queues);
+        }
         PortStatus {
             number: self.number,
             name: self.spec.name.clone(),
@@ -128,14 +165,20 @@ impl Port {
             state,
             since,
             details,
-            link: None,
+            link: match &self.backing {
+                Backing::Nic(nic) => Some(nic_link(nic)),
+                _ => host
+                    .as_ref()
+                    .and_then(|host| host::link_status(&self.spec.kind, host)),
+            },
             queues,
-            counters: self.counters.total(),
+            counters,
         }
     }
 }
 
-type Told = (PortState, SystemTime, Vec<(String, String)>);
+/// State, since when, details.
+pub type Told = (PortState, SystemTime, Vec<(String, String)>);
 
 fn guest_status(session: &GuestPort) -> Told {
     let status = session.status();
@@ -173,33 +216,6 @@ fn guest_status(session: &GuestPort) -> Told {
         },
     };
     (state, status.since, details)
-}
-
-fn nic_status(nic: &Nic, since: SystemTime) -> Told {
-    let port = nic.port();
-    let info = port.info();
-    let mut details = vec![
-        ("devargs".to_owned(), info.devargs.clone()),
-        ("driver".to_owned(), info.driver.clone()),
-        ("rx_queues".to_owned(), nic.rx_queues().to_string()),
-    ];
-    if let Ok(mac) = port.mac() {
-        let mac: Vec<_> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        details.push(("mac".to_owned(), mac.join(":")));
-    }
-    if let Ok(mtu) = port.mtu() {
-        details.push(("mtu".to_owned(), mtu.to_string()));
-    }
-    let state = match port.link() {
-        Ok(link) if link.up => PortState::Forwarding,
-        Ok(_) => PortState::Failed {
-            why: "the link is down: check the cable or the other end of the device".to_owned(),
-        },
-        Err(error) => PortState::Failed {
-            why: error.to_string(),
-        },
-    };
-    (state, since, details)
 }
 
 /// The socket mode in the vhost crate's words.

@@ -15,7 +15,7 @@ use ringway_vhost::{BURST, BURST_PACKETS, Burst, SplitRing, VnetHeader};
 use crate::action::{self, TxLists};
 use crate::actual::lock;
 use crate::cache::table::{CacheTable, Shape};
-use crate::cache::{FlowCache, Found};
+use crate::cache::{CatchAllBurst, FlowCache, Found};
 use crate::clock::CoarseClock;
 use crate::counters::{PmdCounterCells, PortCounterTable, QueueCounters};
 use crate::cpu::tsc;
@@ -25,8 +25,10 @@ use crate::fdb::Fdb;
 use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
 use crate::parse::{self, Key};
-use crate::snapshot::{BridgeView, NO_LIMIT, Output, PortView, Snapshot};
+use crate::snapshot::{BridgeView, LOCAL, NO_LIMIT, Output, PortView, Snapshot};
+use crate::spec::VlanSpec;
 use crate::table_memory::TableMemory;
+use crate::vlan::PortVlans;
 
 /// The rules of a bridge whose fail mode is standalone.
 pub fn standalone() -> Vec<Change> {
@@ -52,6 +54,8 @@ pub struct Rig {
     found: Found,
     lists: TxLists,
     now_ms: u64,
+    /// By how many cycles its clock is ahead.
+    pub ahead: u64,
 }
 
 /// What came of a burst.
@@ -87,6 +91,7 @@ impl Rig {
             found: Found::default(),
             lists: TxLists::default(),
             now_ms: 1,
+            ahead: 0,
         };
         let memory = TableMemory::ordinary(Fdb::words_for(1024));
         rig.snapshot.bridges.push(BridgeView {
@@ -96,6 +101,8 @@ impl Rig {
             stats,
             meters: Vec::new(),
             members: members.to_vec(),
+            local: LOCAL,
+            has_vlans: false,
         });
         for number in 0..=members.iter().copied().max().unwrap_or(0) {
             let port = members.contains(&number).then(|| PortView {
@@ -103,6 +110,7 @@ impl Rig {
                 bridge_id: 1,
                 output: Output::Sink(Mutex::default()),
                 max_frame: NO_LIMIT,
+                vlans: None,
                 counters: Arc::new(PortCounterTable::new(1, 1)),
             });
             rig.snapshot.ports.push(port);
@@ -113,6 +121,15 @@ impl Rig {
 
     pub fn bridge(&self) -> &BridgeView {
         &self.snapshot.bridges[0]
+    }
+
+    /// Gives a port VLANs.
+    pub fn set_vlans(&mut self, number: u32, spec: &VlanSpec) {
+        if let Some(port) = &mut self.snapshot.ports[number as usize] {
+            port.vlans = PortVlans::of(spec);
+        }
+        let mut ports = self.snapshot.ports.iter().flatten();
+        self.snapshot.bridges[0].has_vlans = ports.any(|port| port.vlans.is_some());
     }
 
     /// Changes the rules; from now on packets meet the new ones.
@@ -126,6 +143,21 @@ impl Rig {
     pub fn connect(&mut self, port: u32, ring: Arc<SplitRing>) {
         let view = self.snapshot.ports[port as usize].as_mut();
         view.expect("a member").output = Output::Guest(vec![(0, ring)]);
+    }
+
+    /// Cycles.
+    pub fn now(&self) -> u64 {
+        tsc() + self.ahead
+    }
+
+    /// Time goes by, in which the cache looks after all that it has.
+    pub fn pass(&mut self, time: Duration) {
+        const STEPS: u32 = 8;
+        for _ in 0..STEPS {
+            self.ahead += (time / STEPS).as_nanos() as u64;
+            let now = self.now();
+            self.cache.keep(&self.snapshot, now);
+        }
     }
 
     /// Sends a burst from a port.
@@ -144,7 +176,7 @@ impl Rig {
         let before = self.queue.rx_drops.nonzero();
         let replicated = self.counters.replicated.get();
         let mut outcome = Outcome::default();
-        let now = tsc();
+        let now = self.now();
         let Self {
             cache,
             counters,
@@ -182,10 +214,17 @@ impl Rig {
                     parse::parse(packets.head_slot(i), packets.head(i).len(), &mut keys[i]);
                 }
                 match cache.catch_all(bridge) {
-                    Some((entry, verdict)) => {
-                        let bytes = lens[..frames.len()].iter().map(|len| u64::from(*len)).sum();
-                        cache.count_all(entry, frames.len() as u32, bytes, now);
-                        found.fill(frames.len(), entry, verdict);
+                    Some(all) => {
+                        let keys = &keys[..frames.len()];
+                        let lens = lens.map(u64::from);
+                        let burst = CatchAllBurst {
+                            port: ingress as u16,
+                            keys,
+                            bytes: lens.iter().sum(),
+                            one_conversation: keys.iter().all(|key| key.differs(&keys[0]) == 0),
+                        };
+                        cache.count_all(all, &burst, |index| lens[index], now);
+                        found.fill(frames.len(), all);
                     }
                     None => cache.classify(
                         &flow_keys,

@@ -7,7 +7,7 @@ use ringway_flow::key::PacketKey;
 use ringway_vhost::{BURST, BURST_PACKETS, Burst, Dequeued, Packets};
 
 use crate::action::{self, TxLists};
-use crate::cache::{FlowCache, Found};
+use crate::cache::{CatchAllBurst, FlowCache, Found};
 use crate::clock::CoarseClock;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
@@ -160,11 +160,12 @@ impl Stages {
         let Some(bridge) = plan.snapshot.bridges.get(port.bridge) else {
             return;
         };
-        let bytes = self.find_verdicts(packets, bridge, number, own, now);
+        let in_port = bridge.flow_port(number);
+        let bytes = self.find_verdicts(packets, bridge, in_port, own, now);
         counters.rx_bytes.add(bytes);
 
         let watch = plan.watch.as_ref().filter(|watch| watch.port == number);
-        let watched = watch.and_then(|watch| find_watched(watch, packets, bridge, number));
+        let watched = watch.and_then(|watch| find_watched(watch, packets, bridge, in_port));
         let with = Surroundings {
             snapshot: &plan.snapshot,
             ingress: number,
@@ -198,21 +199,31 @@ impl Stages {
         &mut self,
         packets: &Packets<'_>,
         bridge: &BridgeView,
-        ingress: u32,
+        in_port: u16,
         own: &PmdCounterCells,
         now: u64,
     ) -> u64 {
         let count = packets.len();
-        if let Some((entry, verdict)) = self.cache.catch_all(bridge) {
-            let mut bytes = 0;
-            for (index, key) in self.keys.iter_mut().enumerate().take(count) {
+        if let Some(all) = self.cache.catch_all(bridge) {
+            let (mut bytes, mut differ) = (0, 0);
+            let keys = &mut self.keys[..count];
+            for index in 0..count {
+                let key = &mut keys[index];
                 parse::parse(packets.head_slot(index), packets.head(index).len(), key);
+                differ |= keys[index].differs(&keys[0]);
                 bytes += packets.frame_len(index) as u64;
             }
-            self.cache.count_all(entry, count as u32, bytes, now);
+            let burst = CatchAllBurst {
+                port: in_port,
+                keys,
+                bytes,
+                one_conversation: differ == 0,
+            };
+            let len = |index| packets.frame_len(index) as u64;
+            self.cache.count_all(all, &burst, len, now);
             own.lookups.megaflow_hits.add(count as u64);
             own.lookups.probes.add(count as u64);
-            self.found.fill(count, entry, verdict);
+            self.found.fill(count, all);
             return bytes;
         }
         let mut bytes = 0;
@@ -224,7 +235,7 @@ impl Stages {
                 packets.head(index).len(),
                 frame_len,
                 bridge.id,
-                ingress as u16,
+                in_port,
                 key,
             );
             self.keys[index] = Key::of_flow(key);
@@ -267,13 +278,13 @@ fn find_watched(
     watch: &Watch,
     packets: &Packets<'_>,
     bridge: &BridgeView,
-    ingress: u32,
+    in_port: u16,
 ) -> Option<usize> {
     let mut key = PacketKey::default();
     let found = (0..packets.len()).find(|index| {
         let head = packets.head_slot(*index);
         let (len, frame_len) = (packets.head(*index).len(), packets.frame_len(*index));
-        extract(head, len, frame_len, bridge.id, ingress as u16, &mut key);
+        extract(head, len, frame_len, bridge.id, in_port, &mut key);
         watch.takes(&key)
     })?;
     watch.keep(packets.head(found), packets.frame_len(found));

@@ -95,7 +95,7 @@ pub struct PortSpec {
     pub number: Option<u32>,
     /// What kind of port, with that kind's options.
     pub kind: PortKind,
-    /// Which VLANs NORMAL and FLOOD take from it and give to it.
+    /// Which VLANs NORMAL takes from it and gives to it.
     pub vlan: VlanSpec,
     /// Bytes that a frame may have behind its Ethernet header and VLAN tags.
     /// `None`: what the device has; 1500 for a guest.
@@ -192,8 +192,8 @@ pub struct PatchSpec {
     pub peer: String,
 }
 
-/// Which VLANs NORMAL and FLOOD take from a port and give to it, as Open
-/// vSwitch's Port table has it (ovs-vswitchd.conf.db(5), "VLAN Configuration").
+/// Which VLANs NORMAL takes from a port and gives to it, as Open vSwitch's
+/// Port table has it (ovs-vswitchd.conf.db(5), "VLAN Configuration").
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VlanSpec {
     /// `None`: access if there is a tag, else trunk.
@@ -210,6 +210,78 @@ pub struct VlanSpec {
     pub qinq_8021q: bool,
 }
 
+impl VlanSpec {
+    /// The mode that it comes to.
+    pub fn mode(&self) -> VlanMode {
+        match (self.mode, self.tag) {
+            (Some(mode), _) => mode,
+            (None, Some(_)) => VlanMode::Access,
+            (None, None) => VlanMode::Trunk,
+        }
+    }
+
+    /// Why it cannot be, if it cannot.
+    pub fn check(&self) -> Result<(), String> {
+        let all = (self.tag.iter().map(|vlan| ("tag", vlan)))
+            .chain(self.trunks.iter().map(|vlan| ("trunks", vlan)))
+            .chain(self.cvlans.iter().map(|vlan| ("cvlans", vlan)));
+        for (option, vlan) in all {
+            if *vlan > 4095 {
+                return Err(format!(
+                    "{option}={vlan}: a VLAN is a number from 0 to 4095"
+                ));
+            }
+        }
+        match self.mode() {
+            VlanMode::Trunk => Ok(()),
+            mode if self.tag.is_none() => Err(format!(
+                "vlan_mode={} needs the VLAN: give tag=VLAN, too",
+                mode.name()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Options that have no effect together with the others: as in Open
+    /// vSwitch they are taken and mean nothing. One sentence each.
+    pub fn ignored(&self) -> Vec<String> {
+        let mode = self.mode();
+        let mut ignored = Vec::new();
+        let mut ignore = |given: bool, option: &str, of: &str| {
+            if given {
+                let mode = mode.name();
+                ignored.push(format!(
+                    "{option} is ignored: it is for {of}, and vlan_mode is {mode}"
+                ));
+            }
+        };
+        let tunnel = mode == VlanMode::Dot1qTunnel;
+        let lists = !tunnel && mode != VlanMode::Access;
+        let trunk = mode == VlanMode::Trunk;
+        ignore(
+            trunk && self.tag.is_some(),
+            "tag",
+            "access, native and tunnel ports",
+        );
+        ignore(
+            !lists && !self.trunks.is_empty(),
+            "trunks",
+            "trunk and native ports",
+        );
+        ignore(
+            !tunnel && !self.cvlans.is_empty(),
+            "cvlans",
+            "dot1q-tunnel ports",
+        );
+        ignore(
+            !tunnel && self.qinq_8021q,
+            "qinq-ethtype",
+            "dot1q-tunnel ports",
+        );
+        ignored
+    }
+}
+
 /// What an access, trunk or tunnel port does with its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VlanMode {
@@ -223,6 +295,19 @@ pub enum VlanMode {
     NativeUntagged,
     /// Every frame, tagged or not, is put into VLAN `tag` with an outer tag.
     Dot1qTunnel,
+}
+
+impl VlanMode {
+    /// As Open vSwitch's `vlan_mode` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::Trunk => "trunk",
+            Self::NativeTagged => "native-tagged",
+            Self::NativeUntagged => "native-untagged",
+            Self::Dot1qTunnel => "dot1q-tunnel",
+        }
+    }
 }
 
 /// Whether a frame with priority but without VLAN keeps an 802.1p tag of VLAN 0.

@@ -94,6 +94,11 @@ pub enum PortState {
         /// What it waits for, and what to do about it.
         why: String,
     },
+    /// Its device's link is down. It is back by itself when the link is.
+    LinkDown {
+        /// What to look at.
+        why: String,
+    },
     /// Shut out because its guest or frontend broke the rules.
     Quarantined {
         /// What it did.
@@ -112,6 +117,7 @@ impl PortState {
         match self {
             PortState::Forwarding => "forwarding",
             PortState::Waiting { state, .. } => state,
+            PortState::LinkDown { .. } => "link-down",
             PortState::Quarantined { .. } => "quarantined",
             PortState::Failed { .. } => "failed",
         }
@@ -122,6 +128,7 @@ impl PortState {
         match self {
             PortState::Forwarding => "",
             PortState::Waiting { why, .. }
+            | PortState::LinkDown { why }
             | PortState::Quarantined { why }
             | PortState::Failed { why } => why,
         }

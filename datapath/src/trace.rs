@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ringway_flow::datapath_text::{MegaflowCounts, print_megaflow};
 use ringway_flow::extract::{extract, extract_slice};
 use ringway_flow::field::Field;
-use ringway_flow::key::PacketKey;
+use ringway_flow::key::{PORT_LOCAL, PacketKey};
 use ringway_flow::matching::Match;
 use ringway_flow::program::{DpAction, Steps};
 use ringway_flow::text::PortNames;
@@ -28,7 +28,7 @@ use crate::watch::{Caught, FoundBy, Watch};
 /// Between two looks at whether the packet has come.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// The names of a bridge's ports.
+/// The names of a bridge's ports, by what flows call them.
 struct Names(Vec<(u16, String)>);
 
 impl Names {
@@ -37,17 +37,18 @@ impl Names {
         let ports = ports.filter(|port| port.spec.bridge == bridge);
         Self(
             ports
-                .map(|port| (port.number as u16, port.spec.name.clone()))
+                .map(|port| (port.flow_number(), port.spec.name.clone()))
                 .collect(),
         )
     }
+}
 
-    /// Number and name, for people.
-    fn tell(&self, port: u32) -> String {
-        match self.name(port as u16) {
-            Some(name) => format!("{name} ({port})"),
-            None => port.to_string(),
-        }
+/// A port's name and number, for people.
+fn tell_port(actual: &Actual, number: u32) -> String {
+    match actual.ports.get(&number) {
+        Some(port) if port.spec.is_local() => format!("{} (LOCAL)", port.spec.name),
+        Some(port) => format!("{} ({number})", port.spec.name),
+        None => number.to_string(),
     }
 }
 
@@ -67,15 +68,36 @@ impl PortNames for Names {
 struct Now<'a> {
     fdb: &'a Fdb,
     members: Vec<u32>,
+    /// See [`crate::snapshot::BridgeView::local`].
+    local: u32,
+}
+
+impl Now<'_> {
+    /// The number of the port that flows call so.
+    fn number(&self, port: u16) -> u32 {
+        match port {
+            PORT_LOCAL => self.local,
+            port => port.into(),
+        }
+    }
+
+    /// What flows call the port with this number.
+    fn flow_port(&self, number: u32) -> u16 {
+        if number == self.local {
+            PORT_LOCAL
+        } else {
+            number as u16
+        }
+    }
 }
 
 impl BridgeNow for Now<'_> {
     fn normal(&self, packet: &PacketKey) -> NormalNow {
-        let ingress = u32::from((packet.0[0] >> 32) as u16);
+        let in_port = (packet.0[0] >> 32) as u16;
         let key = Key::of_flow(packet);
-        match lookup::normal(key.destination, self.fdb, ingress) {
-            Destination::Port(port) => NormalNow::Learned(port as u16),
-            Destination::Flood => NormalNow::Flood(self.flood(ingress as u16)),
+        match lookup::normal(key.destination, self.fdb, self.number(in_port)) {
+            Destination::Port(port) => NormalNow::Learned(self.flow_port(port)),
+            Destination::Flood => NormalNow::Flood(self.flood(in_port)),
             Destination::Drop(reason) => NormalNow::Drop(reason.explain().trim().to_owned()),
         }
     }
@@ -84,8 +106,8 @@ impl BridgeNow for Now<'_> {
         let others = self
             .members
             .iter()
-            .filter(|port| **port != u32::from(in_port));
-        others.map(|port| *port as u16).collect()
+            .filter(|port| **port != self.number(in_port));
+        others.map(|port| self.flow_port(*port)).collect()
     }
 }
 
@@ -120,7 +142,11 @@ impl Datapath {
         if generate && normal {
             let source = Key::of_flow(&key).source;
             if source != Station::default() && !source.is_group() {
-                known.fdb.learn(source, in_port.into(), self.inner.second());
+                let ingress = match in_port {
+                    PORT_LOCAL => actual.local(bridge),
+                    port => port.into(),
+                };
+                known.fdb.learn(source, ingress, self.inner.second());
             }
         }
         Ok(text)
@@ -180,6 +206,7 @@ impl Inner {
         let now = Now {
             fdb: &known.fdb,
             members: members.map(|port| port.number).collect(),
+            local: actual.local(bridge),
         };
         let traced = trace(
             &known.tables.pipeline(),
@@ -207,7 +234,7 @@ impl Inner {
         let mut head = [0; 128];
         head[..caught.head.len()].copy_from_slice(&caught.head);
         let mut key = PacketKey::default();
-        let in_port = watch.port as u16;
+        let in_port = port.flow_number();
         extract(
             &head,
             caught.head.len(),
@@ -238,12 +265,14 @@ impl Inner {
         let mut text = format!(
             "Packet: {} bytes from {}: {hex}{cut}\n\nThe poll-mode core on CPU {core} had {found}.\n",
             caught.frame_len,
-            names.tell(watch.port),
+            tell_port(actual, watch.port),
         );
         if let Some(megaflow) = self.megaflow(caught, &key, &names) {
             let _ = writeln!(text, "{megaflow}");
         }
-        let ports: Vec<String> = caught.ports.iter().map(|port| names.tell(*port)).collect();
+        let ports: Vec<String> = (caught.ports.iter())
+            .map(|port| tell_port(actual, *port))
+            .collect();
         let _ = match caught.dropped {
             Some(reason) => writeln!(text, "Dropped: {}:{}", reason.name(), reason.explain()),
             None if ports.is_empty() => writeln!(text, "Sent to no port."),

@@ -245,7 +245,7 @@ fn a_guest_pings_a_linux_host_through_af_packet() {
     let veth = VethPair::new("10.0.9.2/24").unwrap();
     drop(alone);
     let (daemon, _alone) = bridge(DaemonOptions {
-        namespace: Some(veth.switch.clone()),
+        namespace: Some(veth.switch.name().to_owned()),
         ..DaemonOptions::default()
     });
     let mut guest = guest(&daemon, "vm1");
@@ -261,7 +261,8 @@ fn a_guest_pings_a_linux_host_through_af_packet() {
     .expect("no ARP reply");
     let mac = reply[22..28].try_into().unwrap();
     let link = veth
-        .in_neighbour(&["link", "show", VethPair::NEIGHBOUR_DEVICE])
+        .neighbour
+        .ip(&["link", "show", VethPair::NEIGHBOUR_DEVICE])
         .unwrap();
     assert!(link.contains(&text(mac)), "{} is not in {link}", text(mac));
 

@@ -28,8 +28,9 @@ pub const HEAD_BYTES: usize = 128;
 pub const HEAD_CAPACITY: usize = HEAD_BYTES + 64;
 
 /// Packets that a burst can hold: those that came, and copies of them that
-/// were made to be rewritten in another way.
-pub const BURST_PACKETS: usize = 2 * BURST;
+/// were made to be rewritten in another way. As many as an index has values;
+/// places are used from the lowest on, so those that are not needed cost nothing.
+pub const BURST_PACKETS: usize = 256;
 
 /// Length of virtio_net_hdr with `num_buffers` (VirtIO 1.2, 5.1.6).
 pub const VNET_HEADER_BYTES: usize = 12;
@@ -102,6 +103,52 @@ pub const VNET_F_NEEDS_CSUM: u8 = 1;
 /// The checksum was verified.
 pub const VNET_F_DATA_VALID: u8 = 2;
 
+/// A set of packets of a burst, by index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketSet([u64; BURST_PACKETS / 64]);
+
+impl PacketSet {
+    /// Puts a packet in.
+    #[inline(always)]
+    pub fn insert(&mut self, index: usize) {
+        if let Some(word) = self.0.get_mut(index / 64) {
+            *word |= 1 << (index % 64);
+        }
+    }
+
+    /// Whether a packet is in it.
+    #[inline(always)]
+    pub fn contains(&self, index: usize) -> bool {
+        (self.0.get(index / 64)).is_some_and(|word| word >> (index % 64) & 1 != 0)
+    }
+
+    /// What is in one or the other.
+    #[must_use]
+    pub fn union(mut self, other: &Self) -> Self {
+        for (word, more) in self.0.iter_mut().zip(other.0) {
+            *word |= more;
+        }
+        self
+    }
+
+    /// The lowest index from `from` on that is not in it.
+    fn first_free(&self, from: usize) -> Option<usize> {
+        let words = self.0.iter().enumerate().skip(from / 64);
+        for (nth, word) in words {
+            let below = if nth == from / 64 {
+                (1 << (from % 64)) - 1
+            } else {
+                0
+            };
+            let taken = word | below;
+            if taken != u64::MAX {
+                return Some(nth * 64 + taken.trailing_ones() as usize);
+            }
+        }
+        None
+    }
+}
+
 /// Storage for one burst; allocated once per PMD.
 pub struct Burst {
     pub(crate) slots: Box<[Slot; SLOTS]>,
@@ -110,8 +157,8 @@ pub struct Burst {
     pub(crate) segments_used: usize,
     /// Packets that came and can be delivered.
     pub(crate) len: usize,
-    /// Copies of them, in the places behind.
-    pub(crate) copies: usize,
+    /// Places behind them that hold copies.
+    pub(crate) copies: PacketSet,
     /// Segments of oversized frames, behind [`BURST_PACKETS`], and the parts of
     /// their bodies, behind [`BURST_SEGMENTS`].
     pub(crate) cuts: usize,
@@ -142,7 +189,7 @@ impl Default for Burst {
             segments: Box::new([empty; BURST_SEGMENTS + CUT_SEGMENTS]),
             segments_used: 0,
             len: 0,
-            copies: 0,
+            copies: PacketSet::default(),
             cuts: 0,
             cut_segments: 0,
             any_partial: false,
@@ -157,7 +204,7 @@ impl Default for Burst {
 impl Burst {
     pub(crate) fn clear(&mut self) {
         self.len = 0;
-        self.copies = 0;
+        self.copies = PacketSet::default();
         self.segments_used = 0;
         self.cuts = 0;
         self.cut_segments = 0;
@@ -329,32 +376,19 @@ impl Packets<'_> {
 
     /// Makes a copy of packet `index`, whose head can be rewritten without the
     /// other's being changed; the body is the same memory. `None`: there is no
-    /// room for one more until [`keep_copy`](Self::keep_copy).
+    /// room for one more until [`keep_copies`](Self::keep_copies) makes some.
     pub fn copy_packet(&mut self, index: usize) -> Option<usize> {
         let burst = &mut *self.burst;
-        let copy = burst.len + burst.copies;
-        if copy >= BURST_PACKETS {
-            return None;
-        }
-        burst.copies += 1;
+        let copy = burst.copies.first_free(burst.len)?;
+        burst.copies.insert(copy);
         burst.packets[copy] = burst.packets[index];
         burst.slots[copy] = burst.slots[index];
         Some(copy)
     }
 
-    /// Makes room for copies, but keeps packet `index`, which may be a copy;
-    /// returns where it is now.
-    pub fn keep_copy(&mut self, index: usize) -> usize {
-        let burst = &mut *self.burst;
-        burst.copies = 0;
-        if index < burst.len {
-            return index;
-        }
-        let kept = burst.len;
-        burst.copies = 1;
-        burst.packets[kept] = burst.packets[index];
-        burst.slots[kept] = burst.slots[index];
-        kept
+    /// Nobody needs the copies that are not in `kept` any more.
+    pub fn keep_copies(&mut self, kept: &PacketSet) {
+        self.burst.copies = *kept;
     }
 
     /// Copies as much of frame `index` into `out` as fits; returns how much.
@@ -533,11 +567,18 @@ mod tests {
                 assert!(packets.copy_frame(copy, &mut out));
                 assert_eq!((out[0], &out[132..]), (0xee, &frame[128..]));
                 assert_eq!(packets.copy_prefix(copy, &mut out[..7]), 7);
-                while packets.copy_packet(0).is_some() {}
-                assert_eq!(packets.keep_copy(copy + 1), BURST);
-                assert_eq!(packets.head(BURST), packets.head(0));
-                assert_eq!(packets.copy_packet(0), Some(BURST + 1));
-                assert_eq!(packets.keep_copy(0), 0);
+                let more = std::iter::from_fn(|| packets.copy_packet(0)).count();
+                assert_eq!(more, BURST_PACKETS - BURST - 1);
+                let mut kept = PacketSet::default();
+                kept.insert(copy);
+                kept.insert(200);
+                packets.keep_copies(&kept);
+                assert!(packets.copy_frame(copy, &mut out));
+                assert_eq!((out[0], &out[132..]), (0xee, &frame[128..]));
+                let again: Vec<_> = std::iter::from_fn(|| packets.copy_packet(0)).collect();
+                assert_eq!(again.len(), BURST_PACKETS - BURST - 2);
+                assert!(!again.contains(&copy) && !again.contains(&200));
+                packets.keep_copies(&PacketSet::default());
                 assert_eq!(packets.copy_packet(0), Some(BURST));
             },
         );

@@ -68,7 +68,7 @@ pub enum HostError {
     },
 
     /// The kernel refused something.
-    #[error("cannot {what} {interface}: {source}{}", then(.remedy.as_deref()))]
+    #[error("cannot {what} {interface}: {source}{}{}", said(.words.as_deref()), then(.remedy.as_deref()))]
     Refused {
         /// What was asked, as a verb: "set the MTU of".
         what: String,
@@ -76,6 +76,8 @@ pub enum HostError {
         interface: String,
         /// The kernel's answer.
         source: io::Error,
+        /// Its own words, where it had any.
+        words: Option<String>,
         /// What to do, where we know.
         remedy: Option<String>,
     },
@@ -88,6 +90,38 @@ pub enum HostError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl HostError {
+    /// What the kernel refused to do with an interface. An interface that is not
+    /// there, and a lack of privilege, are the same whatever was asked.
+    pub(crate) fn refused(
+        what: &str,
+        interface: &str,
+        source: io::Error,
+        words: Option<String>,
+        remedy: Option<String>,
+    ) -> Self {
+        let errno = source.raw_os_error();
+        if errno == Some(libc::ENODEV) {
+            return Self::NoInterface {
+                interface: interface.to_owned(),
+            };
+        }
+        let privilege = matches!(errno, Some(libc::EPERM | libc::EACCES))
+            .then(|| "it takes root or the capability CAP_NET_ADMIN".to_owned());
+        Self::Refused {
+            what: what.to_owned(),
+            interface: interface.to_owned(),
+            source,
+            words,
+            remedy: privilege.or(remedy),
+        }
+    }
+}
+
+fn said(words: Option<&str>) -> String {
+    words.map_or_else(String::new, |words| format!(" (the kernel says: {words})"))
 }
 
 fn then(remedy: Option<&str>) -> String {

@@ -10,7 +10,9 @@ pub mod error;
 pub mod ingress;
 pub mod link;
 mod netlink;
+mod packet;
 pub mod port;
+mod ring;
 pub mod tap;
 pub mod xdp;
 

@@ -17,8 +17,12 @@
 //! - A megaflow remembers the version of the rules that it was made from. When
 //!   it meets a packet under another version it is kept if none of the changes
 //!   since touches it, else made anew.
+//! - Packets of NORMAL are counted by conversation ([`conversations`]).
 
 mod budget;
+#[cfg(test)]
+mod conversation_tests;
+pub mod conversations;
 mod find;
 mod install;
 mod masks;
@@ -28,7 +32,7 @@ pub mod table;
 mod verdict;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -37,14 +41,17 @@ use ringway_flow::translate::Translation;
 use ringway_vhost::BURST;
 
 use self::budget::Budget;
+use self::conversations::{Conversations, Run};
 use self::masks::{BridgeMasks, MaskPool};
 use self::sweep::Sweep;
 use self::table::{CacheTable, Entry, Meta, Parts, Payload};
 use self::verdict::NONE;
 use crate::clock::CoarseClock;
 use crate::counters::{Counter, PmdCounterCells};
+use crate::parse::Key;
 use crate::snapshot::{BridgeView, Snapshot};
 
+pub use self::conversations::{Conversation, ConversationRecord, name_station};
 pub use self::masks::MAX_MASKS;
 pub use self::read::{Hold, MegaflowRecord, hold, read_all};
 pub use self::verdict::{Found, Verdict};
@@ -87,6 +94,27 @@ struct Core {
     budget: Budget,
     clock: CoarseClock,
     sweep: Sweep,
+    conversations: Conversations,
+}
+
+/// The one megaflow of all packets of a bridge.
+#[derive(Clone, Copy)]
+pub struct CatchAll {
+    entry: u32,
+    verdict: Verdict,
+    tells_apart: bool,
+}
+
+/// A burst of packets that all belong to the catch-all.
+pub struct CatchAllBurst<'k> {
+    /// Where they came from, as flows know it.
+    pub port: u16,
+    /// Of each packet; there is one at least.
+    pub keys: &'k [Key],
+    /// Of all packets.
+    pub bytes: u64,
+    /// All are of one conversation.
+    pub one_conversation: bool,
 }
 
 impl FlowCache {
@@ -104,6 +132,7 @@ impl FlowCache {
                 budget: Budget::default(),
                 clock,
                 sweep: Sweep::new(clock.tsc_hz(), max_idle),
+                conversations: Conversations::new(table.shape.blocks(), clock.tsc_hz()),
             },
             table,
         }
@@ -112,7 +141,7 @@ impl FlowCache {
     /// The one megaflow that all packets of the bridge belong to, if it is so:
     /// then nobody has to look at them.
     #[inline(always)]
-    pub fn catch_all(&self, view: &BridgeView) -> Option<(u32, Verdict)> {
+    pub fn catch_all(&self, view: &BridgeView) -> Option<CatchAll> {
         let core = &self.core;
         let masks = &core.bridges[usize::from(view.id) % BRIDGES];
         let [number] = masks.order() else {
@@ -132,16 +161,63 @@ impl FlowCache {
         let entry = core.probe(&parts, mask.hash(&key), &key)?;
         let meta = Meta::load(&parts.entries[entry as usize]);
         // A stale one is for `classify` to judge.
-        (meta.version == view.pipeline.version() as u16)
-            .then(|| (entry, Verdict::decode(meta.verdict, entry)))
+        (meta.version == view.pipeline.version() as u16).then(|| CatchAll {
+            entry,
+            verdict: Verdict::decode(meta.verdict, entry),
+            tells_apart: meta.tells_apart(),
+        })
     }
 
-    /// `packets` packets with `bytes` bytes went by [`catch_all`](Self::catch_all).
+    /// Counts packets that went by [`catch_all`](Self::catch_all); `len` tells
+    /// each one's bytes.
     #[inline(always)]
-    pub fn count_all(&mut self, entry: u32, packets: u32, bytes: u64, now: u64) {
-        let parts = self.table.parts();
-        count(&parts.entries[entry as usize], packets, bytes, now);
+    pub fn count_all(
+        &mut self,
+        all: CatchAll,
+        burst: &CatchAllBurst<'_>,
+        len: impl Fn(usize) -> u64,
+        now: u64,
+    ) {
+        let packets = burst.keys.len() as u32;
         self.core.budget.known(packets);
+        let Self { table, core } = self;
+        let parts = table.parts();
+        if !all.tells_apart {
+            count(
+                &parts.entries[all.entry as usize],
+                packets,
+                burst.bytes,
+                now,
+            );
+        } else if burst.one_conversation {
+            let run = Run::of(burst.port, &burst.keys[0], packets, burst.bytes);
+            core.count_run(table, &parts, all.entry, &run, now);
+        } else {
+            self.count_runs(all, burst, len, now);
+        }
+    }
+
+    #[inline(never)]
+    fn count_runs(
+        &mut self,
+        all: CatchAll,
+        burst: &CatchAllBurst<'_>,
+        len: impl Fn(usize) -> u64,
+        now: u64,
+    ) {
+        let Self { table, core } = self;
+        let parts = table.parts();
+        let mut run = Run::of(burst.port, &burst.keys[0], 0, 0);
+        let mut first = &burst.keys[0];
+        for (index, key) in burst.keys.iter().enumerate() {
+            if key.differs(first) != 0 {
+                core.count_run(table, &parts, all.entry, &run, now);
+                run = Run::of(burst.port, key, 0, 0);
+                first = key;
+            }
+            run.add(len(index));
+        }
+        core.count_run(table, &parts, all.entry, &run, now);
     }
 
     /// Finds the verdicts on the first `count` keys, packets of `lens` bytes
@@ -196,7 +272,7 @@ impl FlowCache {
         if found.pending != 0 {
             core.upcalls(&work, lens, found, counters);
         }
-        count_burst(&work.parts, found, lens, count, now);
+        core.count_burst(&work, found, lens, count);
     }
 
     /// The program of an entry.
@@ -279,36 +355,25 @@ fn used_now(now: u64) -> u16 {
 }
 
 #[inline(always)]
+fn add(word: &AtomicU64, n: u64) {
+    let sum = word.load(Ordering::Relaxed) + n;
+    word.store(sum, Ordering::Relaxed);
+}
+
+#[inline(always)]
 fn count(entry: &Entry, packets: u32, bytes: u64, now: u64) {
-    let add = |at: usize, n: u64| {
-        let sum = entry[at].load(Ordering::Relaxed) + n;
-        entry[at].store(sum, Ordering::Relaxed);
-    };
-    add(table::PACKETS, packets.into());
-    add(table::BYTES, bytes);
+    add(&entry[table::PACKETS], packets.into());
+    add(&entry[table::BYTES], bytes);
+    touch(entry, now);
+}
+
+/// A megaflow is in use.
+#[inline(always)]
+fn touch(entry: &Entry, now: u64) {
     let meta = Meta::load(entry);
     let used = used_now(now);
     if meta.used != used {
         Meta { used, ..meta }.store(entry);
-    }
-}
-
-/// Counts a burst: packets of one megaflow in a row at once.
-#[inline(always)]
-fn count_burst(parts: &Parts<'_>, found: &Found, lens: &[u32; BURST], packets: usize, now: u64) {
-    let (mut run, mut run_packets, mut run_bytes) = (NONE, 0, 0u64);
-    for (entry, len) in found.entries[..packets].iter().zip(lens) {
-        if *entry != run {
-            if let Some(entry) = parts.entries.get(run as usize) {
-                count(entry, run_packets, run_bytes, now);
-            }
-            (run, run_packets, run_bytes) = (*entry, 0, 0);
-        }
-        run_packets += 1;
-        run_bytes += u64::from(*len);
-    }
-    if let Some(entry) = parts.entries.get(run as usize) {
-        count(entry, run_packets, run_bytes, now);
     }
 }
 

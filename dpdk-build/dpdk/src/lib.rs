@@ -46,8 +46,8 @@ pub use mempool::{Mempool, MempoolError};
 pub use memzone::{Memzone, MemzoneError};
 pub use offload::{Network, Transport, TxOffload, TxOffloads};
 pub use port::{
-    AttachError, ConfigureError, ConfiguredPort, LinkState, Port, PortConfig, PortError, PortId,
-    PortInfo, PortStats, QueryError, RunningPort, StartError,
+    AttachError, ConfigureError, ConfiguredPort, LinkState, MtuError, Port, PortConfig, PortError,
+    PortId, PortInfo, PortSettings, PortStats, QueryError, RssHashes, RunningPort, StartError,
 };
 pub use queue::{QueueId, RxQueue, TxQueue};
 pub use thread::{RegisteredThread, ThreadError};

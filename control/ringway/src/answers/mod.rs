@@ -8,6 +8,7 @@ pub mod groups;
 pub mod megaflows;
 pub mod packets;
 pub mod pmd;
+pub mod port_options;
 pub mod ports;
 pub mod show;
 

@@ -1,0 +1,696 @@
+//! Between rows and ringway's specifications of bridges and ports.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use ringway_proto::v1::{self as pb, port_spec};
+
+use super::datum::{Atom, Datum};
+use super::records::{Bridge, Port, Row, World};
+use super::schema::{BRIDGE, SWITCH};
+
+/// Interface types.
+pub const TYPES: &[&str] = &[
+    "afxdp",
+    "dpdk",
+    "dpdkvhostuser",
+    "dpdkvhostuserclient",
+    "internal",
+    "patch",
+    "system",
+    "tap",
+];
+
+/// Interface types that Open vSwitch has and ringway has not.
+const LACKED: &[&str] = &[
+    "afxdp-nonpmd",
+    "bareudp",
+    "dpdkr",
+    "dpdkring",
+    "erspan",
+    "geneve",
+    "gre",
+    "gtpu",
+    "ip6erspan",
+    "ip6gre",
+    "lisp",
+    "srv6",
+    "stt",
+    "vxlan",
+];
+
+/// How flows number a bridge's own interface.
+pub const LOCAL: i64 = 65_534;
+
+/// Begins the keys under which a Port row's maps are kept beside those of its
+/// Interface row: ringway's ports have one of each.
+const OF_PORT: &str = "Port:";
+/// Begins the keys of other_config under which columns are kept that ringway
+/// only remembers.
+const NOTED: &str = "column:";
+
+/// Columns that are kept as they were written, in that of other_config.
+const NOTED_OF_BRIDGE: &[&str] = &["fail_mode", "protocols"];
+const NOTED_OF_INTERFACE: &[&str] = &["ofport_request", "type"];
+
+/// Where Open vSwitch puts what `dpdkvhostuser` ports listen on.
+fn vhost_dir(switch: &Row) -> PathBuf {
+    let dir = std::env::var_os("OVS_RUNDIR").filter(|dir| !dir.is_empty());
+    let dir = PathBuf::from(dir.unwrap_or("/run/openvswitch".into()));
+    match switch.value("other_config").get("vhost-sock-dir") {
+        Some(below) => dir.join(below),
+        None => dir,
+    }
+}
+
+/// What a `dpdkvhostuser` port of this name listens on.
+fn vhost_path(switch: &Row, name: &str) -> String {
+    vhost_dir(switch).join(name).display().to_string()
+}
+
+/// The row of Open_vSwitch.
+pub fn switch(world: &World) -> Row {
+    let mut row = Row::new(SWITCH, ".");
+    let version = &world.version;
+    row.put(
+        "ovs_version",
+        Datum::text(format!("ringway {}", version.ringwayd)),
+    );
+    row.put("dpdk_version", Datum::optional_text(&version.dpdk));
+    row.put(
+        "dpdk_initialized",
+        Datum::one(Atom::Boolean(!version.dpdk.is_empty())),
+    );
+    row.put("external_ids", pairs(&world.switch.external_ids));
+    row.put("other_config", pairs(&world.switch.other_config));
+    row.put("iface_types", set(TYPES));
+    row.put("datapath_types", set(&["netdev"]));
+    row
+}
+
+fn set(texts: &[&str]) -> Datum {
+    Datum(texts.iter().map(|text| (Atom::text(*text), None)).collect())
+}
+
+fn pairs(map: &HashMap<String, String>) -> Datum {
+    Datum::map(
+        map.iter()
+            .map(|(key, value)| (key.as_str(), value.as_str())),
+    )
+}
+
+/// The part of a map whose keys begin so, without that beginning.
+fn part(map: &HashMap<String, String>, begin: &str) -> Datum {
+    Datum::map(map.iter().filter_map(|(key, value)| {
+        let key = key.strip_prefix(begin)?;
+        Some((key, value.as_str()))
+    }))
+}
+
+/// The part of a map that is a row's own.
+fn own(map: &HashMap<String, String>) -> Datum {
+    let own = map
+        .iter()
+        .filter(|(key, _)| !key.starts_with(OF_PORT) && !key.starts_with(NOTED));
+    Datum::map(own.map(|(key, value)| (key.as_str(), value.as_str())))
+}
+
+/// Puts the columns that were noted into the row.
+fn read_notes(row: &mut Row, names: &[&'static str], map: &HashMap<String, String>) {
+    for name in names {
+        let noted = map.get(&format!("{NOTED}{name}"));
+        let column = row.table.columns.iter().find(|column| column.name == *name);
+        if let (Some(noted), Some(column)) = (noted, column)
+            && let Ok(value) = Datum::parse(noted, &column.ty)
+        {
+            row.put(name, value);
+        }
+    }
+}
+
+/// Notes the columns of the row.
+fn note(row: &Row, names: &[&'static str], map: &mut HashMap<String, String>) {
+    for name in names {
+        let column = row.table.columns.iter().find(|column| column.name == *name);
+        let Some(column) = column else { continue };
+        let (key, value) = (format!("{NOTED}{name}"), row.get(column));
+        match value == column.ty.default_datum() {
+            true => map.remove(&key),
+            false => map.insert(key, value.shown(&column.ty)),
+        };
+    }
+}
+
+/// A bridge's rows.
+pub fn bridge(world: &World, bridge: &pb::Bridge, spec: &pb::BridgeSpec) -> Bridge {
+    let mut row = Row::new(BRIDGE, &spec.name);
+    row.put("datapath_type", Datum::text("netdev"));
+    row.put("datapath_version", Datum::text("<built-in>"));
+    row.put("external_ids", pairs(&spec.external_ids));
+    row.put("other_config", bridge_config(spec));
+    read_notes(&mut row, NOTED_OF_BRIDGE, &spec.other_config);
+    if spec.fail_mode() == pb::FailMode::Secure {
+        row.put("fail_mode", Datum::text("secure"));
+    }
+    let local = bridge.ports.iter().find(|port| port.name == spec.name);
+    let mac = local.and_then(|port| port.actual.as_ref()?.link.as_ref());
+    let id = mac.map(|link| link.mac.replace(':', ""));
+    let id = id
+        .filter(|mac| mac.len() == 12)
+        .map(|mac| format!("0000{mac}"));
+    row.put("datapath_id", Datum::optional_text(&id.unwrap_or_default()));
+    let ports = bridge.ports.iter().filter_map(|port| {
+        let spec = port.desired.as_ref()?;
+        Some(self::port(world, bridge, port, spec))
+    });
+    Bridge {
+        row,
+        was: Some(spec.clone()),
+        ports: ports.collect(),
+    }
+}
+
+/// What a bridge's other_config says beside what is noted there, with ringway's
+/// own options under Open vSwitch's names as far as they were said.
+fn bridge_config(spec: &pb::BridgeSpec) -> Datum {
+    let mut config = own(&spec.other_config);
+    for (key, value, default) in [
+        ("mac-aging-time", spec.fdb_ageing_seconds, 300),
+        ("mac-table-size", spec.fdb_limit, 8192),
+    ] {
+        if let Some(value) = value.filter(|value| *value != default) {
+            let value = Atom::text(value.to_string());
+            config.0.entry(Atom::text(key)).or_insert(Some(value));
+        }
+    }
+    config
+}
+
+/// A bridge as its row says.
+pub fn bridge_spec(bridge: &Bridge) -> Result<pb::BridgeSpec, String> {
+    let (row, name) = (&bridge.row, bridge.name());
+    let config = row.value("other_config");
+    let number = |key: &str| match config.get(key) {
+        None => Ok(None),
+        Some(text) => match text.parse::<u32>() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(format!(
+                "bridge {name}: other_config:{key}={text} is not a number"
+            )),
+        },
+    };
+    let mut spec = bridge.was.clone().unwrap_or_default();
+    spec.fail_mode = match row.value("fail_mode").as_text() {
+        "secure" => pb::FailMode::Secure.into(),
+        _ => pb::FailMode::Standalone.into(),
+    };
+    spec.fdb_ageing_seconds = number("mac-aging-time")?;
+    spec.fdb_limit = number("mac-table-size")?;
+    spec.external_ids = texts(&row.value("external_ids"));
+    spec.other_config = texts(&config);
+    // These are options of ringway's own.
+    spec.other_config
+        .retain(|key, _| !matches!(key.as_str(), "mac-aging-time" | "mac-table-size"));
+    note(row, NOTED_OF_BRIDGE, &mut spec.other_config);
+    if spec.fail_mode() == pb::FailMode::Secure {
+        spec.other_config.remove(&format!("{NOTED}fail_mode"));
+    }
+    spec.name = name;
+    Ok(spec)
+}
+
+/// A map of texts.
+pub fn texts(map: &Datum) -> HashMap<String, String> {
+    let pairs = map.as_map();
+    pairs
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// A port's rows.
+fn port(world: &World, bridge: &pb::Bridge, shown: &pb::Port, spec: &pb::PortSpec) -> Port {
+    let mut port = Port::new(&spec.name);
+    let row = &mut port.row;
+    row.put("external_ids", part(&spec.external_ids, OF_PORT));
+    let mut config = part(&spec.other_config, OF_PORT);
+    if let Some(vlan) = &spec.vlan {
+        row.put("tag", Datum::optional_number(vlan.tag));
+        row.put("trunks", Datum::numbers(&vlan.trunks));
+        row.put("cvlans", Datum::numbers(&vlan.cvlans));
+        row.put("vlan_mode", Datum::optional_text(vlan_mode(vlan.mode())));
+        let tags = priority_tags(vlan.priority_tags());
+        let inner = if vlan.qinq_8021q { "802.1q" } else { "" };
+        for (key, value) in [("priority-tags", tags), ("qinq-ethtype", inner)] {
+            if !value.is_empty() {
+                let value = Some(Atom::text(value));
+                config.0.entry(Atom::text(key)).or_insert(value);
+            }
+        }
+    }
+    row.put("other_config", config);
+
+    let interface = &mut port.interface;
+    interface.put("external_ids", own(&spec.external_ids));
+    interface.put("other_config", own(&spec.other_config));
+    interface.put("mtu_request", Datum::optional_number(spec.mtu));
+    let (name, mut options, mac) = kind(spec.kind.as_ref());
+    // Where Open vSwitch's daemon listens if nothing else is said.
+    let usual = vhost_path(&switch(world), &spec.name);
+    options.retain(|(key, value)| !value.is_empty() && (*key != "path" || *value != usual));
+    interface.put("type", Datum::text(name));
+    interface.put("options", Datum::map(options.into_iter()));
+    interface.put("mac", Datum::optional_text(mac));
+    read_notes(interface, NOTED_OF_INTERFACE, &spec.other_config);
+    told(interface, world, bridge, shown, spec);
+    port.was = Some(spec.clone());
+    port
+}
+
+/// What the datapath tells of a port.
+fn told(row: &mut Row, world: &World, bridge: &pb::Bridge, shown: &pb::Port, spec: &pb::PortSpec) {
+    let up = |up: bool| Datum::text(if up { "up" } else { "down" });
+    if shown.differs {
+        let reason = match shown.reason.as_str() {
+            "" => "the datapath does not have it as desired",
+            reason => reason,
+        };
+        row.put("error", Datum::text(reason));
+    }
+    let Some(actual) = &shown.actual else {
+        row.put("ofport", Datum::one(Atom::Integer(-1)));
+        return;
+    };
+    let failed = actual.state() == pb::PortState::Failed;
+    let number = match spec.name == bridge.name {
+        true => LOCAL,
+        false => actual.number.into(),
+    };
+    row.put(
+        "ofport",
+        Datum::one(Atom::Integer(if failed { -1 } else { number })),
+    );
+    let forwards = actual.state() == pb::PortState::Forwarding;
+    match &actual.link {
+        Some(link) => {
+            row.put("mac_in_use", Datum::optional_text(&link.mac));
+            row.put(
+                "mtu",
+                Datum::optional_number(Some(link.mtu).filter(|mtu| *mtu > 0)),
+            );
+            row.put("admin_state", up(link.admin_up));
+            row.put("link_state", up(link.link_up));
+            row.put(
+                "ifindex",
+                Datum::optional_number(Some(link.ifindex).filter(|i| *i > 0)),
+            );
+            if link.speed_mbps > 0 {
+                let speed = i64::from(link.speed_mbps) * 1_000_000;
+                row.put("link_speed", Datum::one(Atom::Integer(speed)));
+                row.put("duplex", Datum::text("full"));
+            }
+        }
+        None => {
+            row.put("mac_in_use", Datum::text("00:00:00:00:00:00"));
+            row.put(
+                "mtu",
+                Datum::optional_number(Some(spec.mtu.unwrap_or(1500))),
+            );
+            row.put("admin_state", up(true));
+            row.put("link_state", up(forwards));
+        }
+    }
+    let link = actual.link.iter();
+    let link = link.flat_map(|link| [("driver_name", &link.driver), ("via", &link.via)]);
+    let link = link.filter(|(_, value)| !value.is_empty());
+    let details = actual.details.iter();
+    let details = details.map(|detail| (detail.name.as_str(), &detail.value));
+    let status = [("state", &actual.state_name)]
+        .into_iter()
+        .chain(link)
+        .chain(details);
+    row.put(
+        "status",
+        Datum::map(status.map(|(key, value)| (key.replace(' ', "_"), value.as_str()))),
+    );
+    let counters = world
+        .counters
+        .ports
+        .iter()
+        .find(|port| port.name == spec.name);
+    if let Some(total) = counters.and_then(|port| port.total.as_ref()) {
+        row.put("statistics", statistics(total));
+    }
+}
+
+fn statistics(total: &pb::Counters) -> Datum {
+    let pairs = [
+        ("rx_bytes", total.rx_bytes),
+        ("rx_dropped", total.rx_dropped),
+        ("rx_errors", total.rx_errors),
+        ("rx_packets", total.rx_packets),
+        ("tx_bytes", total.tx_bytes),
+        ("tx_dropped", total.tx_dropped),
+        ("tx_errors", total.tx_errors),
+        ("tx_packets", total.tx_packets),
+    ];
+    let count = |count: u64| Atom::Integer(count.try_into().unwrap_or(i64::MAX));
+    let pairs = pairs.map(|(name, value)| (Atom::text(name), Some(count(value))));
+    Datum(pairs.into())
+}
+
+fn vlan_mode(mode: pb::VlanMode) -> &'static str {
+    match mode {
+        pb::VlanMode::Unspecified => "",
+        pb::VlanMode::Access => "access",
+        pb::VlanMode::Trunk => "trunk",
+        pb::VlanMode::NativeTagged => "native-tagged",
+        pb::VlanMode::NativeUntagged => "native-untagged",
+        pb::VlanMode::Dot1qTunnel => "dot1q-tunnel",
+    }
+}
+
+/// Open vSwitch's spelling; never is what it has if nothing is said.
+fn priority_tags(tags: pb::PriorityTags) -> &'static str {
+    match tags {
+        pb::PriorityTags::Unspecified | pb::PriorityTags::Never => "",
+        pb::PriorityTags::IfNonzero => "if-nonzero",
+        pb::PriorityTags::Always => "always",
+    }
+}
+
+/// A kind's name, options and Ethernet address as Open vSwitch has them.
+fn kind(kind: Option<&port_spec::Kind>) -> (&'static str, Vec<(&'static str, String)>, &str) {
+    let unless = |value: Option<u32>, default: u32| {
+        let value = value.filter(|value| *value != default);
+        value.map_or(String::new(), |value| value.to_string())
+    };
+    match kind {
+        None => ("", vec![], ""),
+        Some(port_spec::Kind::VhostUser(spec)) => {
+            let queues = ("n_rxq", unless(spec.queues, 1));
+            match spec.mode() {
+                pb::SocketMode::Client => (
+                    "dpdkvhostuserclient",
+                    vec![("vhost-server-path", spec.path.clone()), queues],
+                    "",
+                ),
+                _ => (
+                    "dpdkvhostuser",
+                    vec![("path", spec.path.clone()), queues],
+                    "",
+                ),
+            }
+        }
+        Some(port_spec::Kind::Dpdk(spec)) => (
+            "dpdk",
+            vec![
+                ("dpdk-devargs", spec.devargs.clone()),
+                ("n_rxq", unless(spec.rx_queues, 1)),
+                ("n_txq", unless(spec.tx_queues, 0)),
+                ("n_rxq_desc", unless(spec.rx_descriptors, 1024)),
+                ("n_txq_desc", unless(spec.tx_descriptors, 1024)),
+            ],
+            "",
+        ),
+        Some(port_spec::Kind::System(spec)) => match spec.xdp() {
+            pb::XdpMode::On => ("afxdp", vec![], ""),
+            pb::XdpMode::Off => ("", vec![("xdp", "off".into())], ""),
+            _ => ("", vec![], ""),
+        },
+        Some(port_spec::Kind::Internal(spec)) => (
+            "internal",
+            vec![("n_rxq", unless(spec.queues, 1))],
+            &spec.mac,
+        ),
+        Some(port_spec::Kind::Tap(spec)) => ("tap", vec![("owner", spec.owner.clone())], ""),
+        Some(port_spec::Kind::Patch(spec)) => ("patch", vec![("peer", spec.peer.clone())], ""),
+    }
+}
+
+/// A port as its rows say; what they say as before stays as ringwayd has it.
+/// `rows` are the port's rows as they were, if it is not new.
+pub fn port_spec(
+    bridge: &str,
+    port: &Port,
+    rows: Option<&Port>,
+    switch: &Row,
+) -> Result<pb::PortSpec, String> {
+    let name = port.name();
+    let explain = |why: String| format!("port {name}: {why}");
+    let mut spec = port.was.clone().unwrap_or_default();
+    spec.name.clone_from(&name);
+    spec.bridge = bridge.to_owned();
+    let is_changed =
+        |columns: &[&str]| rows.is_none_or(|rows| port.interface.differs(&rows.interface, columns));
+    if is_changed(&["type", "options", "mac"]) {
+        let kind = new_kind(&port.interface, switch).map_err(explain)?;
+        spec.kind = Some(kept_options(kind, spec.kind.take()));
+    }
+    if is_changed(&["ofport_request"]) {
+        let asked = port.interface.value("ofport_request").as_number();
+        spec.number = asked
+            .and_then(|number| number.try_into().ok())
+            .or(spec.number);
+    }
+    let mtu = port.interface.value("mtu_request").as_number();
+    let mtu =
+        mtu.map(|mtu| u32::try_from(mtu).map_err(|_| format!("mtu_request {mtu} is too large")));
+    spec.mtu = mtu.transpose().map_err(explain)?;
+    let of_vlans = ["tag", "trunks", "cvlans", "vlan_mode", "other_config"];
+    if rows.is_none_or(|rows| port.row.differs(&rows.row, &of_vlans)) {
+        spec.vlan = vlan(&port.row).map_err(explain)?;
+    }
+    spec.external_ids = both(port, "external_ids");
+    spec.other_config = both(port, "other_config");
+    note(&port.interface, NOTED_OF_INTERFACE, &mut spec.other_config);
+    unnote_type(&mut spec);
+    Ok(spec)
+}
+
+/// Only a type that does not follow from the kind is noted.
+fn unnote_type(spec: &mut pb::PortSpec) {
+    let key = format!("{NOTED}type");
+    if spec
+        .other_config
+        .get(&key)
+        .is_some_and(|noted| noted == kind(spec.kind.as_ref()).0)
+    {
+        spec.other_config.remove(&key);
+    }
+}
+
+/// The maps of both rows in one.
+fn both(port: &Port, name: &str) -> HashMap<String, String> {
+    let mut map = texts(&port.interface.value(name));
+    let of_port = port.row.value(name);
+    map.extend(
+        of_port
+            .as_map()
+            .map(|(key, value)| (format!("{OF_PORT}{key}"), value.to_owned())),
+    );
+    // These are options of ringway's own.
+    map.retain(|key, _| !matches!(key.as_str(), "Port:priority-tags" | "Port:qinq-ethtype"));
+    map
+}
+
+/// What the rows cannot say stays.
+fn kept_options(kind: port_spec::Kind, was: Option<port_spec::Kind>) -> port_spec::Kind {
+    match (kind, was) {
+        (port_spec::Kind::VhostUser(mut new), Some(port_spec::Kind::VhostUser(was))) => {
+            if new.mode == was.mode {
+                (new.owner, new.permissions) = (was.owner, was.permissions);
+            }
+            port_spec::Kind::VhostUser(new)
+        }
+        (kind, _) => kind,
+    }
+}
+
+fn vlan(row: &Row) -> Result<Option<pb::VlanSpec>, String> {
+    let numbers = |name: &str| -> Vec<u32> {
+        let value = row.value(name);
+        value
+            .as_numbers()
+            .filter_map(|number| number.try_into().ok())
+            .collect()
+    };
+    let mode = row.value("vlan_mode");
+    let modes = [
+        pb::VlanMode::Unspecified,
+        pb::VlanMode::Access,
+        pb::VlanMode::Trunk,
+        pb::VlanMode::NativeTagged,
+        pb::VlanMode::NativeUntagged,
+        pb::VlanMode::Dot1qTunnel,
+    ];
+    let mode = modes
+        .into_iter()
+        .find(|known| vlan_mode(*known) == mode.as_text());
+    let config = row.value("other_config");
+    let priority_tags = match config.get("priority-tags") {
+        None | Some("never" | "false") => pb::PriorityTags::Unspecified,
+        Some("if-nonzero" | "true") => pb::PriorityTags::IfNonzero,
+        Some("always") => pb::PriorityTags::Always,
+        Some(other) => {
+            return Err(format!(
+                "other_config:priority-tags={other} is not one of never, if-nonzero, always"
+            ));
+        }
+    };
+    let qinq_8021q = match config.get("qinq-ethtype") {
+        None | Some("802.1ad") => false,
+        Some("802.1q") => true,
+        Some(other) => {
+            return Err(format!(
+                "other_config:qinq-ethtype={other} is not one of 802.1ad, 802.1q"
+            ));
+        }
+    };
+    let vlan = pb::VlanSpec {
+        mode: mode.unwrap_or_default().into(),
+        tag: numbers("tag").first().copied(),
+        trunks: numbers("trunks"),
+        cvlans: numbers("cvlans"),
+        priority_tags: priority_tags.into(),
+        qinq_8021q,
+    };
+    Ok(Some(vlan).filter(|vlan| *vlan != pb::VlanSpec::default()))
+}
+
+/// The options of an Interface row, taken one by one.
+struct Options<'a> {
+    kind: &'a str,
+    left: HashMap<String, String>,
+}
+
+impl Options<'_> {
+    fn text(&mut self, key: &str) -> String {
+        self.left.remove(key).unwrap_or_default()
+    }
+
+    fn number(&mut self, key: &str) -> Result<Option<u32>, String> {
+        let Some(text) = self.left.remove(key) else {
+            return Ok(None);
+        };
+        let number = text.parse();
+        number
+            .map(Some)
+            .map_err(|_| format!("options:{key}={text} is not a number"))
+    }
+
+    fn needed(&mut self, key: &str, what: &str) -> Result<String, String> {
+        match self.text(key) {
+            text if text.is_empty() => {
+                Err(format!("type={} needs options:{key}={what}", self.kind))
+            }
+            text => Ok(text),
+        }
+    }
+
+    /// What is left is not known.
+    fn done(self, kind: port_spec::Kind, known: &str) -> Result<port_spec::Kind, String> {
+        let mut left: Vec<_> = self.left.keys().map(String::as_str).collect();
+        left.sort_unstable();
+        match left.first() {
+            None => Ok(kind),
+            Some(key) => Err(format!(
+                "options:{key} is not supported for type={}; supported: {known}",
+                self.kind
+            )),
+        }
+    }
+}
+
+/// The kind of port that an Interface row says.
+fn new_kind(row: &Row, switch: &Row) -> Result<port_spec::Kind, String> {
+    let (name, value) = (row.name(), row.value("type"));
+    let kind = match value.as_text() {
+        "" => "system",
+        kind => kind,
+    };
+    let mut options = Options {
+        kind,
+        left: texts(&row.value("options")),
+    };
+    let mac = row.value("mac");
+    if !mac.0.is_empty() && kind != "internal" {
+        return Err(format!(
+            "column mac is not supported for type={kind}, only for internal"
+        ));
+    }
+    match kind {
+        "dpdkvhostuser" => {
+            let path = match options.text("path") {
+                path if path.is_empty() => vhost_path(switch, &name),
+                path => path,
+            };
+            let spec = pb::VhostUserSpec {
+                path,
+                mode: pb::SocketMode::Server.into(),
+                queues: options.number("n_rxq")?,
+                ..Default::default()
+            };
+            options.done(port_spec::Kind::VhostUser(spec), "n_rxq, path")
+        }
+        "dpdkvhostuserclient" => {
+            let spec = pb::VhostUserSpec {
+                path: options.needed(
+                    "vhost-server-path",
+                    "PATH, the socket on which QEMU listens",
+                )?,
+                mode: pb::SocketMode::Client.into(),
+                queues: options.number("n_rxq")?,
+                ..Default::default()
+            };
+            options.done(port_spec::Kind::VhostUser(spec), "vhost-server-path, n_rxq")
+        }
+        "dpdk" => {
+            let spec = pb::DpdkSpec {
+                devargs: options.needed("dpdk-devargs", "a PCI address or virtual device")?,
+                rx_queues: options.number("n_rxq")?,
+                tx_queues: options.number("n_txq")?,
+                rx_descriptors: options.number("n_rxq_desc")?,
+                tx_descriptors: options.number("n_txq_desc")?,
+            };
+            let known = "dpdk-devargs, n_rxq, n_txq, n_rxq_desc, n_txq_desc";
+            options.done(port_spec::Kind::Dpdk(spec), known)
+        }
+        "internal" => {
+            let spec = pb::InternalSpec {
+                mac: mac.as_text().to_ascii_lowercase(),
+                queues: options.number("n_rxq")?,
+            };
+            options.done(port_spec::Kind::Internal(spec), "n_rxq")
+        }
+        "system" => {
+            let xdp = match options.text("xdp").as_str() {
+                "" | "auto" => pb::XdpMode::Unspecified,
+                "on" => pb::XdpMode::On,
+                "off" => pb::XdpMode::Off,
+                other => return Err(format!("options:xdp={other} is not one of auto, on, off")),
+            };
+            let spec = pb::SystemSpec { xdp: xdp.into() };
+            options.done(port_spec::Kind::System(spec), "xdp")
+        }
+        "afxdp" => {
+            let xdp = pb::XdpMode::On.into();
+            options.done(port_spec::Kind::System(pb::SystemSpec { xdp }), "none")
+        }
+        "tap" => {
+            let owner = options.text("owner");
+            options.done(port_spec::Kind::Tap(pb::TapSpec { owner }), "owner")
+        }
+        "patch" => {
+            let peer = options.needed("peer", "the other end's name")?;
+            options.done(port_spec::Kind::Patch(pb::PatchSpec { peer }), "peer")
+        }
+        _ if LACKED.contains(&kind) => Err(format!(
+            "type={kind} is not supported; supported: {}",
+            TYPES.join(", ")
+        )),
+        _ => Err(format!(
+            "type={kind} is not known; supported: {}",
+            TYPES.join(", ")
+        )),
+    }
+}
