@@ -9,6 +9,7 @@ use ringway_flow::action::Action;
 use ringway_flow::pipeline::FlowTables;
 use ringway_flow::rule::{Change, FlowCommand, FlowSpec};
 use ringway_flow::stats::StatsTable;
+use ringway_vhost::{SplitRing, VnetHeader};
 
 use crate::actual::lock;
 use crate::cache::FlowCache;
@@ -193,6 +194,12 @@ impl Rig {
         self.snapshot().bridges[0].pipeline = pipeline;
     }
 
+    /// Frames for a port go to a ring from now on.
+    pub fn connect(&mut self, port: u32, ring: Arc<SplitRing>) {
+        let view = self.snapshot().ports[port as usize].as_mut();
+        view.expect("a member").output = Output::Guest(vec![(0, ring)]);
+    }
+
     /// Cycles.
     pub fn now(&self) -> u64 {
         tsc() + self.ahead
@@ -215,6 +222,16 @@ impl Rig {
 
     /// Sends a burst from a port.
     pub fn burst(&mut self, ingress: u32, frames: &[Vec<u8>]) -> Outcome {
+        self.burst_with(ingress, frames, &[])
+    }
+
+    /// The same with the first frames' virtio-net headers.
+    pub fn burst_with(
+        &mut self,
+        ingress: u32,
+        frames: &[Vec<u8>],
+        headers: &[VnetHeader],
+    ) -> Outcome {
         let before = self.counters.read();
         let now = self.now();
         let Self {
@@ -226,7 +243,7 @@ impl Rig {
         // Rules may name any port: one that is not there takes nothing.
         let nowhere = port_view(0, 1, Output::Guest(Vec::new()));
         let port = plan.snapshot.port(ingress).unwrap_or(&nowhere);
-        workspace.receive(frames, plan, (ingress, port), counters, now);
+        workspace.receive(frames, headers, plan, (ingress, port), counters, now);
         let mut outcome = Outcome::default();
         for (number, port) in self.plan.snapshot.ports.iter().enumerate() {
             if let Some(Output::Sink(frames)) = port.as_ref().map(|port| &port.output) {

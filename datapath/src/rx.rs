@@ -18,6 +18,8 @@ use crate::parse::{self, Key};
 use crate::patch::{First, Which};
 use crate::snapshot::{BridgeView, Plan, Poll, PortView, Source};
 use crate::watch::{FoundBy, Watch};
+#[cfg(test)]
+use ringway_vhost::VnetHeader;
 
 /// What one PMD needs for a burst; allocated once.
 pub struct Workspace {
@@ -62,11 +64,13 @@ impl Workspace {
         }
     }
 
-    /// For tests: a burst from a port without rings.
+    /// For tests: a burst from a port without rings; the first frames with these
+    /// virtio-net headers.
     #[cfg(test)]
     pub fn receive(
         &mut self,
         frames: &[Vec<u8>],
+        headers: &[VnetHeader],
         plan: &Plan,
         (number, port): (u32, &PortView),
         own: &PmdCounterCells,
@@ -83,6 +87,9 @@ impl Workspace {
         own.received.add(frames.len() as u64);
         let parts = |i: usize| std::iter::once(&frames[i][..]);
         burst.lend_slices(frames.len(), parts, |packets| {
+            for (i, header) in headers.iter().enumerate() {
+                packets.set_vnet_header(i, *header);
+            }
             stages.run(packets, plan, &ingress, own, now);
         });
     }
