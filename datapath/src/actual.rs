@@ -20,7 +20,7 @@ use crate::meter::Meter;
 use crate::port::{Backing, Port};
 use crate::publish::{PmdShared, publish};
 use crate::snapshot::{BridgeView, LOCAL, MAX_PORTS, Plan, Poll, PortView, Snapshot, Source};
-use crate::spec::{BridgeSpec, DatapathConfig};
+use crate::spec::{BridgeSpec, DatapathConfig, PortKind, PortSpec};
 use crate::status::MemoryKind;
 use crate::table_memory::TableMemory;
 use crate::vlan::PortVlans;
@@ -117,6 +117,45 @@ impl Actual {
         let id = ids.find(|id| *id != 0 && !taken.contains(&(id % BRIDGES)))?;
         self.last_bridge_id = id;
         Some(id)
+    }
+
+    /// The number that a new port gets: the one it asks for, or the lowest that
+    /// is free.
+    pub fn number_for(&self, spec: &PortSpec) -> Result<u32, DatapathError> {
+        if !self.bridges.contains_key(&spec.bridge) {
+            return Err(DatapathError::not_found("bridge", &spec.bridge));
+        }
+        if self.ports.values().any(|p| p.spec.name == spec.name) {
+            return Err(DatapathError::exists("port", &spec.name));
+        }
+        if let PortKind::Internal(_) = spec.kind
+            && spec.name != spec.bridge
+            && self.bridges.contains_key(&spec.name)
+        {
+            let port = spec.name.clone();
+            let why = "a bridge has that name: its own interface would have it too".to_owned();
+            return Err(DatapathError::BadOption { port, why });
+        }
+        let free = |number: &u32| !self.ports.contains_key(number);
+        let wanted = spec.number.filter(|n| (1..MAX_PORTS as u32).contains(n));
+        if let (Some(number), None) = (spec.number, wanted.filter(free)) {
+            let why = match self.ports.get(&number) {
+                Some(other) => format!("number {number} is port {}'s", other.spec.name),
+                None => format!("number {number} is not between 1 and {}", MAX_PORTS - 1),
+            };
+            let port = spec.name.clone();
+            return Err(DatapathError::BadOption { port, why });
+        }
+        // Bridges' own interfaces keep out of the numbers that people use.
+        let numbers = 1..MAX_PORTS as u32;
+        let unused = match spec.is_local() {
+            true => numbers.rev().find(free),
+            false => numbers.clone().find(free),
+        };
+        (wanted.filter(free).or(unused)).ok_or_else(|| DatapathError::Unavailable {
+            port: spec.name.clone(),
+            why: format!("all {} port numbers are in use", MAX_PORTS - 1),
+        })
     }
 
     /// Fast-failover groups choose by which ports can take frames.

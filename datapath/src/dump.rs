@@ -8,7 +8,8 @@ use ringway_flow::key::{PORT_LOCAL, PacketKey, VLAN_PRESENT};
 use ringway_flow::program::{DpAction, DropCause, Program, Steps};
 
 use crate::actual::{Actual, Bridge, Inner};
-use crate::cache::{Conversation, ConversationRecord, MegaflowRecord};
+use crate::cache::{ConversationRecord, MegaflowRecord, name_station};
+use crate::conversation::Conversation;
 use crate::flows::MegaflowStatus;
 use crate::lookup::{Destination, normal};
 use crate::parse::Station;
@@ -192,7 +193,7 @@ impl<'a> View<'a> {
         if step == DpAction::Flood {
             return Some(others());
         }
-        if mask.0[1] & (ADDRESS | VLAN) != ADDRESS | VLAN {
+        if !name_station(key.0[1], mask.0[1]) {
             return None;
         }
         let station = Station::from_bits(key.0[1] & (ADDRESS | 0xfff));
@@ -272,6 +273,206 @@ impl Known {
                 }
             }
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{hold, read_all};
+    use crate::rig::{Rig, standalone};
+    use crate::spec::BridgeSpec;
+    use ringway_flow::datapath_text::{print_megaflow_key, print_steps};
+    use ringway_flow::text::NoNames;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    /// What is shown of a rig, as text; its own interface is port 1000.
+    fn shown(rig: &mut Rig) -> Vec<String> {
+        let bridge = Bridge {
+            spec: BridgeSpec::new("br0"),
+            fdb: Arc::clone(&rig.bridge().fdb),
+            id: 1,
+            tables: std::mem::replace(&mut rig.tables, {
+                ringway_flow::pipeline::FlowTables::new(Arc::default())
+            }),
+            stats: Arc::clone(&rig.bridge().stats),
+            meters: BTreeMap::new(),
+        };
+        let name = "br0".to_owned();
+        let view = View {
+            name: &name,
+            bridge: &bridge,
+            local: Some(1000),
+            members: vec![1, 2, 3, 1000],
+        };
+        let mut lines = Vec::new();
+        let held = hold(std::iter::once(&*rig.table));
+        read_all(&rig.table, rig.now(), |record| {
+            view.show(record, &mut |status, _| {
+                let MegaflowStatus {
+                    key,
+                    mask,
+                    program,
+                    packets,
+                    bytes,
+                    ..
+                } = status;
+                let matching = print_megaflow_key(&key, &mask, &NoNames);
+                let actions = print_steps(Steps::of(&program), &key, &NoNames);
+                lines.push(format!(
+                    "{matching}, packets:{packets}, bytes:{bytes}, actions:{actions}"
+                ));
+            });
+        });
+        drop(held);
+        rig.tables = bridge.tables;
+        lines
+    }
+
+    fn frame(to: u8, from: u8, rest: &[u8]) -> Vec<u8> {
+        let mac = |station| match station {
+            0xff => [0xff; 6],
+            0xfe => [1, 0x80, 0xc2, 0, 0, 0xe],
+            station => [0x52, 0x54, 0, 0, 0, station],
+        };
+        let mut frame = [&mac(to)[..], &mac(from), rest].concat();
+        frame.resize(98, 0);
+        frame
+    }
+
+    fn ipv4(fragment: u16) -> Vec<u8> {
+        let mut packet = vec![0x08, 0, 0x45, 0, 0, 84, 0, 0];
+        packet.extend(fragment.to_be_bytes());
+        packet.extend([64, 1, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        packet
+    }
+
+    /// Open vSwitch 3.1 (dummy datapath) prints the same of the same packets,
+    /// but for `pcp=3/0x0` behind a VLAN and what its counts are.
+    #[test]
+    fn a_learning_bridge_shows_who_talks_to_whom() {
+        let mut rig = Rig::new(standalone(), &[1, 2, 3, 1000]);
+        let tagged = |tags: &[u8]| [tags, &ipv4(0)].concat();
+        let ipv6 = [&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 44, 17, 64][..], &[0; 36]].concat();
+        let arp = [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1];
+        rig.burst(1, &[frame(0xff, 1, &arp)]);
+        rig.burst(2, &[frame(1, 2, &arp)]);
+        for _ in 0..5 {
+            rig.burst(1, &[frame(2, 1, &ipv4(0)), frame(2, 1, &ipv4(0))]);
+        }
+        rig.burst(
+            1,
+            &[
+                frame(1, 1, &ipv4(0)),
+                frame(9, 1, &ipv6),
+                frame(2, 1, &tagged(&[0x81, 0, 0x60, 7])),
+                frame(2, 1, &ipv4(0x2000)),
+                frame(2, 1, &ipv4(0x2010)),
+                frame(0xfe, 1, &[0x88, 0xcc]),
+                frame(2, 1, &tagged(&[0x81, 0, 0x60, 0])),
+                frame(2, 1, &tagged(&[0x88, 0xa8, 0x60, 7, 0x81, 0, 0, 8])),
+            ],
+        );
+        let begin = "recirc_id(0),in_port(1),packet_type(ns=0,id=0),eth(src=52:54:00:00:00:01,dst=";
+        let ours = |to: &str, rest: &str| format!("{begin}{to}),{rest}");
+        let one = |to: &str, what: &str, actions: &str| {
+            ours(
+                to,
+                &format!("{what}, packets:1, bytes:98, actions:{actions}"),
+            )
+        };
+        let (first, second) = ("52:54:00:00:00:01", "52:54:00:00:00:02");
+        let mut expected = vec![
+            "recirc_id(0),in_port(2),packet_type(ns=0,id=0),eth(src=52:54:00:00:00:02,\
+             dst=52:54:00:00:00:01),eth_type(0x0806), packets:1, bytes:98, actions:1"
+                .to_owned(),
+            ours(
+                second,
+                "eth_type(0x0800),ipv4(frag=no), packets:10, bytes:980, actions:2",
+            ),
+            one("ff:ff:ff:ff:ff:ff", "eth_type(0x0806)", "2,3,1000"),
+            one(first, "eth_type(0x0800),ipv4(frag=no)", "drop"),
+            one(
+                "52:54:00:00:00:09",
+                "eth_type(0x86dd),ipv6(frag=no)",
+                "2,3,1000",
+            ),
+            one(
+                second,
+                "eth_type(0x8100),vlan(vid=7),encap(eth_type(0x0800),ipv4(frag=no))",
+                "2,3,1000",
+            ),
+            one(second, "eth_type(0x0800),ipv4(frag=first)", "2"),
+            one(second, "eth_type(0x0800),ipv4(frag=later)", "2"),
+            one("01:80:c2:00:00:0e", "eth_type(0x88cc)", "drop"),
+            one(
+                second,
+                "eth_type(0x8100),vlan(vid=0),encap(eth_type(0x0800),ipv4(frag=no))",
+                "2",
+            ),
+            one(
+                second,
+                "eth_type(0x88a8),vlan(vid=7),encap(eth_type(0x8100))",
+                "2,3,1000",
+            ),
+        ];
+        let mut lines = shown(&mut rig);
+        lines.sort();
+        expected.sort();
+        assert_eq!(lines, expected);
+        // The station moves: from now on it is shown there.
+        rig.burst(3, &[frame(1, 2, &arp)]);
+        let moved = shown(&mut rig);
+        let line = moved.iter().find(|line| line.contains("packets:10,"));
+        assert!(
+            line.is_some_and(|line| line.ends_with("actions:3")),
+            "{line:?}"
+        );
+    }
+
+    #[test]
+    fn ports_stand_for_local_and_for_what_is_known() {
+        use ringway_flow::rule::{Change, FlowCommand};
+        use ringway_flow::text::parse_flow;
+        let rules = [
+            "priority=9,in_port=LOCAL,actions=output:2",
+            "priority=8,in_port=2,actions=LOCAL",
+            "priority=7,in_port=1,dl_dst=52:54:00:00:00:02,vlan_tci=0,actions=mod_vlan_vid:5,NORMAL",
+            "priority=6,in_port=1,actions=strip_vlan,FLOOD",
+            "priority=5,in_port=3,actions=mod_dl_src:52:54:00:00:00:03,NORMAL",
+        ];
+        let change = |text: &&str| {
+            let flow = parse_flow(text, FlowCommand::Add, &NoNames).expect("a flow");
+            Change::Flow(FlowCommand::Add, Box::new(flow.value))
+        };
+        let mut rig = Rig::new(rules.iter().map(change).collect(), &[1, 2, 3]);
+        let arp = [0x08, 0x06];
+        rig.burst(0xfffe, &[frame(9, 3, &arp)]);
+        rig.burst(2, &[frame(9, 3, &arp)]);
+        rig.burst(1, &[frame(2, 1, &arp)]);
+        rig.burst(1, &[frame(9, 1, &arp)]);
+        rig.burst(3, &[frame(9, 1, &arp)]);
+        let lines = shown(&mut rig);
+        for (begin, actions) in [
+            ("recirc_id(0),in_port(1000),", "2"),
+            ("recirc_id(0),in_port(2),", "1000"),
+            (
+                "eth(dst=52:54:00:00:00:02)",
+                "push_vlan(vid=5,pcp=0),2,3,1000",
+            ),
+            ("recirc_id(0),in_port(1),", "2,3,1000"),
+            (
+                "recirc_id(0),in_port(3),",
+                "set(eth(src=52:54:00:00:00:03)),normal",
+            ),
+        ] {
+            let end = format!("actions:{actions}");
+            let found = lines
+                .iter()
+                .any(|line| line.contains(begin) && line.ends_with(&end));
+            assert!(found, "no {begin} with {end} in {lines:#?}");
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::error::DatapathError;
 use crate::housekeeping::{Bell, keep_house};
 use crate::port::{Backing, Port};
 use crate::publish::PmdShared;
-use crate::snapshot::{MAX_PORTS, Plan};
+use crate::snapshot::Plan;
 use crate::spec::{
     BridgeSpec, DatapathConfig, FailMode, Hugepages, InternalSpec, PortKind, PortSpec, TapSpec,
 };
@@ -224,55 +224,32 @@ impl Datapath {
     /// Adds a port. Returns its number once all PMDs know it; a vhost-user
     /// port then waits for its peer.
     pub fn add_port(&self, spec: PortSpec) -> Result<u32, DatapathError> {
-        let mut actual = lock(&self.inner.actual);
-        if !actual.bridges.contains_key(&spec.bridge) {
-            return Err(DatapathError::not_found("bridge", &spec.bridge));
-        }
-        if actual.ports.values().any(|p| p.spec.name == spec.name) {
-            return Err(DatapathError::exists("port", &spec.name));
-        }
-        if let PortKind::Internal(_) = spec.kind
-            && spec.name != spec.bridge
-            && actual.bridges.contains_key(&spec.name)
-        {
-            let port = spec.name;
-            let why = "a bridge has that name: its own interface would have it too".to_owned();
-            return Err(DatapathError::BadOption { port, why });
-        }
-        let free = |number: &u32| !actual.ports.contains_key(number);
-        let wanted = spec.number.filter(|n| (1..MAX_PORTS as u32).contains(n));
-        if let (Some(number), None) = (spec.number, wanted.filter(free)) {
-            let why = match actual.ports.get(&number) {
-                Some(other) => format!("number {number} is port {}'s", other.spec.name),
-                None => format!("number {number} is not between 1 and {}", MAX_PORTS - 1),
-            };
-            let port = spec.name.clone();
-            return Err(DatapathError::BadOption { port, why });
-        }
-        // Bridges' own interfaces keep out of the numbers that people use.
-        let numbers = 1..MAX_PORTS as u32;
-        let unused = match spec.is_local() {
-            true => numbers.rev().find(free),
-            false => numbers.clone().find(free),
+        lock(&self.inner.actual).number_for(&spec)?;
+        // A device may take seconds to come up: nobody else waits for it.
+        let device = match &spec.kind {
+            PortKind::Dpdk(options) => Some(self.inner.start_nic(&spec.name, spec.mtu, options)?),
+            _ => None,
         };
-        let number =
-            (wanted.filter(free).or(unused)).ok_or_else(|| DatapathError::Unavailable {
-                port: spec.name.clone(),
-                why: format!("all {} port numbers are in use", MAX_PORTS - 1),
-            })?;
-        let (backing, queues) = match &spec.kind {
-            PortKind::VhostUser(options) => self.inner.start_guest(number, &spec.name, options)?,
-            PortKind::Dpdk(options) => self.inner.start_nic(&spec.name, spec.mtu, options)?,
-            PortKind::System(options) => self.inner.start_system(&spec, options)?,
-            PortKind::Internal(InternalSpec { mac, queues }) => {
+        let mut actual = lock(&self.inner.actual);
+        // Others may have come and gone meanwhile.
+        let number = actual.number_for(&spec)?;
+        let (backing, queues) = match (&spec.kind, device) {
+            (_, Some(device)) => device,
+            (PortKind::VhostUser(options), _) => {
+                self.inner.start_guest(number, &spec.name, options)?
+            }
+            (PortKind::System(options), _) => self.inner.start_system(&spec, options)?,
+            (PortKind::Internal(InternalSpec { mac, queues }), _) => {
                 let (mac, queues) = (*mac, *queues);
                 (self.inner).start_host(&spec, HostPortKind::Internal { queues, mac })?
             }
-            PortKind::Tap(TapSpec { owner }) => {
+            (PortKind::Tap(TapSpec { owner }), _) => {
                 (self.inner).start_host(&spec, HostPortKind::Tap { owner: *owner })?
             }
             // Taken over by the helpers of issue 4.
-            PortKind::Patch(_) => return Err(DatapathError::not_found("port", &spec.name)),
+            (PortKind::Patch(_) | PortKind::Dpdk(_), _) => {
+                return Err(DatapathError::not_found("port", &spec.name));
+            }
         };
         let assignment = actual.assign(queues, self.inner.pmds.len());
         // One row more: for packets that the control plane sends.

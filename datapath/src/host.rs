@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use dpdk::MtuError;
 use ringway_host::link::{self, Link};
 use ringway_host::port::{
     HostPort, HostPortConfig, HostPortError, HostPortKind, HostPortStatus, HostQueueCounters,
@@ -21,6 +20,7 @@ use crate::counters::merge;
 use crate::drop_reason::DropReason;
 use crate::engine::Datapath;
 use crate::error::DatapathError;
+use crate::nic_bring_up::{change_mtu, device_counters};
 use crate::port::{Backing, Told};
 use crate::spec::{DpdkSpec, PortKind, PortSpec, SystemSpec, XdpMode};
 use crate::status::{LinkStatus, PortCounters, PortState};
@@ -259,14 +259,10 @@ impl Datapath {
             _ => return not_live("what it is, or an option of its device,"),
         };
         let mtu = spec.mtu.filter(|mtu| old.mtu != Some(*mtu));
-        if let Backing::Nic(nic) = &port.backing
-            && old.mtu != spec.mtu
-        {
-            match spec.mtu {
-                Some(mtu) => nic
-                    .set_mtu(mtu)
-                    .map_err(|error| bad_mtu(&spec.name, &error))?,
-                None => return not_live("that the MTU is the device's own"),
+        if let Backing::Nic(nic) = &port.backing {
+            match (old.mtu, spec.mtu) {
+                (Some(_), None) => return not_live("that its MTU is the device's own"),
+                _ => mtu.map_or(Ok(()), |mtu| change_mtu(nic, &spec.name, mtu))?,
             }
         }
         if let Backing::Host(host) = &mut port.backing {
@@ -300,43 +296,23 @@ impl Datapath {
     }
 
     /// What a port's device has counted itself, by its own names: the kernel
-    /// interface's statistics and those of the port's threads.
+    /// interface's statistics and those of the port's threads, or DPDK's xstats.
     ///
     /// # Errors
     ///
-    /// There is no such port.
+    /// There is no such port, or its device does not tell.
     pub fn port_device_counters(&self, name: &str) -> Result<Vec<(String, u64)>, DatapathError> {
         let actual = lock(&self.inner.actual);
         let port = (actual.ports.values()).find(|port| port.spec.name == name);
         let port = port.ok_or_else(|| DatapathError::not_found("port", name))?;
         let host = match &port.backing {
             Backing::Host(host) => host,
-            Backing::Guest { .. } => return Ok(Vec::new()),
-            Backing::Nic(nic) => {
-                let nic = Arc::clone(nic);
-                // DPDK may take its time: not under the lock.
-                drop(actual);
-                return nic
-                    .device_counters()
-                    .map_err(|error| DatapathError::Unavailable {
-                        port: name.to_owned(),
-                        why: error.to_string(),
-                    });
-            }
+            Backing::Nic(nic) => return device_counters(nic, name),
+            _ => return Ok(Vec::new()),
         };
         let own = counters(&host.port.status());
         let device = host.port.device_counters();
         let all = device.into_iter().chain(own);
         Ok(all.map(|(name, count)| (name.to_owned(), count)).collect())
-    }
-}
-
-fn bad_mtu(port: &str, error: &MtuError) -> DatapathError {
-    let (port, why) = (port.to_owned(), error.to_string());
-    match error {
-        MtuError::OutOfBounds { .. } | MtuError::Refused { .. } => {
-            DatapathError::BadOption { port, why }
-        }
-        MtuError::Stopped { .. } => DatapathError::Unavailable { port, why },
     }
 }

@@ -78,6 +78,7 @@ pub fn keep_house(inner: &Weak<Inner>, bell: &Bell) {
         if look_after_devices(&actual) {
             inner.publish(&mut actual);
         }
+        inner.look_at_links(&mut actual);
         if call == Call::Round {
             age_stations(&inner, &actual);
             report_quarantined(&inner, &actual, &mut quarantined);
@@ -108,8 +109,9 @@ fn age_stations(inner: &Inner, actual: &Actual) {
 
 fn report_quarantined(inner: &Inner, actual: &Actual, quarantined: &mut BTreeSet<u32>) {
     // Only a guest can break its rings.
-    let ports = actual.ports.values();
-    for port in ports.filter(|port| matches!(port.backing, Backing::Guest { .. })) {
+    let guests =
+        (actual.ports.values()).filter(|port| matches!(port.backing, Backing::Guest { .. }));
+    for port in guests {
         let status = port.status(&inner.config.pmd_cores);
         if let PortState::Quarantined { why } = &status.state {
             if quarantined.insert(port.number) {

@@ -14,6 +14,7 @@ mod actual;
 mod bring_up;
 mod cache;
 mod clock;
+mod conversation;
 mod counters;
 mod cpu;
 pub mod drop_reason;
@@ -35,6 +36,7 @@ mod nic;
 mod nic_bring_up;
 mod nic_health;
 mod nic_status;
+mod offload;
 mod packet_in;
 mod parse;
 mod pmd;
@@ -42,6 +44,8 @@ mod port;
 mod publish;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod ring_end;
 mod rx;
 mod snapshot;
 pub mod spec;

@@ -1,8 +1,8 @@
-//! Brings a DPDK device up: from its options to running queues.
+//! Brings a DPDK device up, from its options to running queues, and changes it.
 
 use std::sync::Arc;
 
-use dpdk::{ConfigureError, Mempool, Port as DpdkDevice, PortConfig, PortInfo};
+use dpdk::{ConfigureError, Mempool, MtuError, Port as DpdkDevice, PortConfig, PortInfo};
 use ringway_vhost::BURST;
 
 use crate::actual::Inner;
@@ -43,6 +43,10 @@ impl Inner {
         let tx_queues = options
             .tx_queues
             .unwrap_or_else(|| default_tx_queues(device.info(), options.rx_queues, pmds));
+        device
+            .info()
+            .check_queues(options.rx_queues, tx_queues)
+            .map_err(|error| refused(name, error))?;
         let mempool = self
             .mempool_for(device.info(), options, tx_queues)
             .map_err(|error| unavailable(&error))?;
@@ -131,4 +135,27 @@ fn refused(name: &str, error: ConfigureError) -> DatapathError {
         }
         ConfigureError::Refused { .. } => DatapathError::Unavailable { port, why },
     }
+}
+
+/// Gives a running device another MTU. On failure it keeps the one it had; one
+/// that does not come up again says so in its state.
+pub fn change_mtu(nic: &Nic, name: &str, mtu: u16) -> Result<(), DatapathError> {
+    nic.set_mtu(mtu).map_err(|error| {
+        let (port, why) = (name.to_owned(), error.to_string());
+        match error {
+            MtuError::OutOfBounds { .. } | MtuError::Refused { .. } => {
+                DatapathError::BadOption { port, why }
+            }
+            MtuError::Stopped { .. } => DatapathError::Unavailable { port, why },
+        }
+    })
+}
+
+/// The device's own counters.
+pub fn device_counters(nic: &Nic, name: &str) -> Result<Vec<(String, u64)>, DatapathError> {
+    nic.device_counters()
+        .map_err(|error| DatapathError::Unavailable {
+            port: name.to_owned(),
+            why: error.to_string(),
+        })
 }

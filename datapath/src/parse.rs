@@ -4,8 +4,7 @@
 //! end the parse where they begin; what is not understood is simply not part
 //! of the key.
 
-use ringway_flow::extract::{DL_TYPE_NONE, ETHERTYPE_MIN};
-use ringway_flow::key::{PacketKey, VLAN_PRESENT};
+use ringway_flow::key::PacketKey;
 use ringway_vhost::HEAD_BYTES;
 
 use crate::cpu::crc32c;
@@ -74,82 +73,6 @@ impl Station {
     }
 }
 
-/// What tells conversations of two stations apart: the type behind the outer
-/// tag if there is one, that tag's TPID, and which part of a datagram it is.
-///
-/// ```text
-/// 0 … 15 EtherType or length, 16 any fragment, 17 not the first, 18 not known, 19 tagged, 20 TPID 0x88a8
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Kind(u32);
-
-impl Kind {
-    const ANY_FRAGMENT: u32 = 1 << 16;
-    const LATER_FRAGMENT: u32 = 1 << 17;
-    const UNKNOWN_FRAGMENT: u32 = 1 << 18;
-    const TAGGED: u32 = 1 << 19;
-    const SERVICE_TAG: u32 = 1 << 20;
-
-    /// Of a packet whose flow key is known.
-    #[inline(always)]
-    pub fn of_flow(key: &PacketKey) -> Self {
-        let words = &key.0;
-        let present = u64::from(VLAN_PRESENT);
-        let fragment = (words[0] >> 8 & 3) as u32 * Self::ANY_FRAGMENT;
-        if words[1] & present == 0 {
-            return Self((words[0] >> 16) as u16 as u32 | fragment);
-        }
-        let tag = tag_kind((words[5] >> 48) as u16);
-        match words[2] & present {
-            0 => Self((words[0] >> 16) as u16 as u32 | fragment | tag),
-            _ => Self((words[5] >> 32) as u16 as u32 | tag),
-        }
-    }
-
-    /// As a number, for tables: less than 2²¹.
-    #[inline(always)]
-    pub fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// The kind with these [`bits`](Self::bits).
-    pub fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    /// The EtherType as flows know it, behind the outer tag.
-    pub fn dl_type(self) -> u16 {
-        match self.0 as u16 {
-            length if length < ETHERTYPE_MIN => DL_TYPE_NONE,
-            dl_type => dl_type,
-        }
-    }
-
-    /// TPID of the outer tag, if there is one.
-    pub fn tpid(self) -> Option<u16> {
-        let tpid = match self.0 & Self::SERVICE_TAG {
-            0 => ETHERTYPE_VLAN,
-            _ => ETHERTYPE_QINQ,
-        };
-        (self.0 & Self::TAGGED != 0).then_some(tpid)
-    }
-
-    /// `nw_frag` of an IP packet, if it is known.
-    pub fn fragment(self) -> Option<u64> {
-        let is_ip = matches!(self.0 as u16, ETHERTYPE_IPV4 | ETHERTYPE_IPV6);
-        let known = is_ip && self.0 & Self::UNKNOWN_FRAGMENT == 0;
-        known.then_some(u64::from(self.0 >> 16 & 3))
-    }
-}
-
-#[inline(always)]
-fn tag_kind(tpid: u16) -> u32 {
-    match tpid {
-        ETHERTYPE_QINQ => Kind::TAGGED | Kind::SERVICE_TAG,
-        _ => Kind::TAGGED,
-    }
-}
-
 /// What was found in one head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Key {
@@ -160,8 +83,6 @@ pub struct Key {
     /// CRC32C over addresses, VLAN, protocol and ports: packets of one flow
     /// have the same.
     pub flow_hash: u32,
-    /// Type and tag.
-    pub kind: Kind,
 }
 
 impl Key {
@@ -203,7 +124,6 @@ impl Key {
             destination,
             source,
             flow_hash: hash as u32,
-            kind: Kind::of_flow(key),
         }
     }
 }
@@ -225,16 +145,9 @@ pub fn parse(head: &[u8; HEAD_BYTES], len: usize, key: &mut Key) {
 fn parse_tagged(head: &[u8; HEAD_BYTES], len: usize, key: &mut Key) {
     // A tag with VLAN 0 carries a priority only; the frame counts as untagged.
     let vlan = u16_at::<14>(head, 0) & 0xfff;
-    let tag = tag_kind(u16_at::<12>(head, 0));
     match u16_at::<16>(head, 0) {
-        ETHERTYPE_VLAN if len >= 22 => {
-            finish::<22>(head, len, vlan, u16_at::<20>(head, 0), key);
-            key.kind = Kind(u32::from(ETHERTYPE_VLAN) | tag);
-        }
-        ethertype => {
-            finish::<18>(head, len, vlan, ethertype, key);
-            key.kind.0 |= tag;
-        }
+        ETHERTYPE_VLAN if len >= 22 => finish::<22>(head, len, vlan, u16_at::<20>(head, 0), key),
+        ethertype => finish::<18>(head, len, vlan, ethertype, key),
     }
 }
 
@@ -263,12 +176,9 @@ fn finish<const L3: usize>(
     let address = |at: usize| Station(u64::from_be(u64_at(head, at)) & !0xffff | u64::from(vlan));
     let (destination, source) = (address(0), address(6));
     let mut hash = crc32c(crc32c(0, destination.0), source.0);
-    let mut kind = u32::from(ethertype);
     if ethertype == ETHERTYPE_IPV4 && len >= L3 + 20 {
         let header_bytes = usize::from(head[L3] & 0xf) * 4;
-        let fragment = u16_at::<6>(head, L3) & 0x3fff;
-        kind |= ipv4_fragment(fragment);
-        let fragment = fragment != 0;
+        let fragment = u16_at::<6>(head, L3) & 0x3fff != 0;
         let protocol = head[L3 + 9];
         hash = crc32c(hash, u64_at(head, L3 + 12) ^ u64::from(protocol));
         // A fragment's later parts have no ports; without them all parts of a
@@ -282,7 +192,6 @@ fn finish<const L3: usize>(
         }
     } else if ethertype == ETHERTYPE_IPV6 && len >= L3 + 40 {
         let next_header = head[L3 + 6];
-        kind |= ipv6_fragment::<L3>(head, len, next_header);
         for at in [8, 16, 24, 32] {
             hash = crc32c(hash, u64_at(head, L3 + at));
         }
@@ -290,40 +199,10 @@ fn finish<const L3: usize>(
         if matches!(next_header, PROTO_TCP | PROTO_UDP) && len >= L3 + 44 {
             hash = crc32c(hash, ports_at(head, L3 + 40));
         }
-    } else if matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
-        kind |= Kind::UNKNOWN_FRAGMENT;
     }
     key.destination = destination;
     key.source = source;
     key.flow_hash = hash as u32;
-    key.kind = Kind(kind);
-}
-
-/// Of the flag "more follow" and the offset.
-#[inline(always)]
-fn ipv4_fragment(flags: u16) -> u32 {
-    let any = u32::from(flags != 0) * Kind::ANY_FRAGMENT;
-    any | u32::from(flags & 0x1fff != 0) * Kind::LATER_FRAGMENT
-}
-
-/// Headers that stand before a fragment's are not walked.
-#[inline(always)]
-fn ipv6_fragment<const L3: usize>(head: &[u8; HEAD_BYTES], len: usize, next_header: u8) -> u32 {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    const DESTINATION: u8 = 60;
-    match next_header {
-        FRAGMENT if len >= L3 + 48 => match u16_at::<42>(head, L3) {
-            // A fragment that is a whole packet.
-            0 => 0,
-            offset if offset & 0xfff8 == 0 => Kind::ANY_FRAGMENT,
-            _ => Kind::ANY_FRAGMENT | Kind::LATER_FRAGMENT,
-        },
-        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION => Kind::UNKNOWN_FRAGMENT,
-        _ => 0,
-    }
 }
 
 /// Source and destination port.

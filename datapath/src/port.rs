@@ -167,8 +167,7 @@ impl Port {
             details,
             link: match &self.backing {
                 Backing::Nic(nic) => Some(nic_link(nic)),
-                Backing::Guest { .. } => None,
-                Backing::Host(_) => host
+                _ => host
                     .as_ref()
                     .and_then(|host| host::link_status(&self.spec.kind, host)),
             },

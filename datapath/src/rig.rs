@@ -15,7 +15,7 @@ use ringway_vhost::{BURST, BURST_PACKETS, Burst};
 use crate::action::{self, TxLists};
 use crate::actual::lock;
 use crate::cache::table::{CacheTable, Shape};
-use crate::cache::{Conversation, FlowCache, Found};
+use crate::cache::{FlowCache, Found};
 use crate::clock::CoarseClock;
 use crate::counters::{PmdCounterCells, PortCounterTable, QueueCounters};
 use crate::cpu::tsc;
@@ -54,6 +54,8 @@ pub struct Rig {
     found: Found,
     lists: TxLists,
     now_ms: u64,
+    /// By how many cycles its clock is ahead.
+    pub ahead: u64,
 }
 
 /// What came of a burst.
@@ -89,6 +91,7 @@ impl Rig {
             found: Found::default(),
             lists: TxLists::default(),
             now_ms: 1,
+            ahead: 0,
         };
         let memory = TableMemory::ordinary(Fdb::words_for(1024));
         rig.snapshot.bridges.push(BridgeView {
@@ -136,13 +139,28 @@ impl Rig {
         self.snapshot.bridges[0].pipeline = self.tables.pipeline();
     }
 
+    /// Cycles.
+    pub fn now(&self) -> u64 {
+        tsc() + self.ahead
+    }
+
+    /// Time goes by, in which the cache looks after all that it has.
+    pub fn pass(&mut self, time: Duration) {
+        const STEPS: u32 = 8;
+        for _ in 0..STEPS {
+            self.ahead += (time / STEPS).as_nanos() as u64;
+            let now = self.now();
+            self.cache.keep(&self.snapshot, now);
+        }
+    }
+
     /// Sends a burst from a port.
     pub fn burst(&mut self, ingress: u32, frames: &[Vec<u8>]) -> Outcome {
         assert!(frames.len() <= BURST);
         let before = self.queue.rx_drops.nonzero();
         let replicated = self.counters.replicated.get();
         let mut outcome = Outcome::default();
-        let now = tsc();
+        let now = self.now();
         let Self {
             cache,
             counters,
@@ -178,16 +196,8 @@ impl Rig {
                 }
                 match cache.catch_all(bridge) {
                     Some(all) => {
-                        let mut run = all.run(ingress as u16);
-                        for (key, len) in keys.iter().zip(&lens[..frames.len()]) {
-                            let conversation = Conversation::of(key);
-                            if run.ends_before(&conversation) {
-                                cache.count_run(all, &run, now);
-                                run.turn_to(conversation);
-                            }
-                            run.add(u64::from(*len));
-                        }
-                        cache.count_run(all, &run, now);
+                        let bytes = lens[..frames.len()].iter().map(|len| u64::from(*len)).sum();
+                        cache.count_all(all, ingress as u16, packets, keys, bytes, now);
                         found.fill(frames.len(), all);
                     }
                     None => cache.classify(

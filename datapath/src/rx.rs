@@ -7,7 +7,7 @@ use ringway_flow::key::PacketKey;
 use ringway_vhost::{BURST, BURST_PACKETS, Burst, Dequeued, Packets};
 
 use crate::action::{self, TxLists};
-use crate::cache::{Conversation, FlowCache, Found};
+use crate::cache::{FlowCache, Found};
 use crate::clock::CoarseClock;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
@@ -206,20 +206,12 @@ impl Stages {
         let count = packets.len();
         if let Some(all) = self.cache.catch_all(bridge) {
             let mut bytes = 0;
-            let mut run = all.run(in_port);
             for (index, key) in self.keys.iter_mut().enumerate().take(count) {
                 parse::parse(packets.head_slot(index), packets.head(index).len(), key);
-                let conversation = Conversation::of(key);
-                if run.ends_before(&conversation) {
-                    self.cache.count_run(all, &run, now);
-                    run.turn_to(conversation);
-                }
-                let frame_len = packets.frame_len(index) as u64;
-                run.add(frame_len);
-                bytes += frame_len;
+                bytes += packets.frame_len(index) as u64;
             }
-            self.cache.count_run(all, &run, now);
-            self.cache.known(count as u32);
+            self.cache
+                .count_all(all, in_port, packets, &self.keys, bytes, now);
             own.lookups.megaflow_hits.add(count as u64);
             own.lookups.probes.add(count as u64);
             self.found.fill(count, all);

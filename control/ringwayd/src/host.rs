@@ -56,11 +56,11 @@ pub fn obstacle(host: &dyn Host, port: &Port) -> Option<String> {
     }
 }
 
-/// Why an interface that belongs to something else is not taken, if it does.
-pub fn belongs_elsewhere(host: &dyn Host, port: &Port) -> Option<String> {
-    let Kind::System(_) = port.kind else {
+/// Why a port that would take an interface from something else is refused.
+pub fn belongs_elsewhere(host: &dyn Host, before: Option<&Port>, port: &Port) -> Option<String> {
+    if !takes_interface(before, port) {
         return None;
-    };
+    }
     let interface = host.interface(&port.name).ok()??;
     interface.master.map(|master| taken(&port.name, &master))
 }
@@ -76,12 +76,18 @@ fn taken(name: &str, master: &str) -> String {
 pub fn warnings<S: Switch>(
     switch: &S,
     host: &dyn Host,
+    old: &Desired,
     desired: &Desired,
-    touched: &[&Port],
 ) -> Vec<String> {
     let mut warnings = Vec::new();
-    for port in touched {
-        if let Kind::System(_) = port.kind
+    let mut touched = Vec::new();
+    for port in &desired.ports {
+        let before = old.port(&port.name);
+        if before.is_some_and(|before| before.is_same_to_datapath(port)) {
+            continue;
+        }
+        touched.push(port);
+        if takes_interface(before, port)
             && let Ok(Some(interface)) = host.interface(&port.name)
         {
             warnings.extend(dead_addresses(host, desired, port, &interface));
@@ -89,8 +95,14 @@ pub fn warnings<S: Switch>(
         }
         warnings.extend(odd_peer(desired, port));
     }
-    warnings.extend(mtu_mismatches(switch, host, desired, touched));
+    warnings.extend(mtu_mismatches(switch, host, desired, &touched));
     warnings
+}
+
+/// Whether a port takes an interface that it did not have before.
+fn takes_interface(before: Option<&Port>, port: &Port) -> bool {
+    let is_system = |port: &Port| matches!(port.kind, Kind::System(_));
+    is_system(port) && !before.is_some_and(is_system)
 }
 
 fn dead_addresses(

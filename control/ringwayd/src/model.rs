@@ -137,8 +137,8 @@ impl Desired {
     /// have the bridge's.
     pub fn taken_for(&self, port: &Port) -> Option<&'static str> {
         match (self.bridge(&port.name), self.port(&port.name)) {
+            (Some(_), _) if !port.is_local() => Some("bridge"),
             (_, Some(_)) => Some("port"),
-            (Some(_), None) if !port.is_local() => Some("bridge"),
             _ => None,
         }
     }

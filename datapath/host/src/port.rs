@@ -351,21 +351,17 @@ fn check(config: &HostPortConfig) -> Result<(), HostPortError> {
     Ok(())
 }
 
-/// The interface and its queues.
+/// The interface and its queues. What cannot be is refused before anything is made
+/// or changed.
 fn open(config: &HostPortConfig) -> Result<(Link, Vec<Kernel>), HostPortError> {
     let name = &config.name;
     let there = || -> Result<Link, HostPortError> {
-        let link = link::find(name)?.ok_or_else(|| HostError::NoInterface {
+        Ok(link::find(name)?.ok_or_else(|| HostError::NoInterface {
             interface: name.clone(),
-        })?;
-        if let Some(mtu) = config.mtu
-            && link.mtu != u32::from(mtu)
-        {
-            link::set_mtu(link.index, mtu.into())?;
-        }
-        Ok(link)
+        })?)
     };
-    match config.kind {
+    check_mtu(config, link::find(name)?.as_ref())?;
+    let (link, kernels) = match config.kind {
         HostPortKind::Internal { queues, mac } => {
             let options = TapOptions {
                 queues,
@@ -378,19 +374,43 @@ fn open(config: &HostPortConfig) -> Result<(Link, Vec<Kernel>), HostPortError> {
                 link::set_mac(link.index, mac)?;
             }
             let kernels = tap.into_queues().into_iter().map(Kernel::Tap).collect();
-            Ok((link, kernels))
+            (link, kernels)
         }
         HostPortKind::Tap { owner } => {
             tap::make_persistent(name, owner)?;
             let link = there()?;
             // Nobody else would: QEMU runs no script for it.
             link::set_up(link.index, true)?;
-            Ok((link.clone(), vec![attach(&link)?]))
+            (link.clone(), vec![attach(&link)?])
         }
         HostPortKind::System => {
             let link = there()?;
-            Ok((link.clone(), vec![attach(&link)?]))
+            (link.clone(), vec![attach(&link)?])
         }
+    };
+    if let Some(mtu) = config.mtu.map(u32::from).filter(|mtu| link.mtu != *mtu) {
+        link::set_mtu(link.index, mtu)?;
+    }
+    Ok((link, kernels))
+}
+
+/// Whether the interface, or the tap that is to be made, takes the MTU.
+fn check_mtu(config: &HostPortConfig, link: Option<&Link>) -> Result<(), HostPortError> {
+    let made = !matches!(config.kind, HostPortKind::System);
+    let limits = match link {
+        // A driver that tells no limits is asked when it is set.
+        Some(link) if link.max_mtu > 0 => link.min_mtu..=link.max_mtu,
+        None if made => tap::MTU,
+        _ => return Ok(()),
+    };
+    match config.mtu {
+        Some(mtu) if !limits.contains(&mtu.into()) => Err(HostPortError::BadOption(format!(
+            "mtu={mtu}: {} takes {} to {}",
+            config.name,
+            limits.start(),
+            limits.end()
+        ))),
+        _ => Ok(()),
     }
 }
 

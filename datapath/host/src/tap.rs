@@ -41,6 +41,9 @@ pub const VNET_HEADER_BYTES: libc::c_int = 12;
 /// As many queues as the tun driver has for a device.
 pub const MAX_QUEUES: u16 = 256;
 
+/// MTUs that a tap takes: the kernel's least, and what fits 64 KiB with a frame's head.
+pub const MTU: std::ops::RangeInclusive<u32> = 68..=65_521;
+
 /// How a tap is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TapOptions {

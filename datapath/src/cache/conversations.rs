@@ -29,15 +29,15 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-use ringway_flow::key::PacketKey;
+use ringway_flow::key::{PacketKey, VLAN_PRESENT};
 use ringway_flow::stats::Counts;
+use ringway_vhost::{BURST_PACKETS, Packets};
 
-use super::masks::Mask;
 use super::table::{self, CacheTable, Entry, Meta, Parts, made, rest_used, set_rest_used};
-use super::verdict::Verdict;
 use super::{Core, USED_SHIFT, add, move_counts, used_now};
+use crate::conversation::{Conversation, Kind, differ};
 use crate::cpu::crc32c;
-use crate::parse::{Key, Kind, Station};
+use crate::parse::{Key, Station};
 use crate::snapshot::BridgeView;
 
 pub const LINE_WORDS: usize = 8;
@@ -58,35 +58,6 @@ const USED: usize = 6;
 
 pub type Line = [AtomicU64; LINE_WORDS];
 
-/// What packets of one conversation have in common, beside their port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Conversation {
-    pub destination: Station,
-    pub source: Station,
-    pub kind: Kind,
-}
-
-impl Conversation {
-    #[inline(always)]
-    pub fn of(key: &Key) -> Self {
-        Self {
-            destination: key.destination,
-            source: key.source,
-            kind: key.kind,
-        }
-    }
-
-    #[inline(always)]
-    fn of_flow(key: &PacketKey) -> Self {
-        let (destination, source) = Key::stations(key);
-        Self {
-            destination,
-            source,
-            kind: Kind::of_flow(key),
-        }
-    }
-}
-
 /// Packets in a row that are counted together: of one conversation, or of one
 /// megaflow if its conversations are not told apart.
 #[derive(Clone, Copy, Debug)]
@@ -99,11 +70,11 @@ pub struct Run {
 }
 
 impl Run {
-    /// No packet yet; `port` is where all come from.
+    /// No packet yet, and not told apart; `port` is where all come from.
     #[inline(always)]
-    pub fn new(tells_apart: bool, port: u16) -> Self {
+    fn of_megaflow(port: u16) -> Self {
         Self {
-            tells_apart,
+            tells_apart: false,
             port,
             conversation: Conversation::default(),
             packets: 0,
@@ -111,22 +82,16 @@ impl Run {
         }
     }
 
-    /// Whether it has no packet yet.
+    /// Packets of this conversation.
     #[inline(always)]
-    pub fn is_empty(&self) -> bool {
-        self.packets == 0
-    }
-
-    /// Whether a packet of this conversation is none of this run.
-    #[inline(always)]
-    pub fn ends_before(&self, conversation: &Conversation) -> bool {
-        self.tells_apart && self.conversation != *conversation
-    }
-
-    /// From now on it is the run of another conversation.
-    #[inline(always)]
-    pub fn turn_to(&mut self, conversation: Conversation) {
-        (self.conversation, self.packets, self.bytes) = (conversation, 0, 0);
+    fn of(port: u16, conversation: Conversation, packets: u32, bytes: u64) -> Self {
+        Self {
+            tells_apart: true,
+            port,
+            conversation,
+            packets,
+            bytes,
+        }
     }
 
     /// One packet more.
@@ -205,12 +170,19 @@ impl Conversations {
     }
 }
 
-/// Whether a megaflow with this verdict and mask counts by conversation. One
-/// that looks at port, destination and VLAN need not: where its packets go is
-/// one answer for all.
-#[inline(always)]
-pub fn tells_apart(verdict: Verdict, mask: &Mask) -> bool {
-    verdict == Verdict::Normal && !mask.names_way
+/// Whether a key and mask say all that decides where NORMAL sends a packet: port,
+/// destination and outer VLAN. Then there is one answer for all packets, and
+/// their conversations need not be told apart.
+pub fn name_way(key: &PacketKey, mask: &PacketKey) -> bool {
+    const PORT: u64 = 0xffff << 32;
+    mask.0[0] & PORT == PORT && name_station(key.0[1], mask.0[1])
+}
+
+/// The same of the word of destination and outer tag.
+pub fn name_station(key: u64, mask: u64) -> bool {
+    const PRESENT: u64 = VLAN_PRESENT as u64;
+    let untagged = mask & PRESENT != 0 && key & PRESENT == 0;
+    mask | 0xffff == u64::MAX && (untagged || mask & 0x1fff == 0x1fff)
 }
 
 #[inline(always)]
@@ -249,7 +221,43 @@ impl Core {
         }
     }
 
-    #[inline(always)]
+    /// Counts a burst that belongs to one megaflow by conversation. Most bursts are
+    /// of one, which is seen without looking at more than the heads' beginnings.
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn count_conversations(
+        &mut self,
+        table: &CacheTable,
+        entry: u32,
+        port: u16,
+        packets: &Packets<'_>,
+        keys: &[Key; BURST_PACKETS],
+        bytes: u64,
+        now: u64,
+    ) {
+        let parts = table.parts();
+        let count = packets.len();
+        let of = |i: usize| Conversation::of(&keys[i], packets.head_slot(i), packets.head(i).len());
+        let (first, head) = (of(0), packets.head_slot(0));
+        let differs = |differs, i| differs | differ(packets.head_slot(i), head);
+        if first.is_seen_at_once() && (1..count).fold(0, differs) == 0 {
+            let run = Run::of(port, first, count as u32, bytes);
+            return self.count_run(table, &parts, entry, &run, now);
+        }
+        let mut run = Run::of(port, first, 0, 0);
+        for i in 0..count {
+            let conversation = of(i);
+            if run.conversation != conversation {
+                self.count_run(table, &parts, entry, &run, now);
+                run = Run::of(port, conversation, 0, 0);
+            }
+            run.add(packets.frame_len(i) as u64);
+        }
+        self.count_run(table, &parts, entry, &run, now);
+    }
+
+    /// A call for a run, so that the loops that find runs stay small.
+    #[inline(never)]
     fn count_conversation(
         &mut self,
         table: &CacheTable,
@@ -411,8 +419,7 @@ impl Core {
 
     /// Whether a megaflow has a rest that was not added to for more than `idle`.
     pub(super) fn rest_is_silent(&self, entry: &Entry, meta: Meta, idle: u16, now: u16) -> bool {
-        let verdict = Verdict::decode(meta.verdict, 0);
-        tells_apart(verdict, self.pool.get(meta.mask))
+        meta.tells_apart()
             && entry[table::PACKETS].load(Ordering::Relaxed) > 0
             && now.wrapping_sub(rest_used(entry)) > idle
     }
@@ -448,31 +455,27 @@ impl Core {
             ..
         } = *work;
         let port = work.port();
-        let (mut entry, mut run) = (super::NONE, Run::new(false, port));
+        let (mut entry, mut run) = (super::NONE, Run::of_megaflow(port));
         for i in 0..packets {
             if found.entries[i] != entry {
                 self.count_run(table, parts, entry, &run, now);
                 entry = found.entries[i];
-                run = Run::new(self.counts_apart(parts, entry, found.verdicts[i]), port);
-                if run.tells_apart {
-                    run.conversation = Conversation::of_flow(&keys[i]);
+                let cell = parts.entries.get(entry as usize);
+                let tells_apart = cell.is_some_and(|cell| Meta::load(cell).tells_apart());
+                run = Run::of_megaflow(port);
+                if tells_apart {
+                    run = Run::of(port, Conversation::of_flow(&keys[i]), 0, 0);
                 }
             } else if run.tells_apart {
                 let conversation = Conversation::of_flow(&keys[i]);
-                if run.ends_before(&conversation) {
+                if run.conversation != conversation {
                     self.count_run(table, parts, entry, &run, now);
-                    run.turn_to(conversation);
+                    run = Run::of(port, conversation, 0, 0);
                 }
             }
             run.add(lens[i].into());
         }
         self.count_run(table, parts, entry, &run, now);
-    }
-
-    #[inline(always)]
-    fn counts_apart(&self, parts: &Parts<'_>, entry: u32, verdict: Verdict) -> bool {
-        let cell = parts.entries.get(entry as usize);
-        cell.is_some_and(|cell| tells_apart(verdict, self.pool.get(Meta::load(cell).mask)))
     }
 }
 

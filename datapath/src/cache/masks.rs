@@ -26,8 +26,6 @@ pub struct Mask {
     digest: u32,
     /// It looks at words beyond an entry's first line.
     pub cold: bool,
-    /// See [`names_way`].
-    pub names_way: bool,
     /// Megaflows that have it.
     pub uses: u32,
     /// Packets found with it lately.
@@ -39,7 +37,6 @@ impl Mask {
         bits: PacketKey([0; PACKET_WORDS]),
         digest: 0,
         cold: false,
-        names_way: false,
         uses: 0,
         hits: 0,
     };
@@ -49,7 +46,6 @@ impl Mask {
             bits,
             digest: digest(&bits),
             cold: is_cold(&bits),
-            names_way: names_way(&bits),
             ..Self::UNUSED
         }
     }
@@ -63,14 +59,6 @@ impl Mask {
 
 fn digest(bits: &PacketKey) -> u32 {
     bits.0.iter().fold(0, |hash, word| crc32c(hash, *word)) as u32
-}
-
-/// Whether a mask looks at all that decides where NORMAL sends a packet: port,
-/// destination and outer VLAN.
-pub fn names_way(bits: &PacketKey) -> bool {
-    const PORT: u64 = 0xffff << 32;
-    const WAY: u64 = !0xffff | 0x1fff;
-    bits.0[0] & PORT == PORT && bits.0[1] & WAY == WAY
 }
 
 fn is_cold(bits: &PacketKey) -> bool {

@@ -20,6 +20,8 @@
 //! - Packets of NORMAL are counted by conversation ([`conversations`]).
 
 mod budget;
+#[cfg(test)]
+mod conversation_tests;
 pub mod conversations;
 mod find;
 mod install;
@@ -36,7 +38,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use ringway_flow::key::PacketKey;
 use ringway_flow::translate::Translation;
-use ringway_vhost::BURST;
+use ringway_vhost::{BURST, BURST_PACKETS, Packets};
 
 use self::budget::Budget;
 use self::conversations::Conversations;
@@ -46,9 +48,10 @@ use self::table::{CacheTable, Entry, Meta, Parts, Payload};
 use self::verdict::NONE;
 use crate::clock::CoarseClock;
 use crate::counters::{Counter, PmdCounterCells};
+use crate::parse::Key;
 use crate::snapshot::{BridgeView, Snapshot};
 
-pub use self::conversations::{Conversation, ConversationRecord, Run};
+pub use self::conversations::{ConversationRecord, name_station};
 pub use self::masks::MAX_MASKS;
 pub use self::read::{Hold, MegaflowRecord, hold, read_all};
 pub use self::verdict::{Found, Verdict};
@@ -97,17 +100,9 @@ struct Core {
 /// The one megaflow of all packets of a bridge.
 #[derive(Clone, Copy)]
 pub struct CatchAll {
-    pub entry: u32,
-    pub verdict: Verdict,
-}
-
-impl CatchAll {
-    /// No packet of it yet; `port` is where they will come from, as flows know it.
-    #[inline(always)]
-    pub fn run(self, port: u16) -> Run {
-        // Its mask names nothing but the bridge.
-        Run::new(self.verdict == Verdict::Normal, port)
-    }
+    entry: u32,
+    verdict: Verdict,
+    tells_apart: bool,
 }
 
 impl FlowCache {
@@ -157,27 +152,32 @@ impl FlowCache {
         (meta.version == view.pipeline.version() as u16).then(|| CatchAll {
             entry,
             verdict: Verdict::decode(meta.verdict, entry),
+            tells_apart: meta.tells_apart(),
         })
     }
 
-    /// Counts packets in a row that went by [`catch_all`](Self::catch_all).
+    /// Counts a burst of packets, with `bytes` bytes in all, that came from `port`
+    /// (as flows know it) and went by [`catch_all`](Self::catch_all).
     #[inline(always)]
-    pub fn count_run(&mut self, all: CatchAll, run: &Run, now: u64) {
-        if !run.is_empty() {
-            self.count_some(all, run, now);
-        }
-    }
-
-    #[inline(never)]
-    fn count_some(&mut self, all: CatchAll, run: &Run, now: u64) {
+    pub fn count_all(
+        &mut self,
+        all: CatchAll,
+        port: u16,
+        packets: &Packets<'_>,
+        keys: &[Key; BURST_PACKETS],
+        bytes: u64,
+        now: u64,
+    ) {
         let Self { table, core } = self;
-        core.count_run(table, &table.parts(), all.entry, run, now);
-    }
-
-    /// So many packets went by [`catch_all`](Self::catch_all).
-    #[inline(always)]
-    pub fn known(&mut self, packets: u32) {
-        self.core.budget.known(packets);
+        let count = packets.len() as u32;
+        core.budget.known(count);
+        match all.tells_apart {
+            true => core.count_conversations(table, all.entry, port, packets, keys, bytes, now),
+            false => {
+                let parts = table.parts();
+                self::count(&parts.entries[all.entry as usize], count, bytes, now);
+            }
+        }
     }
 
     /// Finds the verdicts on the first `count` keys, packets of `lens` bytes

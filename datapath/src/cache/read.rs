@@ -8,9 +8,7 @@ use ringway_flow::key::PacketKey;
 use ringway_flow::pipeline::Dependencies;
 
 use super::conversations::{ConversationRecord, read_conversations};
-use super::masks::names_way;
 use super::table::{CacheTable, Record};
-use super::verdict::Verdict;
 use super::{USED_SHIFT, used_now};
 
 /// A megaflow as it was read.
@@ -94,9 +92,7 @@ pub fn read_all(table: &CacheTable, now: u64, mut each: impl FnMut(MegaflowRecor
             program,
             counted,
         } = record;
-        let verdict = Verdict::decode(meta.verdict, entry as u32);
-        let by_conversation = verdict == Verdict::Normal && !names_way(&mask);
-        let conversations = by_conversation.then(|| {
+        let conversations = meta.tells_apart().then(|| {
             let rest = (packets, bytes);
             let all = conversations.remove(&entry).unwrap_or_default();
             packets += all.iter().map(|record| record.packets).sum::<u64>();

@@ -73,7 +73,16 @@ pub struct Meta {
     pub verdict: u16,
 }
 
+/// As [`Meta::verdict`]: NORMAL, and packets are counted by conversation.
+pub const NORMAL_APART: u16 = 2 << 12 | 1;
+
 impl Meta {
+    /// Whether packets are counted by conversation.
+    #[inline(always)]
+    pub fn tells_apart(self) -> bool {
+        self.verdict == NORMAL_APART
+    }
+
     #[inline(always)]
     pub fn load(entry: &Entry) -> Self {
         let word = entry[META].load(Ordering::Relaxed);

@@ -40,6 +40,8 @@ impl Verdict {
     pub(super) fn code(self) -> u16 {
         let (kind, argument) = match self {
             Self::Output(port) => (1, port as u16),
+            // 1 instead of 0 says the same, and how packets are counted: see
+            // `table::NORMAL_APART`.
             Self::Normal => (2, 0),
             Self::Flood => (3, 0),
             Self::Drop(cause) => (4, cause as u16),

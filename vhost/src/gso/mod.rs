@@ -10,8 +10,8 @@
 
 mod cut;
 mod headers;
-#[cfg(test)]
-mod naive;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod naive;
 #[cfg(test)]
 mod tests;
 

@@ -4,20 +4,29 @@
 use super::{GSO_ECN, GSO_TCP4, GSO_TCP6, GSO_UFO, GSO_USO};
 use crate::packet::{VNET_F_NEEDS_CSUM, VnetHeader};
 
-/// What an oversized frame is.
+/// What an oversized frame is. From 02:00:00:00:00:02 to 02:00:00:00:00:01,
+/// port 4660 to 22136.
 #[derive(Clone, Debug)]
 pub struct Flow {
+    /// VLAN tags, the outer first: TPID and TCI.
     pub tags: Vec<u32>,
+    /// Over IPv6, or IPv4.
     pub is_ipv6: bool,
     /// IP options or extension headers.
     pub options: usize,
+    /// TCP, or UDP.
     pub tcp: bool,
     /// Words of TCP options.
     pub tcp_options: usize,
+    /// TCP's flags.
     pub flags: u8,
+    /// TCP's sequence number.
     pub sequence: u32,
+    /// Identification in the IPv4 header.
     pub id: u16,
+    /// Bytes of payload for each segment.
     pub gso_size: u16,
+    /// All of it.
     pub payload: Vec<u8>,
 }
 
@@ -43,7 +52,8 @@ impl Flow {
         if self.tcp { 6 } else { 17 }
     }
 
-    fn addresses(&self) -> Vec<u8> {
+    /// Both addresses, the source first.
+    pub fn addresses(&self) -> Vec<u8> {
         (1..).take(if self.is_ipv6 { 32 } else { 8 }).collect()
     }
 
@@ -59,10 +69,9 @@ impl Flow {
     /// An IP header with its options in front of `content`. IPv6: `next` is
     /// the first header behind those of `options`.
     fn network(&self, id: u16, fragment: u16, next: u8, content: &[u8]) -> Vec<u8> {
-        let mut header;
-        if self.is_ipv6 {
+        let mut header = if self.is_ipv6 {
             let len = (self.options * 8 + content.len()) as u16;
-            header = vec![0x60, 0, 0, 0];
+            let mut header = vec![0x60, 0, 0, 0];
             header.extend(len.to_be_bytes());
             header.extend([if self.options > 0 { 60 } else { next }, 64]);
             header.extend(self.addresses());
@@ -70,10 +79,11 @@ impl Flow {
                 let next = if nth == self.options { next } else { 60 };
                 header.extend([next, 0, 1, 4, 0, 0, 0, 0]);
             }
+            header
         } else {
             let words = 5 + self.options;
             let len = (4 * words + content.len()) as u16;
-            header = vec![0x40 | words as u8, 0];
+            let mut header = vec![0x40 | words as u8, 0];
             header.extend(len.to_be_bytes());
             header.extend(id.to_be_bytes());
             header.extend(fragment.to_be_bytes());
@@ -82,7 +92,8 @@ impl Flow {
             header.extend(vec![1; 4 * self.options]);
             let checksum = !sum(&header);
             header[10..12].copy_from_slice(&checksum.to_be_bytes());
-        }
+            header
+        };
         header.extend(content);
         header
     }
@@ -138,11 +149,13 @@ impl Flow {
         self.frame(&self.all(), whole)
     }
 
+    /// Where the transport header begins.
     pub fn l4(&self) -> usize {
         let options = self.options * if self.is_ipv6 { 8 } else { 4 };
         14 + 4 * self.tags.len() + if self.is_ipv6 { 40 } else { 20 } + options
     }
 
+    /// Bytes of all headers.
     pub fn headers(&self) -> usize {
         self.l4()
             + if self.tcp {

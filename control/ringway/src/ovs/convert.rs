@@ -63,6 +63,11 @@ fn vhost_dir(switch: &Row) -> PathBuf {
     }
 }
 
+/// What a `dpdkvhostuser` port of this name listens on.
+fn vhost_path(switch: &Row, name: &str) -> String {
+    vhost_dir(switch).join(name).display().to_string()
+}
+
 /// The row of Open_vSwitch.
 pub fn switch(world: &World) -> Row {
     let mut row = Row::new(SWITCH, ".");
@@ -248,9 +253,10 @@ fn port(world: &World, bridge: &pb::Bridge, shown: &pb::Port, spec: &pb::PortSpe
     interface.put("external_ids", own(&spec.external_ids));
     interface.put("other_config", own(&spec.other_config));
     interface.put("mtu_request", Datum::optional_number(spec.mtu));
-    let (name, options, mac) = kind(spec.kind.as_ref());
-    let mut options = options;
-    options.retain(|(_, value)| !value.is_empty());
+    let (name, mut options, mac) = kind(spec.kind.as_ref());
+    // Where Open vSwitch's daemon listens if nothing else is said.
+    let usual = vhost_path(&switch(world), &spec.name);
+    options.retain(|(key, value)| !value.is_empty() && (*key != "path" || *value != usual));
     interface.put("type", Datum::text(name));
     interface.put("options", Datum::map(options.into_iter()));
     interface.put("mac", Datum::optional_text(mac));
@@ -615,7 +621,7 @@ fn new_kind(row: &Row, switch: &Row) -> Result<port_spec::Kind, String> {
     match kind {
         "dpdkvhostuser" => {
             let path = match options.text("path") {
-                path if path.is_empty() => vhost_dir(switch).join(&name).display().to_string(),
+                path if path.is_empty() => vhost_path(switch, &name),
                 path => path,
             };
             let spec = pb::VhostUserSpec {

@@ -85,7 +85,10 @@ fn parse(words: &[String], socket: &Path) -> Result<Parsed, String> {
             "oneline" => settings.oneline = true,
             "retry" => settings.retry = true,
             "timeout" => {
-                let seconds = value_text.parse::<u32>().ok().filter(|seconds| *seconds > 0);
+                let seconds = value_text
+                    .parse::<u32>()
+                    .ok()
+                    .filter(|seconds| *seconds > 0);
                 let seconds = seconds
                     .ok_or_else(|| format!("value {value_text} on -t or --timeout is invalid"))?;
                 settings.timeout = Some(Duration::from_secs(seconds.into()));

@@ -8,7 +8,7 @@ use ringway_datapath::spec::BridgeSpec;
 use super::plan::{Change, Plan, plan};
 use super::{ChangeError, Control, lock, not_gone, not_up};
 use crate::host;
-use crate::model::{Bridge, Columns, Desired, Kind, Port};
+use crate::model::{Bridge, Columns, Desired, Port};
 use crate::reconcile::{self, BringUpError, Now, Retry, Targets, Trouble, TroubleKind};
 use crate::switch::Switch;
 
@@ -139,14 +139,9 @@ impl<S: Switch> Control<S> {
                 .rposition(|change| change.is_about(object, name));
             found.unwrap_or(0)
         };
-        let touched: Vec<_> = (new.ports.iter())
-            .filter(|port| old.port(&port.name) != Some(port))
-            .collect();
-        for port in &touched {
-            let before = old.port(&port.name).map(|port| &port.kind);
-            if !matches!(before, Some(Kind::System(_)))
-                && let Some(why) = host::belongs_elsewhere(&*self.host, port)
-            {
+        for port in &new.ports {
+            let before = old.port(&port.name);
+            if let Some(why) = host::belongs_elsewhere(&*self.host, before, port) {
                 let why = format!("port {}: {why}", port.name);
                 let index = about("port", &port.name);
                 let error = ChangeError::Refused { line: None, why };
@@ -175,7 +170,7 @@ impl<S: Switch> Control<S> {
             applied.numbers = self.numbers(changes);
         }
         self.change_flows_with(&old, &new).map_err(of_all)?;
-        let told = host::warnings(&*self.switch, &*self.host, &new, &touched);
+        let told = host::warnings(&*self.switch, &*self.host, &old, &new);
         applied.warnings.extend(told);
         Ok(applied)
     }

@@ -21,6 +21,7 @@ fn bridge(name: &str) -> pb::AddBridgeRequest {
     pb::AddBridgeRequest {
         bridge: Some(pb::BridgeSpec {
             name: name.into(),
+            no_internal: true,
             ..Default::default()
         }),
         ..Default::default()

@@ -9,7 +9,7 @@ use crate::HostError;
 
 /// The `ip` commands, in the right order, that move all global addresses of
 /// `link`, and the routes through it, to the interface named `bridge`, and set
-/// that up. Empty if the interface has neither.
+/// that up. Empty if the interface has neither, or is that one itself.
 ///
 /// Each line is one command for a shell. As long as not all have run, the host
 /// cannot be reached by these addresses: who works over the network should join
@@ -29,7 +29,7 @@ pub fn remedy(link: &Link, bridge: &str) -> Result<Vec<String>, HostError> {
 
 fn commands(from: &str, to: &str, addresses: &[Address], routes: &[Route]) -> Vec<String> {
     let global: Vec<&Address> = addresses.iter().filter(|a| !a.scope_link).collect();
-    if global.is_empty() && routes.is_empty() {
+    if from == to || global.is_empty() && routes.is_empty() {
         return Vec::new();
     }
     let (from_word, to_word) = (word(from), word(to));
