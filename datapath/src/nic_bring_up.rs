@@ -43,6 +43,10 @@ impl Inner {
         let tx_queues = options
             .tx_queues
             .unwrap_or_else(|| default_tx_queues(device.info(), options.rx_queues, pmds));
+        device
+            .info()
+            .check_queues(options.rx_queues, tx_queues)
+            .map_err(|error| refused(name, error))?;
         let mempool = self
             .mempool_for(device.info(), options, tx_queues)
             .map_err(|error| unavailable(&error))?;

@@ -91,16 +91,26 @@ impl Health {
 
 fn ask(port: &RunningPort) -> Condition {
     if port.removed() {
-        let device = &port.info().device;
-        return Condition::Failed(format!(
-            "the device {device} is gone: it was unplugged or taken by another driver. Once it is \
-             back, `dpdk-devbind.py --status` shows which driver has it and \
-             `dpdk-devbind.py --bind=vfio-pci {device}` gives it to DPDK"
-        ));
+        return Condition::Failed(gone(port));
     }
     match port.link() {
         Ok(link) if link.up => Condition::Up(link),
         Ok(_) => Condition::Down,
         Err(error) => Condition::Failed(error.to_string()),
+    }
+}
+
+fn gone(port: &RunningPort) -> String {
+    match port.kernel_interface() {
+        Some((name, _)) => format!(
+            "the interface {name} is gone (`ip link` shows which there are); the port is tried \
+             again by itself"
+        ),
+        None => format!(
+            "the device {0} is gone: it was unplugged or taken by another driver. Once it is \
+             back, `dpdk-devbind.py --status` shows which driver has it and \
+             `dpdk-devbind.py --bind=vfio-pci {0}` gives it to DPDK",
+            port.info().device
+        ),
     }
 }

@@ -77,8 +77,11 @@ pub fn nic_link(nic: &Nic) -> LinkStatus {
         admin_up: true,
         link_up: link.is_some(),
         speed_mbps: link.and_then(|link| link.speed_mbps),
-        ifindex: None,
+        ifindex: port.kernel_interface().map(|(_, index)| index),
         driver: port.info().driver.clone(),
-        via: "dpdk",
+        via: match port.info().driver.as_str() {
+            "net_af_xdp" => "af_xdp",
+            _ => "dpdk",
+        },
     }
 }

@@ -16,7 +16,7 @@ Exit codes:
   0  done
   1  refused, failed, or ringwayd cannot be reached; the reason is on stderr
   2  the command line has no meaning; diff-flows: the flows differ
-  3  show: desired and actual state differ";
+  3  show: desired and actual state differ; doctor: something is wrong";
 
 /// Tells ringwayd, the virtual switch, what to do and asks what it does
 #[derive(Debug, Parser)]
@@ -123,6 +123,10 @@ pub enum Verb {
     Pmd(Pmd),
     /// Where packets were dropped, and why
     Drops,
+    /// Find what keeps traffic from passing, with the commands that mend it
+    ///
+    /// Exits with 3 if there is an error or a warning; notes do not count.
+    Doctor,
     /// Flows, groups, meters
     #[command(flatten)]
     Flows(FlowVerb),

@@ -7,7 +7,7 @@ use ringway_proto::v1::{self as pb, desired_change::Change};
 use serde_json::{Value, json};
 use tonic::Status;
 
-use crate::answers::{self, dpctl, drops, fdb, pmd, ports, show};
+use crate::answers::{self, doctor, dpctl, drops, fdb, pmd, ports, show};
 use crate::cli::{Dpctl, Fdb, Pmd, Verb};
 use crate::client::{self, Client, Error, Rpc};
 use crate::flow_verbs::{self, FlowRequest};
@@ -53,6 +53,8 @@ pub enum Request {
     PmdStats,
     /// `drops`
     Drops,
+    /// `doctor`
+    Doctor,
     /// `version`
     Version,
 }
@@ -161,6 +163,7 @@ impl Request {
             Verb::Pmd(Pmd::Show) => Request::PmdShow,
             Verb::Pmd(Pmd::Stats) => Request::PmdStats,
             Verb::Drops => Request::Drops,
+            Verb::Doctor => Request::Doctor,
             Verb::Version => Request::Version,
             Verb::Completions { .. } => {
                 return Err(Error::Usage("completions need no daemon".into()));
@@ -320,6 +323,15 @@ pub async fn perform(
         Request::PmdStats => {
             let stats = rpc.pmd_stats(pb::PmdStatsRequest {}).await?.into_inner();
             to.answer(|| pmd::stats_text(&stats), pmd::stats_json(&stats))
+        }
+        Request::Doctor => {
+            let told = rpc.doctor(pb::DoctorRequest {}).await?.into_inner();
+            to.answer(|| doctor::text(&told), doctor::json(&told))?;
+            Ok(if doctor::ill(&told) {
+                EXIT_DIFFERS
+            } else {
+                EXIT_OK
+            })
         }
         Request::Drops => {
             let dropped = rpc.drops(pb::DropsRequest {}).await?.into_inner();

@@ -10,6 +10,7 @@ pub mod atomic;
 pub mod cli;
 pub mod control;
 pub mod convert;
+pub mod doctor;
 pub mod flow_report;
 mod flow_requests;
 pub mod flow_text;

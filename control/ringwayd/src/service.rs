@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::apply_request;
 use crate::control::{AddFlags, Added, ChangeError, Control, DelFlags};
 use crate::convert;
+use crate::doctor;
 use crate::flow_report::{self, SortKey};
 use crate::flow_requests;
 use crate::flow_text;
@@ -619,7 +620,8 @@ impl<S: Switch> Ringway for Service<S> {
         &self,
         _request: Request<pb::DoctorRequest>,
     ) -> Result<Response<pb::DoctorResponse>, Status> {
-        Err(Status::unimplemented("Doctor"))
+        self.blocking(|control| Ok(doctor::examine(&doctor::gather(control))))
+            .await
     }
 
     async fn version(

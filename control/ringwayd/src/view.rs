@@ -181,8 +181,8 @@ fn port_view(
 fn is_difference(state: &PortState) -> bool {
     match state {
         PortState::Forwarding | PortState::Waiting { .. } => false,
-        PortState::LinkDown { .. }
-        | PortState::Quarantined { .. }
-        | PortState::Failed { .. } => true,
+        PortState::LinkDown { .. } | PortState::Quarantined { .. } | PortState::Failed { .. } => {
+            true
+        }
     }
 }

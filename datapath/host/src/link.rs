@@ -11,7 +11,7 @@ mod watch;
 pub use address::{Address, addresses};
 pub use features::{Features, features};
 pub use remedy::remedy;
-pub use route::{Route, routes};
+pub use route::{Hop, Route, routes};
 pub use statistics::statistics;
 pub use watch::LinkWatch;
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 mod device;
 mod error;
 mod events;
+mod interface;
 mod name;
 mod pci;
 mod running;
@@ -63,6 +64,27 @@ impl PortInfo {
     /// Its driver wants as many transmit queues as receive queues.
     pub fn equal_queues(&self) -> bool {
         ["net_tap", "net_tun", "net_af_xdp"].contains(&self.driver.as_str())
+    }
+
+    /// Whether it has so many queues each way.
+    pub fn check_queues(&self, rx: u16, tx: u16) -> Result<(), ConfigureError> {
+        let directions = [
+            ("receive", rx, self.max_rx_queues),
+            ("transmit", tx, self.max_tx_queues),
+        ];
+        match directions
+            .into_iter()
+            .find(|(_, asked, max)| *asked == 0 || asked > max)
+        {
+            None => Ok(()),
+            Some((direction, asked, max)) => Err(ConfigureError::Queues {
+                device: self.device.clone(),
+                driver: self.driver.clone(),
+                direction,
+                asked,
+                max,
+            }),
+        }
     }
 
     /// The largest MTU whose frames, with two VLAN tags, fit into the
@@ -175,6 +197,9 @@ impl Port {
                 devargs: devargs.to_owned(),
             });
         }
+        if device.bus == Bus::Pci {
+            pci::check(devargs, &device.name, has_hugepages(eal))?;
+        }
         let mut attached = control_lock();
         if attached.contains(&device.name) {
             return Err(AttachError::AlreadyAttached {
@@ -195,8 +220,7 @@ impl Port {
     /// Sets up queues and MTU. On failure the device is detached.
     pub fn configure(mut self, config: &PortConfig) -> Result<ConfiguredPort, ConfigureError> {
         let info = &self.device.info;
-        check_queues(info, "receive", config.rx_queues, info.max_rx_queues)?;
-        check_queues(info, "transmit", config.tx_queues, info.max_tx_queues)?;
+        info.check_queues(config.rx_queues, config.tx_queues)?;
         let max_mtu = info.max_mtu_with(&config.mempool);
         if let Some(mtu) = config.mtu
             && (mtu < info.min_mtu || mtu > max_mtu)
@@ -257,22 +281,8 @@ impl Port {
     }
 }
 
-fn check_queues(
-    info: &PortInfo,
-    direction: &'static str,
-    asked: u16,
-    max: u16,
-) -> Result<(), ConfigureError> {
-    if asked == 0 || asked > max {
-        return Err(ConfigureError::Queues {
-            device: info.device.clone(),
-            driver: info.driver.clone(),
-            direction,
-            asked,
-            max,
-        });
-    }
-    Ok(())
+fn has_hugepages(eal: &Eal) -> bool {
+    matches!(eal.memory(), MemoryKind::Hugepages { .. })
 }
 
 fn attach_device(device: &DeviceName, devargs: &str, eal: &Eal) -> Result<Port, AttachError> {
@@ -299,9 +309,8 @@ fn attach_device(device: &DeviceName, devargs: &str, eal: &Eal) -> Result<Port, 
     if ret != 0 {
         let log = log::errors_since(mark);
         if device.bus == Bus::Pci {
-            let hugepages = matches!(eal.memory(), MemoryKind::Hugepages { .. });
             let address = device.name.as_str();
-            return Err(pci::explain(devargs, address, ret, log, hugepages));
+            return Err(pci::explain(devargs, address, ret, log, has_hugepages(eal)));
         }
         return Err(AttachError::refused(devargs, device, ret, log));
     }
@@ -338,7 +347,7 @@ fn attach_device(device: &DeviceName, devargs: &str, eal: &Eal) -> Result<Port, 
                 rx_scatter: raw.rx_scatter,
                 offloads: TxOffloads::from_raw(&raw),
             },
-            device.bus,
+            device,
         ),
     })
 }

@@ -25,7 +25,11 @@ pub fn text(answer: &pb::DoctorResponse) -> String {
     for finding in &answer.findings {
         let severity = word(finding.severity());
         let (object, what, check) = (&finding.object, &finding.what, &finding.check);
-        let _ = writeln!(out, "{severity}: {object}: {what} [{check}]\n{}", finding.why);
+        let _ = writeln!(
+            out,
+            "{severity}: {object}: {what} [{check}]\n{}",
+            finding.why
+        );
         for command in &finding.remedy {
             let _ = writeln!(out, "  {command}");
         }
@@ -33,7 +37,9 @@ pub fn text(answer: &pb::DoctorResponse) -> String {
     }
     let count = |wanted: Severity| {
         let findings = answer.findings.iter();
-        findings.filter(|finding| finding.severity() == wanted).count()
+        findings
+            .filter(|finding| finding.severity() == wanted)
+            .count()
     };
     let _ = writeln!(
         out,

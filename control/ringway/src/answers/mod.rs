@@ -1,5 +1,6 @@
 //! The answers, one file per group of verbs, each as text and as JSON.
 
+pub mod doctor;
 pub mod dpctl;
 pub mod drops;
 pub mod fdb;

@@ -171,8 +171,8 @@ fn flapping<S: Switch>(control: &Control<S>, desired: &Desired) -> Vec<Flapping>
             std::thread::sleep(BETWEEN);
         }
         for bridge in &desired.bridges {
-            for entry in control.switch().fdb(&bridge.name).unwrap_or_default() {
-                let station = (bridge.name.clone(), entry.mac, entry.vlan);
+            for entry in control.switch().fdb(bridge.name()).unwrap_or_default() {
+                let station = (bridge.name().to_owned(), entry.mac, entry.vlan);
                 let ports = seen.entry(station).or_default();
                 if ports.last() != Some(&entry.port_name) {
                     ports.push(entry.port_name);
@@ -328,7 +328,13 @@ fn polling_threads(proc: &Path, own: u32) -> Vec<PollingThread> {
 /// Names of threads that keep a CPU busy: ringway's and Open vSwitch's poll-mode
 /// threads, DPDK's, VPP's, and QEMU's for the guests' CPUs.
 fn polls(thread: &str) -> bool {
-    let begins = ["pmd-", "lcore-worker", "rte-worker", "dpdk-worker", "vpp_wk"];
+    let begins = [
+        "pmd-",
+        "lcore-worker",
+        "rte-worker",
+        "dpdk-worker",
+        "vpp_wk",
+    ];
     begins.iter().any(|begin| thread.starts_with(begin))
         || (thread.starts_with("CPU ") && (thread.ends_with("/KVM") || thread.ends_with("/TCG")))
 }
@@ -366,7 +372,13 @@ mod tests {
 
     #[test]
     fn polling_threads_are_known_by_their_names() {
-        for name in ["pmd-1", "pmd-c01/id:9", "CPU 0/KVM", "CPU 12/TCG", "lcore-worker-3"] {
+        for name in [
+            "pmd-1",
+            "pmd-c01/id:9",
+            "CPU 0/KVM",
+            "CPU 12/TCG",
+            "lcore-worker-3",
+        ] {
             assert!(polls(name), "{name}");
         }
         for name in ["ringwayd", "bash", "CPU", "host-br0"] {

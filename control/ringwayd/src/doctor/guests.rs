@@ -54,7 +54,10 @@ pub fn socket_permissions(facts: &Facts) -> Vec<Found> {
         let barrier = barrier(socket, (*uid, *gid))?;
         let path = socket.path.display();
         let what = format!("user {name} may not connect to {path}");
-        let why = format!("guests that run as {name} get no network; {} is closed to it", barrier.display());
+        let why = format!(
+            "guests that run as {name} get no network; {} is closed to it",
+            barrier.display()
+        );
         let remedy = match barrier == socket.path {
             true => format!("ringway set-port {port} owner={name} permissions=0660"),
             false => format!("chmod o+x {}", barrier.display()),

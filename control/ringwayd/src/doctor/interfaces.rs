@@ -19,9 +19,8 @@ fn ports(facts: &Facts) -> impl Iterator<Item = (&pb::PortSpec, &Interface, bool
 /// An address on an attached interface is dead: what comes in goes to the
 /// bridge, not to the host's stack.
 pub fn address_on_port(facts: &Facts) -> Vec<Found> {
-    let attached = ports(facts).filter(|(_, interface, internal)| {
-        !internal && !interface.addresses.is_empty()
-    });
+    let attached = ports(facts)
+        .filter(|(_, interface, internal)| !internal && !interface.addresses.is_empty());
     attached
         .map(|(port, interface, _)| {
             let (name, bridge) = (&interface.name, &port.bridge);
@@ -92,17 +91,21 @@ pub fn interface_down(facts: &Facts) -> Vec<Found> {
 /// Frames whose checksums were left to a device that is none.
 pub fn offloads_clash(facts: &Facts) -> Vec<Found> {
     let soft = |kind: &str| matches!(kind, "veth" | "tun" | "bridge" | "macvlan" | "dummy");
-    let bare = ports(facts).filter(|(_, interface, _)| interface.bare_frames && soft(&interface.kind));
+    let bare =
+        ports(facts).filter(|(_, interface, _)| interface.bare_frames && soft(&interface.kind));
     bare.map(|(port, interface, _)| {
         let (name, kind) = (&interface.name, &interface.kind);
-        let what = format!("the frames of interface {name} ({kind}) are had without their offloads");
+        let what =
+            format!("the frames of interface {name} ({kind}) are had without their offloads");
         let why = "what its other end leaves to a NIC never happens: partial checksums leave \
                    wrong, frames longer than the MTU are lost. Turn these offloads off at the \
                    other end (ethtool -K … tx off tso off gso off), or let the port be of \
                    type=system without xdp=on, which knows them";
         let (bridge, name) = (&port.bridge, &port.name);
         let remedy = match port.kind {
-            Some(pb::port_spec::Kind::System(_)) => vec![format!("ringway set-port {name} xdp=off")],
+            Some(pb::port_spec::Kind::System(_)) => {
+                vec![format!("ringway set-port {name} xdp=off")]
+            }
             _ => vec![
                 format!("ringway del-port {bridge} {name}"),
                 format!("ringway add-port {bridge} {} type=system", interface.name),

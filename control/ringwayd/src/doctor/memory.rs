@@ -15,8 +15,12 @@ pub fn hugepages(facts: &Facts) -> Vec<Found> {
             "systemctl restart ringwayd",
         ];
         found.push(
-            Found::warning("host", what, "lookups cost more, for each page needs its own TLB entry")
-                .mended_by(remedy.map(str::to_owned).to_vec()),
+            Found::warning(
+                "host",
+                what,
+                "lookups cost more, for each page needs its own TLB entry",
+            )
+            .mended_by(remedy.map(str::to_owned).to_vec()),
         );
         return found;
     }
@@ -26,11 +30,11 @@ pub fn hugepages(facts: &Facts) -> Vec<Found> {
     });
     for pages in elsewhere {
         let (node, mib) = (pages.node, pages.total_kib >> 10);
-        let what = format!("NUMA node {node}, where poll-mode cores are, has {mib} MiB of hugepages");
+        let what =
+            format!("NUMA node {node}, where poll-mode cores are, has {mib} MiB of hugepages");
         let why = "tables and packets lie on another node: each access crosses between them";
-        let file = format!(
-            "/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages"
-        );
+        let file =
+            format!("/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages");
         let remedy = vec![
             format!("echo 512 > {file}"),
             "systemctl restart ringwayd".to_owned(),

@@ -176,7 +176,10 @@ fn a_station_that_flaps_is_a_loop() {
     facts.flapping = vec![flapping("02:00:00:00:00:01"), flapping("02:00:00:00:00:02")];
     let found = only(&facts);
     assert_eq!(found.check, "loop");
-    assert!(found.what.contains("02:00:00:00:00:01, 02:00:00:00:00:02"), "{found:?}");
+    assert!(
+        found.what.contains("02:00:00:00:00:01, 02:00:00:00:00:02"),
+        "{found:?}"
+    );
     assert_eq!(found.remedy, ["ringway del-port br0 p1"]);
 }
 

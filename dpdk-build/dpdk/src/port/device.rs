@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::events::{Events, told};
-use super::name::Bus;
+use super::interface::KernelInterface;
+use super::name::{Bus, DeviceName};
 use super::{PortInfo, PortSettings};
 use crate::Mempool;
 use crate::mbuf::MbufBurst;
@@ -27,6 +28,7 @@ pub(super) fn control_lock() -> MutexGuard<'static, BTreeSet<String>> {
 pub(super) struct Device {
     pub info: PortInfo,
     pub bus: Bus,
+    pub interface: Option<KernelInterface>,
     pub mempool: Option<Mempool>,
     pub settings: PortSettings,
     pub events: Arc<Events>,
@@ -37,10 +39,11 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub fn new(info: PortInfo, bus: Bus) -> Device {
+    pub fn new(info: PortInfo, device: &DeviceName<'_>) -> Device {
         Device {
+            interface: KernelInterface::of(&info.driver, device.arguments),
             info,
-            bus,
+            bus: device.bus,
             mempool: None,
             settings: PortSettings::default(),
             events: Arc::default(),

@@ -10,7 +10,7 @@ use super::error::Refusal;
 /// Kernel drivers that give a device to DPDK.
 const USERSPACE: &[&str] = &["vfio-pci", "igb_uio", "uio_pci_generic"];
 /// Kernel drivers that share their device with DPDK.
-const SHARING: &[&str] = &["mlx4_core", "mlx5_core"];
+const SHARING: &[&str] = &["mana", "mlx4_core", "mlx5_core"];
 
 /// A PCI device in sysfs.
 struct PciDevice {
@@ -24,8 +24,13 @@ struct PciDevice {
     iommu: bool,
 }
 
-/// Turns a refusal into what is wrong and what to do. `hugepages`: whether DPDK
-/// has them.
+/// Finds what makes it useless, or harmful to the host, to try. `hugepages`:
+/// whether DPDK has them.
+pub(super) fn check(devargs: &str, address: &str, hugepages: bool) -> Result<(), AttachError> {
+    check_in(Path::new("/sys"), devargs, address, hugepages).map(drop)
+}
+
+/// Turns a refusal into what is wrong and what to do.
 pub(super) fn explain(
     devargs: &str,
     address: &str,
@@ -33,10 +38,37 @@ pub(super) fn explain(
     log: String,
     hugepages: bool,
 ) -> AttachError {
-    explain_by(Path::new("/sys"), devargs, address, ret, log, hugepages)
+    explain_in(Path::new("/sys"), devargs, address, ret, log, hugepages)
 }
 
-fn explain_by(
+fn check_in(
+    sys: &Path,
+    devargs: &str,
+    address: &str,
+    hugepages: bool,
+) -> Result<PciDevice, AttachError> {
+    let (devargs, address) = (devargs.to_owned(), address.to_owned());
+    let Some(device) = PciDevice::read(sys, &address) else {
+        return Err(AttachError::NoSuchDevice {
+            devargs,
+            address,
+            there: network_devices(sys),
+        });
+    };
+    let driver = device.driver.as_deref();
+    if driver.is_some_and(|driver| USERSPACE.contains(&driver) || SHARING.contains(&driver)) {
+        return Ok(device);
+    }
+    Err(AttachError::WrongDriver {
+        devargs,
+        address,
+        what: device.id.clone(),
+        binding: device.binding(),
+        remedy: device.how_to_bind(sys, hugepages),
+    })
+}
+
+fn explain_in(
     sys: &Path,
     devargs: &str,
     address: &str,
@@ -44,30 +76,13 @@ fn explain_by(
     log: String,
     hugepages: bool,
 ) -> AttachError {
-    let (devargs, address) = (devargs.to_owned(), address.to_owned());
-    let Some(device) = PciDevice::read(sys, &address) else {
-        return AttachError::NoSuchDevice {
-            devargs,
-            address,
-            there: network_devices(sys),
-        };
+    let device = match check_in(sys, devargs, address, hugepages) {
+        Ok(device) => device,
+        Err(error) => return error,
     };
-    let known = |drivers: &[&str]| {
-        let driver = device.driver.as_deref();
-        driver.is_some_and(|driver| drivers.contains(&driver))
-    };
-    if !known(USERSPACE) && !known(SHARING) {
-        return AttachError::WrongDriver {
-            devargs,
-            address,
-            what: device.id.clone(),
-            binding: device.binding(),
-            remedy: device.how_to_bind(sys, hugepages),
-        };
-    }
     let driver = device.driver.clone().unwrap_or_default();
     AttachError::PciRefused {
-        devargs,
+        devargs: devargs.to_owned(),
         device: format!("{address} ({}, bound to {driver})", device.id),
         reason: Refusal::new(ret, log),
         remedy: device.why_refused(ret, hugepages),
@@ -236,7 +251,7 @@ mod tests {
 
     fn said(sys: &tempfile::TempDir, address: &str, ret: i32) -> String {
         let log = "EAL: no".to_owned();
-        explain_by(sys.path(), address, address, ret, log, false).to_string()
+        explain_in(sys.path(), address, address, ret, log, false).to_string()
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::device::{Device, control_lock};
+use super::interface::KernelInterface;
 use super::name::Bus;
 use super::{MtuError, PortId, PortInfo, PortSettings, QueryError, text};
 use crate::queue::{RxQueue, TxQueue};
@@ -76,15 +77,22 @@ impl RunningPort {
         self.0.events.listen(Box::new(listener))
     }
 
-    /// Whether the device is going or gone: it told so, or its PCI address is
-    /// empty now. Drop all handles and queues then.
+    /// Whether the device is going or gone: it told so, its PCI address is empty
+    /// now, or the kernel interface under it is not there any more. Drop all
+    /// handles and queues then.
     pub fn removed(&self) -> bool {
-        let gone = || {
-            !Path::new("/sys/bus/pci/devices")
-                .join(&self.info().device)
-                .exists()
-        };
-        self.0.events.removed() || (self.0.bus == Bus::Pci && gone())
+        let device = &self.0;
+        let pci = || Path::new("/sys/bus/pci/devices").join(&device.info.device);
+        device.events.removed()
+            || (device.bus == Bus::Pci && !pci().exists())
+            || device.interface.as_ref().is_some_and(KernelInterface::gone)
+    }
+
+    /// Name and index of the kernel interface under a net_af_packet or
+    /// net_af_xdp device.
+    pub fn kernel_interface(&self) -> Option<(&str, u32)> {
+        let interface = self.0.interface.as_ref()?;
+        Some((interface.name(), interface.index()))
     }
 
     /// Its Ethernet address.
@@ -113,8 +121,9 @@ impl RunningPort {
         let mut raw = dpdk_sys::rw_port_link::default();
         // SAFETY: our port, and an out parameter of ours.
         let ret = unsafe { dpdk_sys::rw_port_link_get(self.id().0, &mut raw) };
+        let interface = self.0.interface.as_ref().and_then(KernelInterface::is_up);
         let link = LinkState {
-            up: raw.up,
+            up: interface.unwrap_or(raw.up),
             speed_mbps: raw.speed_known.then_some(raw.speed_mbps),
             full_duplex: raw.full_duplex,
         };
