@@ -28,8 +28,9 @@ pub const HEAD_BYTES: usize = 128;
 pub const HEAD_CAPACITY: usize = HEAD_BYTES + 64;
 
 /// Packets that a burst can hold: those that came, and copies of them that
-/// were made to be rewritten in another way. As many as an index has values;
-/// places are used from the lowest on, so those that are not needed cost nothing.
+/// were made to be rewritten in another way, and segments of oversized frames.
+/// As many as an index has values; places are used from the lowest on, so those
+/// that are not needed cost nothing.
 pub const BURST_PACKETS: usize = 256;
 
 /// Length of virtio_net_hdr with `num_buffers` (VirtIO 1.2, 5.1.6).
@@ -57,7 +58,8 @@ pub(crate) const CUT_PACKETS: usize = BURST;
 /// frame has, so one frame's segments always fit.
 pub(crate) const CUT_SEGMENTS: usize = MAX_SEGMENTS + CUT_PACKETS;
 
-const SLOTS: usize = BURST_PACKETS + CUT_PACKETS;
+/// Their places are the last ones.
+pub(crate) const CUT_START: usize = BURST_PACKETS - CUT_PACKETS;
 
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
@@ -151,15 +153,15 @@ impl PacketSet {
 
 /// Storage for one burst; allocated once per PMD.
 pub struct Burst {
-    pub(crate) slots: Box<[Slot; SLOTS]>,
-    pub(crate) packets: [Packet; SLOTS],
+    pub(crate) slots: Box<[Slot; BURST_PACKETS]>,
+    pub(crate) packets: [Packet; BURST_PACKETS],
     pub(crate) segments: Box<[Segment; BURST_SEGMENTS + CUT_SEGMENTS]>,
     pub(crate) segments_used: usize,
     /// Packets that came and can be delivered.
     pub(crate) len: usize,
     /// Places behind them that hold copies.
     pub(crate) copies: PacketSet,
-    /// Segments of oversized frames, behind [`BURST_PACKETS`], and the parts of
+    /// Segments of oversized frames, from [`CUT_START`] on, and the parts of
     /// their bodies, behind [`BURST_SEGMENTS`].
     pub(crate) cuts: usize,
     pub(crate) cut_segments: usize,
@@ -184,8 +186,8 @@ impl Default for Burst {
             len: 0,
         };
         Self {
-            slots: Box::new([Slot([0; _]); SLOTS]),
-            packets: [Packet::default(); SLOTS],
+            slots: Box::new([Slot([0; _]); BURST_PACKETS]),
+            packets: [Packet::default(); BURST_PACKETS],
             segments: Box::new([empty; BURST_SEGMENTS + CUT_SEGMENTS]),
             segments_used: 0,
             len: 0,
@@ -380,6 +382,9 @@ impl Packets<'_> {
     pub fn copy_packet(&mut self, index: usize) -> Option<usize> {
         let burst = &mut *self.burst;
         let copy = burst.copies.first_free(burst.len)?;
+        if copy >= CUT_START {
+            return None;
+        }
         burst.copies.insert(copy);
         burst.packets[copy] = burst.packets[index];
         burst.slots[copy] = burst.slots[index];
@@ -568,7 +573,7 @@ mod tests {
                 assert_eq!((out[0], &out[132..]), (0xee, &frame[128..]));
                 assert_eq!(packets.copy_prefix(copy, &mut out[..7]), 7);
                 let more = std::iter::from_fn(|| packets.copy_packet(0)).count();
-                assert_eq!(more, BURST_PACKETS - BURST - 1);
+                assert_eq!(more, CUT_START - BURST - 1);
                 let mut kept = PacketSet::default();
                 kept.insert(copy);
                 kept.insert(200);
@@ -576,7 +581,7 @@ mod tests {
                 assert!(packets.copy_frame(copy, &mut out));
                 assert_eq!((out[0], &out[132..]), (0xee, &frame[128..]));
                 let again: Vec<_> = std::iter::from_fn(|| packets.copy_packet(0)).collect();
-                assert_eq!(again.len(), BURST_PACKETS - BURST - 2);
+                assert_eq!(again.len(), CUT_START - BURST - 2);
                 assert!(!again.contains(&copy) && !again.contains(&200));
                 packets.keep_copies(&PacketSet::default());
                 assert_eq!(packets.copy_packet(0), Some(BURST));

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::naive::Flow;
 use super::*;
 use crate::packet::{
-    BURST_PACKETS, Burst, HEAD_BYTES, Packets, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VnetHeader,
+    Burst, CUT_START, HEAD_BYTES, Packets, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VnetHeader,
 };
 
 fn flow() -> impl Strategy<Value = Flow> {
@@ -82,7 +82,7 @@ fn taken(packets: &mut Packets<'_>, taker: &Taker) -> Option<Vec<Vec<u8>>> {
                 assert_eq!(cut.left(), count);
                 match packets.next_cut(&mut cut) {
                     Next::Packet(index) => {
-                        assert!(index >= BURST_PACKETS);
+                        assert!(index >= CUT_START);
                         if packets.vnet_header(index).gso_type == 0 {
                             assert!(taker.partial || !packets.has_partial_checksum(index));
                             packets.complete_checksum(index);
