@@ -300,7 +300,7 @@ fn rules_rewrite_oversized_frames() {
             "push_vlan:0x88a8,set_field:4103->vlan_vid,push_vlan:0x88a8,",
             |flow| {
                 flow.tags.insert(0, 0x88a8_0007);
-                flow.tags.insert(0, 0x88a8_0007);
+                flow.tags.insert(0, 0x88a8_0000);
             },
         ),
         ("pop_vlan,", |flow| drop(flow.tags.drain(..1))),
