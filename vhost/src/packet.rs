@@ -398,20 +398,16 @@ impl Packets<'_> {
 
     /// Copies as much of frame `index` into `out` as fits; returns how much.
     pub fn copy_prefix(&self, index: usize, out: &mut [u8]) -> usize {
-        let head = self.head(index);
-        let mut at = head.len().min(out.len());
-        out[..at].copy_from_slice(&head[..at]);
-        for segment in self.segments(index) {
-            let len = (segment.len as usize).min(out.len() - at);
-            // SAFETY: a segment is readable for as long as this `Packets`
-            // lives, and `len` is no more than its length; it cannot overlap
-            // `out`, which is ours.
-            unsafe {
-                std::ptr::copy_nonoverlapping(segment.ptr, out[at..].as_mut_ptr(), len);
-            }
-            at += len;
+        self.reader(index).read(out)
+    }
+
+    /// Frame `index`, to be copied piece by piece.
+    pub fn reader(&self, index: usize) -> Reader<'_> {
+        Reader {
+            head: self.head(index),
+            segments: self.segments(index),
+            gone: 0,
         }
-        at
     }
 
     /// The virtio-net header that came with frame `index` (zero for frames
@@ -472,6 +468,42 @@ impl Packets<'_> {
             return false;
         }
         self.copy_prefix(index, out) == len
+    }
+}
+
+/// What of a frame is still to be copied.
+pub struct Reader<'p> {
+    head: &'p [u8],
+    segments: &'p [Segment],
+    /// Bytes of the first segment that are copied.
+    gone: usize,
+}
+
+impl Reader<'_> {
+    /// Copies what comes next, as much as `out` takes; returns how much.
+    pub fn read(&mut self, out: &mut [u8]) -> usize {
+        let mut at = self.head.len().min(out.len());
+        let (now, later) = self.head.split_at(at);
+        out[..at].copy_from_slice(now);
+        self.head = later;
+        while let Some((segment, rest)) = self.segments.split_first() {
+            let left = segment.len as usize - self.gone;
+            let len = left.min(out.len() - at);
+            // SAFETY: a segment is readable for as long as the `Packets` that
+            // this borrows from, and `gone + len` is no more than its length;
+            // it cannot overlap `out`, which is ours.
+            unsafe {
+                let from = segment.ptr.add(self.gone);
+                std::ptr::copy_nonoverlapping(from, out[at..].as_mut_ptr(), len);
+            }
+            at += len;
+            if len < left {
+                self.gone += len;
+                break;
+            }
+            (self.segments, self.gone) = (rest, 0);
+        }
+        at
     }
 }
 
@@ -585,6 +617,31 @@ mod tests {
                 assert!(!again.contains(&copy) && !again.contains(&200));
                 packets.keep_copies(&PacketSet::default());
                 assert_eq!(packets.copy_packet(0), Some(BURST));
+            },
+        );
+    }
+
+    #[test]
+    fn a_frame_is_read_in_pieces_of_any_size() {
+        let frame: Vec<u8> = (0..700u32).map(|i| i as u8).collect();
+        let parts = [&frame[..200], &frame[200..201], &frame[201..]];
+        Burst::default().lend_slices(
+            1,
+            |_| parts.iter().copied(),
+            |packets| {
+                for size in [1, 7, 72, 128, 129, 699, 700, 701] {
+                    let (mut reader, mut out) = (packets.reader(0), vec![0; size]);
+                    let mut all = Vec::new();
+                    loop {
+                        let len = reader.read(&mut out);
+                        all.extend_from_slice(&out[..len]);
+                        if len < size {
+                            break;
+                        }
+                    }
+                    assert_eq!(all, frame, "pieces of {size}");
+                    assert_eq!(reader.read(&mut out), 0);
+                }
             },
         );
     }

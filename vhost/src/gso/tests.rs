@@ -284,6 +284,38 @@ proptest! {
 }
 
 #[test]
+fn headers_that_a_nic_can_deal_with_are_told() {
+    for (is_ipv6, tcp, tags) in [(false, true, 0), (true, true, 1), (false, false, 2)] {
+        let mut flow = Flow::new(is_ipv6, tcp, 500, vec![1; 2000]);
+        flow.tags = vec![0x8100_0001; tags];
+        let header = flow.header(false);
+        let l3 = 14 + 4 * tags;
+        let right = Headers {
+            l3,
+            l4: flow.l4(),
+            payload: flow.headers(),
+            is_ipv6,
+            is_tcp: tcp,
+            gso_size: 500,
+        };
+        lend(&flow.oversized(false), &[], header, |packets| {
+            assert_eq!(packets.partial_headers(0), Some(right));
+            for (start, offset) in [(1, 0), (0, 2)] {
+                let header = VnetHeader {
+                    csum_start: header.csum_start + start,
+                    csum_offset: header.csum_offset + offset,
+                    ..header
+                };
+                packets.set_vnet_header(0, header);
+                assert_eq!(packets.partial_headers(0), None);
+            }
+            packets.set_vnet_header(0, VnetHeader::default());
+            assert_eq!(packets.partial_headers(0), None);
+        });
+    }
+}
+
+#[test]
 fn limits_are_for_frames_without_their_tags() {
     let tagged = |tags: usize, len: usize| {
         let mut frame = vec![2; 12];
