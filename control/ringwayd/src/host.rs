@@ -87,6 +87,11 @@ pub fn warnings<S: Switch>(
             continue;
         }
         touched.push(port);
+        if before.is_none_or(|before| before.vlan != port.vlan) {
+            let name = &port.name;
+            let ignored = port.vlan.ignored().into_iter();
+            warnings.extend(ignored.map(|what| format!("port {name}: {what}")));
+        }
         if takes_interface(before, port)
             && let Ok(Some(interface)) = host.interface(&port.name)
         {

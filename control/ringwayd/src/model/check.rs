@@ -1,7 +1,7 @@
 //! Whether options have a meaning, each by itself and together; the sentence
 //! says what is wrong and what is allowed.
 
-use ringway_datapath::spec::{DpdkSpec, InternalSpec, PatchSpec, SocketMode, VlanMode, VlanSpec};
+use ringway_datapath::spec::{DpdkSpec, InternalSpec, PatchSpec, SocketMode};
 
 use super::{Bridge, Columns, Kind, MAX_PORT_NUMBER, Port, VhostUser};
 use crate::owner;
@@ -30,7 +30,7 @@ impl Port {
         if let Some(mtu) = self.mtu {
             check_range("mtu", mtu.into(), 68, u16::MAX.into())?;
         }
-        check_vlan(&self.vlan)?;
+        self.vlan.check()?;
         self.columns.check()?;
         match &self.kind {
             Kind::VhostUser(options) => options.check(),
@@ -164,21 +164,6 @@ fn check_patch(port: &Port, options: &PatchSpec) -> Result<(), String> {
     check_name("peer", &options.peer)?;
     if options.peer == port.name {
         return Err("peer is the port itself; a patch port joins two bridges".into());
-    }
-    Ok(())
-}
-
-/// The options together: which of them go with which mode.
-fn check_vlan(vlan: &VlanSpec) -> Result<(), String> {
-    let highest = (vlan.tag.iter())
-        .chain(&vlan.trunks)
-        .chain(&vlan.cvlans)
-        .max();
-    if let Some(vlan) = highest.filter(|vlan| **vlan > 4095) {
-        return Err(format!("VLAN {vlan} is not between 0 and 4095"));
-    }
-    if vlan.mode == Some(VlanMode::Dot1qTunnel) && vlan.tag.is_none() {
-        return Err("vlan_mode dot1q-tunnel needs a tag: the outer VLAN, tag=N".into());
     }
     Ok(())
 }

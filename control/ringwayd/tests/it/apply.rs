@@ -265,7 +265,8 @@ async fn options_change_under_traffic_where_they_can() {
     daemon.ok("set-port br0 mac=02:00:00:00:00:01").await;
     let calls = daemon.fake.calls();
     assert_eq!(calls[0], "set_port br0", "the datapath is asked first");
-    daemon.ok("set-port p0 type=patch peer=q0").await;
+    let printed = daemon.ringway("set-port p0 type=patch peer=q0").await;
+    assert_eq!(printed.code, 0, "{printed:?}");
 
     for (line, code, telling) in [
         ("set-port p9 tag=1", 1, "no port named p9"),

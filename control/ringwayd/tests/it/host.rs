@@ -247,6 +247,26 @@ async fn mtus_that_differ_across_a_bridge_are_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn vlan_options_without_effect_are_told() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(&dir).await;
+    daemon.ok("add-br br0").await;
+    let line = "add-port br0 vm1 type=vhost-user tag=5 trunks=1,2";
+    let printed = daemon.ringway(line).await;
+    assert_eq!(printed.code, 0);
+    let telling = "ringway: warning: port vm1: trunks is ignored";
+    assert!(printed.err.starts_with(telling), "{}", printed.err);
+    daemon.ok("set-port vm1 mtu=1500").await;
+    let printed = daemon
+        .ringway("set-port vm1 vlan_mode=native-tagged tag=")
+        .await;
+    assert!(printed.err.contains("needs the VLAN"), "{}", printed.err);
+    assert_eq!(printed.code, 1);
+    daemon.ok("set-port vm1 vlan_mode=native-tagged").await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn patch_ports_need_each_other() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(&dir).await;
