@@ -313,6 +313,12 @@ impl HostPort {
                     })?;
                 }
                 self.kernels.clear();
+                // A process that is just forking may still hold it.
+                if let Some(link) = link::find(&self.config.name)?
+                    && link.index == self.index
+                {
+                    link::delete(link.index)?;
+                }
             }
             HostPortKind::Tap { .. } => tap::delete_tap(&self.config.name)?,
             HostPortKind::System => ingress::give_back(self.index)?,
