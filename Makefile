@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+INSTALL_OVS_NAMES ?= yes
 SECONDS_OF_SOAK ?= 600
 RELEASE := $(CURDIR)/target/release
 # Hugepages, pinned cores and namespaces are root's; building is not.
@@ -89,7 +90,7 @@ bench: build ## ringway, Open vSwitch-DPDK and testpmd side by side, as a table
 	$(call heading,bench)
 	$(SUDO) "$(RELEASE)/compare" run $(BENCH)
 
-install: ## binaries, completions and the systemd unit, under PREFIX (after `make build`)
+install: ## binaries, completions, the systemd unit, ovs-* names (INSTALL_OVS_NAMES=no: not), under PREFIX (after `make build`)
 	install -D -m 755 "$(RELEASE)/ringwayd" "$(DESTDIR)$(PREFIX)/sbin/ringwayd"
 	install -D -m 755 "$(RELEASE)/ringway" "$(DESTDIR)$(PREFIX)/bin/ringway"
 	@set -x; share="$(DESTDIR)$(PREFIX)/share"; \
@@ -100,3 +101,18 @@ install: ## binaries, completions and the systemd unit, under PREFIX (after `mak
 	@set -x; unit="$(DESTDIR)$(PREFIX)/lib/systemd/system/ringwayd.service"; \
 	mkdir -p "$$(dirname "$$unit")"; \
 	sed '1,2d; s|/usr/local/|$(PREFIX)/|' control/ringwayd/ringwayd.service >"$$unit"
+ifneq ($(INSTALL_OVS_NAMES),no)
+	@for name in ovs-vsctl ovs-ofctl ovs-dpctl ovs-appctl; do \
+	    link="$(PREFIX)/bin/$$name"; \
+	    was=$$(readlink "$(DESTDIR)$$link" || true); \
+	    if [ -e "$(DESTDIR)$$link" ] && [ "$$was" != ringway ]; then \
+	        echo "note: $$link is another program and is left alone; ringway $$name does the same"; \
+	        continue; \
+	    fi; \
+	    (set -x; ln -sfn ringway "$(DESTDIR)$$link"); \
+	    found=$$(command -v "$$name" || true); \
+	    if [ -z "$(DESTDIR)" ] && [ "$$found" != "$$link" ]; then \
+	        echo "note: typing $$name runs $${found:-nothing}, not $$link: put $(PREFIX)/bin before it in PATH, or type ringway $$name"; \
+	    fi; \
+	done
+endif

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use dpdk::Eal;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -158,6 +159,45 @@ impl Actual {
         })
     }
 
+    /// Looks for each patch port's peer.
+    fn join_patch_ports(&mut self) {
+        let ports = self.ports.values();
+        let peers: Vec<_> = ports
+            .filter_map(|port| Some((port.number, self.find_peer(port)?)))
+            .collect();
+        for (number, peer) in peers {
+            if let Some(port) = self.ports.get_mut(&number)
+                && let Backing::Patch(patch) = &mut port.backing
+                && patch.peer != peer
+            {
+                (patch.peer, patch.since) = (peer, SystemTime::now());
+            }
+        }
+    }
+
+    /// Number of a patch port's peer, or why there is no way to it. `None`: it is
+    /// no patch port.
+    fn find_peer(&self, port: &Port) -> Option<Result<u32, String>> {
+        let name = port.patch_peer()?;
+        let Some(peer) = self.ports.values().find(|peer| peer.spec.name == name) else {
+            return Some(Err(format!(
+                "there is no port {name}: add it to the other bridge, type=patch, with peer={}",
+                port.spec.name
+            )));
+        };
+        Some(match peer.patch_peer() {
+            None => Err(format!("{name} is no patch port")),
+            Some(other) if other != port.spec.name => Err(format!(
+                "{name} names another peer: {other} instead of {}",
+                port.spec.name
+            )),
+            Some(_) if peer.spec.bridge == port.spec.bridge => Err(format!(
+                "{name} is on the same bridge: a pair joins two bridges"
+            )),
+            Some(_) => Ok(peer.number),
+        })
+    }
+
     /// Fast-failover groups choose by which ports can take frames.
     fn tell_live_ports(&mut self) {
         let mut live = [0u64; MAX_PORTS / 64];
@@ -285,6 +325,7 @@ impl Inner {
             return;
         }
         actual.version += 1;
+        actual.join_patch_ports();
         actual.tell_live_ports();
         let snapshot = Arc::new(actual.snapshot());
         let mut plans = Vec::with_capacity(self.pmds.len());

@@ -22,11 +22,12 @@ use crate::clock::CoarseClock;
 use crate::counters::PortCounterTable;
 use crate::error::DatapathError;
 use crate::housekeeping::{Bell, keep_house};
-use crate::port::{Backing, Port};
+use crate::port::{Backing, PatchBacking, Port};
 use crate::publish::PmdShared;
 use crate::snapshot::Plan;
 use crate::spec::{
-    BridgeSpec, DatapathConfig, FailMode, Hugepages, InternalSpec, PortKind, PortSpec, TapSpec,
+    BridgeSpec, DatapathConfig, FailMode, Hugepages, InternalSpec, PatchSpec, PortKind, PortSpec,
+    TapSpec,
 };
 use crate::status::{BridgeStatus, DatapathInfo, FdbEntry, PmdStatus, PortStatus};
 
@@ -235,6 +236,9 @@ impl Datapath {
         let number = actual.number_for(&spec)?;
         let (backing, queues) = match (&spec.kind, device) {
             (_, Some(device)) => device,
+            (PortKind::Dpdk(options), None) => {
+                self.inner.start_nic(&spec.name, spec.mtu, options)?
+            }
             (PortKind::VhostUser(options), _) => {
                 self.inner.start_guest(number, &spec.name, options)?
             }
@@ -246,14 +250,22 @@ impl Datapath {
             (PortKind::Tap(TapSpec { owner }), _) => {
                 (self.inner).start_host(&spec, HostPortKind::Tap { owner: *owner })?
             }
-            // Taken over by the helpers of issue 4.
-            (PortKind::Patch(_) | PortKind::Dpdk(_), _) => {
-                return Err(DatapathError::not_found("port", &spec.name));
+            (PortKind::Patch(PatchSpec { peer }), _) if *peer == spec.name || peer.is_empty() => {
+                let port = spec.name.clone();
+                let why = "peer= has to name a patch port of another bridge".to_owned();
+                return Err(DatapathError::BadOption { port, why });
+            }
+            (PortKind::Patch(_), _) => {
+                let patch = PatchBacking {
+                    peer: Err("the port is being made".to_owned()),
+                    since: SystemTime::now(),
+                };
+                (Backing::Patch(patch), 0)
             }
         };
         let assignment = actual.assign(queues, self.inner.pmds.len());
         // One row more: for packets that the control plane sends.
-        let counters = PortCounterTable::new(self.inner.pmds.len() + 1, queues);
+        let counters = PortCounterTable::new(self.inner.pmds.len() + 1, queues.max(1));
         actual.ports.insert(
             number,
             Port {

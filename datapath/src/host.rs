@@ -33,6 +33,7 @@ pub struct HostBacking {
     pub mtu: u16,
     /// It was up and had a carrier.
     pub up: bool,
+    gone: bool,
 }
 
 impl HostBacking {
@@ -42,6 +43,7 @@ impl HostBacking {
             port,
             mtu: 1500,
             up: false,
+            gone: false,
         };
         let link = backing.port.status().link;
         backing.look(link.as_ref());
@@ -50,16 +52,18 @@ impl HostBacking {
 
     /// Takes over what cores are to know of the interface. True: it has changed.
     fn look(&mut self, link: Option<&Link>) -> bool {
-        // One that is in another network namespace is as it was.
-        let Some(link) = link.filter(|link| link.index == self.port.index()) else {
-            return false;
+        let gone = self.port.gone().is_some();
+        let (mtu, up) = match link.filter(|link| link.index == self.port.index()) {
+            Some(link) => (
+                u16::try_from(link.mtu).unwrap_or(u16::MAX),
+                link.admin_up && link.carrier,
+            ),
+            // In another network namespace it may be anything.
+            None => (self.mtu, !gone),
         };
-        let now = (
-            u16::try_from(link.mtu).unwrap_or(u16::MAX),
-            link.admin_up && link.carrier,
-        );
-        let changed = now != (self.mtu, self.up);
-        (self.mtu, self.up) = now;
+        let now = (mtu, up, gone);
+        let changed = now != (self.mtu, self.up, self.gone);
+        (self.mtu, self.up, self.gone) = now;
         changed
     }
 

@@ -39,6 +39,7 @@ mod nic_status;
 mod offload;
 mod packet_in;
 mod parse;
+mod patch;
 mod pmd;
 mod port;
 mod publish;

@@ -36,6 +36,33 @@ pub enum Backing {
     Nic(Arc<Nic>),
     /// A kernel interface.
     Host(Box<HostBacking>),
+    /// The other end of a pair that joins two bridges.
+    Patch(PatchBacking),
+}
+
+/// What a patch port knows of its peer.
+pub struct PatchBacking {
+    /// Its number, or why frames do not get there.
+    pub peer: Result<u32, String>,
+    /// Since when that is so.
+    pub since: SystemTime,
+}
+
+impl PatchBacking {
+    fn told(&self, peer: &str) -> Told {
+        let state = match &self.peer {
+            Ok(_) => PortState::Forwarding,
+            Err(why) => PortState::Waiting {
+                state: "waiting_for_peer",
+                why: why.clone(),
+            },
+        };
+        (
+            state,
+            self.since,
+            vec![("peer".to_owned(), peer.to_owned())],
+        )
+    }
 }
 
 impl Backing {
@@ -44,7 +71,7 @@ impl Backing {
         match self {
             Self::Guest { rings, .. } => Some(rings),
             Self::Host(host) => Some(&host.rings),
-            Self::Nic(_) => None,
+            Self::Nic(_) | Self::Patch(_) => None,
         }
     }
 }
@@ -56,6 +83,14 @@ impl Port {
             PORT_LOCAL
         } else {
             self.number as u16
+        }
+    }
+
+    /// The peer's name, if it is a patch port.
+    pub fn patch_peer(&self) -> Option<&str> {
+        match &self.spec.kind {
+            PortKind::Patch(patch) => Some(&patch.peer),
+            _ => None,
         }
     }
 
@@ -71,6 +106,7 @@ impl Port {
     pub fn output(&self) -> Output {
         match &self.backing {
             Backing::Nic(nic) => Output::Nic(Arc::clone(nic)),
+            Backing::Patch(patch) => Output::Patch(patch.peer.as_ref().ok().copied()),
             backing => Output::Guest(
                 (backing.rings().into_iter())
                     .flat_map(|rings| &rings.pairs)
@@ -88,7 +124,7 @@ impl Port {
         let mtu = self.spec.mtu.or(match &self.backing {
             Backing::Nic(nic) => Some(nic.mtu()),
             Backing::Host(host) => Some(host.mtu),
-            Backing::Guest { .. } => None,
+            Backing::Guest { .. } | Backing::Patch(_) => None,
         });
         mtu.map_or(NO_LIMIT, |mtu| u32::from(mtu) + 14)
     }
@@ -97,6 +133,7 @@ impl Port {
     pub fn takes_frames(&self) -> bool {
         match &self.backing {
             Backing::Nic(nic) => nic.health().takes_frames(),
+            Backing::Patch(patch) => patch.peer.is_ok(),
             Backing::Host(host) => host.port.gone().is_none(),
             Backing::Guest { rings, .. } => rings.pairs.iter().any(|pair| pair.enqueue.is_some()),
         }
@@ -123,6 +160,7 @@ impl Port {
             ),
             Backing::Nic(nic) => nic_status(nic),
             Backing::Host(backing) => backing.told(host.as_ref(), self.since),
+            Backing::Patch(patch) => patch.told(self.patch_peer().unwrap_or_default()),
         };
         let queues = self
             .assignment

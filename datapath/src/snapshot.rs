@@ -113,6 +113,9 @@ pub enum Output {
     Guest(Vec<(u16, Arc<SplitRing>)>),
     /// A DPDK device.
     Nic(Arc<Nic>),
+    /// They come in by the port with this number, of another bridge. `None`: it
+    /// is not there.
+    Patch(Option<u32>),
     /// A test that wants to see them.
     #[cfg(test)]
     Sink(std::sync::Mutex<Vec<Vec<u8>>>),

@@ -44,6 +44,7 @@ pub fn flush(
                 }
                 own.sent(counters(0), list.len() as u32, 0);
             }
+            Output::Patch(peer) => lists.cross(*peer, packets, list, counters(0), own),
             Output::Nic(nic) => nic.transmit(pmd, packets, &list, counters(0), own),
             Output::Guest(rings) => match rings.as_slice() {
                 [(queue, ring)] => {

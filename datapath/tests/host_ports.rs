@@ -159,7 +159,7 @@ fn whole_story() {
     let asked = asked.expect("a match").value;
     let traced = datapath.trace("br0", &asked, None, false).expect("a trace");
     assert!(
-        traced.contains("LOCAL") && !traced.contains("1023"),
+        traced.contains("Datapath actions: br0") && !traced.contains("1023"),
         "{traced}"
     );
     rules(&datapath, &["actions=NORMAL"]);

@@ -18,6 +18,8 @@
 
 mod fields;
 mod receive;
+#[cfg(test)]
+mod tests;
 mod transmit;
 
 use std::fs::File;

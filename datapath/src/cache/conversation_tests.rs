@@ -185,7 +185,7 @@ fn idle_conversations_go_and_their_counts_stay() {
     rig.pass(DEAD);
     assert!(rig.megaflows().is_empty());
     assert_eq!(rig.rule_counts().0, sent + 12);
-    assert!(rig.cache.is_empty());
+    assert!(rig.cache_is_empty());
     // Its lines are free for others.
     rig.make_up(0..100);
     assert_eq!(rig.conversations().all.len(), 100);

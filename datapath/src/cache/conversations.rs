@@ -38,6 +38,7 @@ use super::{Core, USED_SHIFT, add, move_counts, used_now};
 use crate::conversation::{Conversation, Kind, differ};
 use crate::cpu::crc32c;
 use crate::parse::{Key, Station};
+use crate::patch::Which;
 use crate::snapshot::BridgeView;
 
 pub const LINE_WORDS: usize = 8;
@@ -230,16 +231,20 @@ impl Core {
         table: &CacheTable,
         entry: u32,
         port: u16,
+        which: impl Which,
         packets: &Packets<'_>,
         keys: &[Key; BURST_PACKETS],
         bytes: u64,
         now: u64,
     ) {
         let parts = table.parts();
-        let count = packets.len();
-        let of = |i: usize| Conversation::of(&keys[i], packets.head_slot(i), packets.head(i).len());
-        let (first, head) = (of(0), packets.head_slot(0));
-        let differs = |differs, i| differs | differ(packets.head_slot(i), head);
+        let count = which.count();
+        let of = |nth: usize| {
+            let i = which.index(nth);
+            Conversation::of(&keys[i], packets.head_slot(i), packets.head(i).len())
+        };
+        let (first, head) = (of(0), packets.head_slot(which.index(0)));
+        let differs = |differs, nth| differs | differ(packets.head_slot(which.index(nth)), head);
         if first.is_seen_at_once() && (1..count).fold(0, differs) == 0 {
             let run = Run::of(port, first, count as u32, bytes);
             return self.count_run(table, &parts, entry, &run, now);
@@ -251,7 +256,7 @@ impl Core {
                 self.count_run(table, &parts, entry, &run, now);
                 run = Run::of(port, conversation, 0, 0);
             }
-            run.add(packets.frame_len(i) as u64);
+            run.add(packets.frame_len(which.index(i)) as u64);
         }
         self.count_run(table, &parts, entry, &run, now);
     }

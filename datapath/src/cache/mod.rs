@@ -49,6 +49,7 @@ use self::verdict::NONE;
 use crate::clock::CoarseClock;
 use crate::counters::{Counter, PmdCounterCells};
 use crate::parse::Key;
+use crate::patch::Which;
 use crate::snapshot::{BridgeView, Snapshot};
 
 pub use self::conversations::{ConversationRecord, name_station};
@@ -159,20 +160,24 @@ impl FlowCache {
     /// Counts a burst of packets, with `bytes` bytes in all, that came from `port`
     /// (as flows know it) and went by [`catch_all`](Self::catch_all).
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     pub fn count_all(
         &mut self,
         all: CatchAll,
         port: u16,
+        which: impl Which,
         packets: &Packets<'_>,
         keys: &[Key; BURST_PACKETS],
         bytes: u64,
         now: u64,
     ) {
         let Self { table, core } = self;
-        let count = packets.len() as u32;
+        let count = which.count() as u32;
         core.budget.known(count);
         match all.tells_apart {
-            true => core.count_conversations(table, all.entry, port, packets, keys, bytes, now),
+            true => {
+                core.count_conversations(table, all.entry, port, which, packets, keys, bytes, now)
+            }
             false => {
                 let parts = table.parts();
                 self::count(&parts.entries[all.entry as usize], count, bytes, now);

@@ -1,13 +1,18 @@
 //! Oversized frames from ring to ring, in every combination of what the two
 //! ends take.
 
+use std::sync::Arc;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
+use ringway_flow::rule::FlowCommand;
+use ringway_flow::text::{self, NoNames};
 use ringway_vhost::gso::naive::Flow;
 use ringway_vhost::gso::{GSO_UFO, GSO_USO};
 use ringway_vhost::{Burst, Dequeued, GsoKinds, MAX_FRAME_BYTES, RingFeatures, VnetHeader};
 
 use super::*;
+use crate::rig::Rig;
 use crate::ring_end::{Got, RingEnd};
 
 const SENDER: RingFeatures = RingFeatures {
@@ -33,15 +38,11 @@ fn flow() -> impl Strategy<Value = Flow> {
         let (flags, sequence, id, gso_size) = numbers;
         Flow {
             tags,
-            is_ipv6,
-            options: 0,
-            tcp,
             tcp_options: 3,
             flags,
             sequence,
             id,
-            gso_size,
-            payload,
+            ..Flow::new(is_ipv6, tcp, gso_size, payload)
         }
     })
 }
@@ -286,23 +287,122 @@ proptest! {
     }
 }
 
+/// What rules do to an oversized frame is done to each of its segments.
+#[test]
+fn rules_rewrite_oversized_frames() {
+    type Change = fn(&mut Flow);
+    let all: [(&str, Change); 9] = [
+        ("", |_| {}),
+        ("push_vlan:0x8100,set_field:4103->vlan_vid,", |flow| {
+            flow.tags.insert(0, 0x8100_0007)
+        }),
+        (
+            "push_vlan:0x88a8,set_field:4103->vlan_vid,push_vlan:0x88a8,",
+            |flow| {
+                flow.tags.insert(0, 0x88a8_0007);
+                flow.tags.insert(0, 0x88a8_0007);
+            },
+        ),
+        ("pop_vlan,", |flow| drop(flow.tags.drain(..1))),
+        ("pop_vlan,pop_vlan,", |flow| flow.tags.clear()),
+        ("mod_tp_dst:99,mod_tp_src:7,", |flow| flow.ports = [7, 99]),
+        ("dec_ttl,", |flow| flow.ttl = 63),
+        ("mod_nw_dst:5.6.7.200,", |flow| {
+            if !flow.is_ipv6 {
+                flow.to = 200;
+            }
+        }),
+        (
+            "set_field:::c8/::ff->ipv6_dst,mod_tp_dst:99,dec_ttl,pop_vlan,",
+            |flow| {
+                if flow.is_ipv6 {
+                    flow.to = 200;
+                }
+                (flow.ports[1], flow.ttl) = (99, 63);
+                flow.tags.remove(0);
+            },
+        ),
+    ];
+    let rings = [
+        (GsoKinds::ALL, true),
+        (GsoKinds::NONE, true),
+        (GsoKinds::NONE, false),
+    ];
+    for (actions, change) in all {
+        for (gso, partial) in rings {
+            for (is_ipv6, tcp) in [(false, true), (true, true), (false, false), (true, false)] {
+                // To the second port before and to the third one after.
+                let rule = format!("priority=1,actions=output:2,{actions}output:3");
+                let rule = text::parse_flow(&rule, FlowCommand::Add, &NoNames).expect("a flow");
+                let rule = ringway_flow::rule::Change::Flow(FlowCommand::Add, Box::new(rule.value));
+                let mut rig = Rig::new(vec![rule], &[1, 2, 3]);
+                let ring = Ring {
+                    mergeable: true,
+                    buffer: 1536,
+                    count: 200,
+                    partial,
+                    gso,
+                };
+                let mut ends = [ring.end(), ring.end()];
+                rig.connect(2, Arc::clone(&ends[0].ring));
+                rig.connect(3, Arc::clone(&ends[1].ring));
+                let mut flow = Flow::new(is_ipv6, tcp, 1000, (0..9999).map(|i| i as u8).collect());
+                flow.tags = vec![0x8100_0004, 0x8100_0005];
+                let (frame, header) = (flow.oversized(false), flow.header(false));
+                let outcome = rig.burst_with(1, &[frame], &[header]);
+                let segments = if gso == GsoKinds::NONE { 10 } else { 1 };
+                assert_eq!(outcome.replicated, 1 + 2 * (segments - 1), "{actions}");
+                assert_eq!(rig.counters.transmitted.get(), 2 * segments, "{actions}");
+                for (nth, end) in ends.iter_mut().enumerate() {
+                    if nth == 1 {
+                        change(&mut flow);
+                    }
+                    let got: Vec<Got> = std::iter::from_fn(|| end.take()).collect();
+                    if gso == GsoKinds::NONE {
+                        let got: Vec<_> = got.iter().map(completed).collect();
+                        assert_eq!(got, flow.segments(1000), "{actions} {is_ipv6} {tcp}");
+                    } else {
+                        assert_eq!(got[0].frame, flow.oversized(false), "{actions}");
+                        assert_eq!(got[0].header, flow.header(false), "{actions}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A controller gets the beginning of an oversized frame with a whole
+/// checksum, and the port behind it the frame as it was.
+#[test]
+fn controllers_do_not_spoil_oversized_frames() {
+    let rule = "priority=1,actions=controller(max_len=200),output:2";
+    let rule = text::parse_flow(rule, FlowCommand::Add, &NoNames).expect("a flow");
+    let rule = ringway_flow::rule::Change::Flow(FlowCommand::Add, Box::new(rule.value));
+    let mut rig = Rig::new(vec![rule], &[1, 2]);
+    let ring = Ring {
+        mergeable: true,
+        buffer: 4096,
+        count: 20,
+        partial: true,
+        gso: GsoKinds::ALL,
+    };
+    let mut end = ring.end();
+    rig.connect(2, Arc::clone(&end.ring));
+    let flow = Flow::new(true, true, 1000, vec![3; 30_000]);
+    rig.burst_with(1, &[flow.oversized(false)], &[flow.header(false)]);
+    let told = rig.packet_ins.take().expect("a packet for controllers");
+    assert_eq!(told.1, flow.oversized(true)[..200]);
+    let got = end.take().expect("the frame");
+    assert_eq!(got.frame, flow.oversized(false));
+    assert_eq!(got.header, flow.header(false));
+}
+
 /// Frames of a burst keep their order, whole and cut, and the one that is too
 /// long is told apart.
 #[test]
 fn a_burst_keeps_its_order() {
     let mut from = RingEnd::new(64, SENDER, 400_000);
-    let mut flow = Flow {
-        tags: Vec::new(),
-        is_ipv6: false,
-        options: 0,
-        tcp: true,
-        tcp_options: 0,
-        flags: 0x18,
-        sequence: 0,
-        id: 0,
-        gso_size: 1000,
-        payload: Vec::new(),
-    };
+    let mut flow = Flow::new(false, true, 1000, Vec::new());
     let mut expected = Vec::new();
     for nth in 0..32u8 {
         flow.payload = vec![nth; 1 + usize::from(nth) * 700];

@@ -4,8 +4,7 @@
 use super::{GSO_ECN, GSO_TCP4, GSO_TCP6, GSO_UFO, GSO_USO};
 use crate::packet::{VNET_F_NEEDS_CSUM, VnetHeader};
 
-/// What an oversized frame is. From 02:00:00:00:00:02 to 02:00:00:00:00:01,
-/// port 4660 to 22136.
+/// What an oversized frame is, from 02:00:00:00:00:02 to 02:00:00:00:00:01.
 #[derive(Clone, Debug)]
 pub struct Flow {
     /// VLAN tags, the outer first: TPID and TCI.
@@ -18,6 +17,12 @@ pub struct Flow {
     pub tcp: bool,
     /// Words of TCP options.
     pub tcp_options: usize,
+    /// Source and destination port.
+    pub ports: [u16; 2],
+    /// The last byte of the destination address.
+    pub to: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
     /// TCP's flags.
     pub flags: u8,
     /// TCP's sequence number.
@@ -48,13 +53,33 @@ fn sum(bytes: &[u8]) -> u16 {
 }
 
 impl Flow {
+    /// Without tags and options.
+    pub fn new(is_ipv6: bool, tcp: bool, gso_size: u16, payload: Vec<u8>) -> Self {
+        Self {
+            tags: Vec::new(),
+            is_ipv6,
+            options: 0,
+            tcp,
+            tcp_options: 0,
+            ports: [4660, 22136],
+            to: 99,
+            ttl: 64,
+            flags: 0x18,
+            sequence: 0,
+            id: 0,
+            gso_size,
+            payload,
+        }
+    }
+
     fn proto(&self) -> u8 {
         if self.tcp { 6 } else { 17 }
     }
 
     /// Both addresses, the source first.
     pub fn addresses(&self) -> Vec<u8> {
-        (1..).take(if self.is_ipv6 { 32 } else { 8 }).collect()
+        let others = if self.is_ipv6 { 31 } else { 7 };
+        (1..).take(others).chain([self.to]).collect()
     }
 
     fn ethernet(&self) -> Vec<u8> {
@@ -73,7 +98,7 @@ impl Flow {
             let len = (self.options * 8 + content.len()) as u16;
             let mut header = vec![0x60, 0, 0, 0];
             header.extend(len.to_be_bytes());
-            header.extend([if self.options > 0 { 60 } else { next }, 64]);
+            header.extend([if self.options > 0 { 60 } else { next }, self.ttl]);
             header.extend(self.addresses());
             for nth in 1..=self.options {
                 let next = if nth == self.options { next } else { 60 };
@@ -87,7 +112,7 @@ impl Flow {
             header.extend(len.to_be_bytes());
             header.extend(id.to_be_bytes());
             header.extend(fragment.to_be_bytes());
-            header.extend([64, next, 0, 0]);
+            header.extend([self.ttl, next, 0, 0]);
             header.extend(self.addresses());
             header.extend(vec![1; 4 * self.options]);
             let checksum = !sum(&header);
@@ -101,19 +126,17 @@ impl Flow {
     /// Transport header and payload; the checksum's field has the pseudo
     /// header's sum, or the whole checksum.
     fn transport(&self, own: &Own<'_>, whole: bool) -> Vec<u8> {
-        let mut out = vec![0x12, 0x34, 0x56, 0x78];
-        let field;
+        let mut out = self.ports.map(u16::to_be_bytes).concat();
+        let field = if self.tcp { 16 } else { 6 };
         if self.tcp {
             out.extend(own.sequence.to_be_bytes());
             out.extend([0, 0, 0, 9]);
             out.extend([((5 + self.tcp_options) << 4) as u8, own.flags]);
             out.extend([1, 2, 0, 0, 0, 0]);
             out.extend(vec![1; 4 * self.tcp_options]);
-            field = 16;
         } else {
             out.extend((8 + own.payload.len() as u16).to_be_bytes());
             out.extend([0, 0]);
-            field = 6;
         }
         out.extend(own.payload);
         let len = (out.len() as u16).to_be_bytes();

@@ -27,17 +27,15 @@ fn flow() -> impl Strategy<Value = Flow> {
         "headers longer than a head",
         |((tags, is_ipv6, tcp, options, tcp_options), numbers, payload)| {
             let (flags, sequence, id, gso_size) = numbers;
+            let gso_size = gso_size.max((payload.len() / 4000) as u16);
             let flow = Flow {
                 tags,
-                is_ipv6,
                 options,
-                tcp,
                 tcp_options,
                 flags,
                 sequence,
                 id,
-                gso_size: gso_size.max((payload.len() / 4000) as u16),
-                payload,
+                ..Flow::new(is_ipv6, tcp, gso_size, payload)
             };
             (flow.headers() <= HEAD_BYTES).then_some(flow)
         },
@@ -313,18 +311,7 @@ fn limits_are_for_frames_without_their_tags() {
 
 #[test]
 fn a_guest_cannot_ask_for_endless_work() {
-    let flow = Flow {
-        tags: Vec::new(),
-        is_ipv6: false,
-        options: 0,
-        tcp: true,
-        tcp_options: 0,
-        flags: 0x18,
-        sequence: 0,
-        id: 0,
-        gso_size: 1,
-        payload: vec![7; 65_000],
-    };
+    let flow = Flow::new(false, true, 1, vec![7; 65_000]);
     let frame = flow.oversized(false);
     let accepted = |gso_size| {
         let header = VnetHeader {

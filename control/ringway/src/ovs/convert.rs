@@ -1,12 +1,12 @@
 //! Between rows and ringway's specifications of bridges and ports.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ringway_proto::v1::{self as pb, port_spec};
 
 use super::datum::{Atom, Datum};
-use super::records::{Bridge, Port, Row, World};
+use super::records::{Bridge, Database, Port, Row, World};
 use super::schema::{BRIDGE, SWITCH};
 
 /// Interface types.
@@ -53,19 +53,18 @@ const NOTED: &str = "column:";
 const NOTED_OF_BRIDGE: &[&str] = &["fail_mode", "protocols"];
 const NOTED_OF_INTERFACE: &[&str] = &["ofport_request", "type"];
 
-/// Where Open vSwitch puts what `dpdkvhostuser` ports listen on.
-fn vhost_dir(switch: &Row) -> PathBuf {
-    let dir = std::env::var_os("OVS_RUNDIR").filter(|dir| !dir.is_empty());
-    let dir = PathBuf::from(dir.unwrap_or("/run/openvswitch".into()));
+/// The directory in which `dpdkvhostuser` ports listen, as Open vSwitch has it:
+/// its own, or one below it that other_config:vhost-sock-dir names.
+pub fn vhost_dir(switch: &Row, rundir: &Path) -> PathBuf {
     match switch.value("other_config").get("vhost-sock-dir") {
-        Some(below) => dir.join(below),
-        None => dir,
+        Some(below) => rundir.join(below),
+        None => rundir.to_owned(),
     }
 }
 
 /// What a `dpdkvhostuser` port of this name listens on.
-fn vhost_path(switch: &Row, name: &str) -> String {
-    vhost_dir(switch).join(name).display().to_string()
+fn vhost_path(switch: &Row, rundir: &Path, name: &str) -> String {
+    vhost_dir(switch, rundir).join(name).display().to_string()
 }
 
 /// The row of Open_vSwitch.
@@ -255,7 +254,7 @@ fn port(world: &World, bridge: &pb::Bridge, shown: &pb::Port, spec: &pb::PortSpe
     interface.put("mtu_request", Datum::optional_number(spec.mtu));
     let (name, mut options, mac) = kind(spec.kind.as_ref());
     // Where Open vSwitch's daemon listens if nothing else is said.
-    let usual = vhost_path(&switch(world), &spec.name);
+    let usual = vhost_path(&switch(world), &world.rundir, &spec.name);
     options.retain(|(key, value)| !value.is_empty() && (*key != "path" || *value != usual));
     interface.put("type", Datum::text(name));
     interface.put("options", Datum::map(options.into_iter()));
@@ -433,7 +432,7 @@ pub fn port_spec(
     bridge: &str,
     port: &Port,
     rows: Option<&Port>,
-    switch: &Row,
+    db: &Database,
 ) -> Result<pb::PortSpec, String> {
     let name = port.name();
     let explain = |why: String| format!("port {name}: {why}");
@@ -443,7 +442,7 @@ pub fn port_spec(
     let is_changed =
         |columns: &[&str]| rows.is_none_or(|rows| port.interface.differs(&rows.interface, columns));
     if is_changed(&["type", "options", "mac"]) {
-        let kind = new_kind(&port.interface, switch).map_err(explain)?;
+        let kind = new_kind(&port.interface, &db.switch, &db.rundir).map_err(explain)?;
         spec.kind = Some(kept_options(kind, spec.kind.take()));
     }
     if is_changed(&["ofport_request"]) {
@@ -602,7 +601,7 @@ impl Options<'_> {
 }
 
 /// The kind of port that an Interface row says.
-fn new_kind(row: &Row, switch: &Row) -> Result<port_spec::Kind, String> {
+fn new_kind(row: &Row, switch: &Row, rundir: &Path) -> Result<port_spec::Kind, String> {
     let (name, value) = (row.name(), row.value("type"));
     let kind = match value.as_text() {
         "" => "system",
@@ -621,7 +620,7 @@ fn new_kind(row: &Row, switch: &Row) -> Result<port_spec::Kind, String> {
     match kind {
         "dpdkvhostuser" => {
             let path = match options.text("path") {
-                path if path.is_empty() => vhost_path(switch, &name),
+                path if path.is_empty() => vhost_path(switch, rundir, &name),
                 path => path,
             };
             let spec = pb::VhostUserSpec {

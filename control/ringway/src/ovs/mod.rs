@@ -31,6 +31,9 @@ use crate::{EXIT_FAILED, EXIT_OK};
 /// Where ringwayd is spoken to if nothing else is said.
 const SOCKET: &str = "/run/ringway/control.sock";
 
+/// Open vSwitch's directory for sockets.
+const RUNDIR: &str = "/run/openvswitch";
+
 /// One of Open vSwitch's commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
@@ -70,6 +73,9 @@ pub struct Call {
     pub tool: Tool,
     /// ringwayd's control socket.
     pub socket: PathBuf,
+    /// Open vSwitch's directory for sockets, in which `dpdkvhostuser` ports
+    /// listen.
+    pub rundir: PathBuf,
     /// The words behind the name.
     pub words: Vec<String>,
 }
@@ -102,9 +108,11 @@ impl Call {
                 Tool::named(&text(name))?
             }
         };
+        let rundir = std::env::var_os("OVS_RUNDIR").filter(|dir| !dir.is_empty());
         Some(Call {
             tool,
             socket,
+            rundir: rundir.unwrap_or(RUNDIR.into()).into(),
             words: rest.iter().map(text).collect(),
         })
     }
@@ -159,7 +167,7 @@ pub async fn run(call: &Call, terminal: bool, out: &mut dyn Write, err: &mut dyn
     };
     let (words, socket) = (call.words.as_slice(), call.socket.as_path());
     let outcome = match call.tool {
-        Tool::Vsctl => vsctl::run(words, socket, &mut io).await,
+        Tool::Vsctl => vsctl::run(words, socket, &call.rundir, &mut io).await,
         Tool::Ofctl => ofctl::run(words, socket, &mut io).await,
         Tool::Dpctl => dpctl::run(words, socket, &mut io).await,
         Tool::Appctl => appctl::run(words, socket, &mut io).await,

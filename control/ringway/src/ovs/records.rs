@@ -2,6 +2,7 @@
 //! changed in memory, and compared in the end (`transaction.rs`).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use ringway_proto::v1 as pb;
 use uuid::Uuid;
@@ -20,6 +21,8 @@ pub struct World {
     pub counters: pb::DumpPortsResponse,
     /// Versions.
     pub version: pb::VersionResponse,
+    /// Open vSwitch's directory for sockets.
+    pub rundir: PathBuf,
 }
 
 /// A row.
@@ -59,6 +62,8 @@ pub struct Port {
 pub struct Database {
     /// The row of Open_vSwitch.
     pub switch: Row,
+    /// Open vSwitch's directory for sockets.
+    pub rundir: PathBuf,
     /// The bridges, by name as far as ringwayd has them.
     pub bridges: Vec<Bridge>,
 }
@@ -211,6 +216,7 @@ impl Database {
         });
         Database {
             switch: super::convert::switch(world),
+            rundir: world.rundir.clone(),
             bridges: bridges.collect(),
         }
     }

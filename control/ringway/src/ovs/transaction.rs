@@ -1,6 +1,8 @@
 //! What is to be changed so that the switch becomes what the rows say: one
 //! `Apply`, all or nothing.
 
+use std::path::Path;
+
 use ringway_proto::v1::desired_change::Change;
 use ringway_proto::v1::{self as pb, port_spec};
 
@@ -46,7 +48,7 @@ pub fn changes(before: &Database, after: &Database) -> Result<Vec<Change>, Strin
             .bridge(&bridge.name())
             .filter(|_| bridge.was.is_some());
         for port in &bridge.ports {
-            port_changes(bridge, was, port, switch, &mut changes)?;
+            port_changes(bridge, was, port, after, &mut changes)?;
         }
     }
     Ok(changes)
@@ -85,7 +87,7 @@ fn port_changes(
     bridge: &Bridge,
     bridge_was: Option<&Bridge>,
     port: &Port,
-    switch: &Row,
+    after: &Database,
     changes: &mut Vec<Change>,
 ) -> Result<(), String> {
     let name = bridge.name();
@@ -93,7 +95,7 @@ fn port_changes(
     let ports_were = bridge_was.map_or([].as_slice(), |was| was.ports.as_slice());
     let rows = ports_were.iter().find(|was| was.name() == port.name());
     let rows = rows.filter(|_| port.was.is_some());
-    let mut spec = convert::port_spec(&name, port, rows, switch)?;
+    let mut spec = convert::port_spec(&name, port, rows, after)?;
     if is_local {
         take_hwaddr(bridge, bridge_was, &mut spec);
     }
@@ -150,6 +152,29 @@ fn is_default_local(spec: &pb::PortSpec) -> bool {
         ..Default::default()
     };
     *spec == default
+}
+
+/// Makes the directory in which Open vSwitch's vhost-user ports listen, if the
+/// changes need it; where that fails, ringwayd says what it means for a port.
+pub fn make_vhost_dir(changes: &[Change], db: &Database) {
+    let dir = convert::vhost_dir(&db.switch, &db.rundir);
+    let listens_there = |change: &Change| {
+        let port = match change {
+            Change::AddPort(request) => request.port.as_ref(),
+            Change::SetPort(spec) => Some(spec),
+            _ => None,
+        };
+        match port.and_then(|port| port.kind.as_ref()) {
+            Some(port_spec::Kind::VhostUser(spec)) => {
+                spec.mode() == pb::SocketMode::Server
+                    && Path::new(&spec.path).parent() == Some(dir.as_path())
+            }
+            _ => false,
+        }
+    };
+    if changes.iter().any(listens_there) {
+        let _ = std::fs::create_dir_all(&dir);
+    }
 }
 
 /// Settings that ringway acts on, or that say what is so anyway.

@@ -12,8 +12,8 @@ use super::syntax::{self, Action, Command, Output, Session, Stop};
 use super::table::{Data, Format, Style};
 use super::transaction;
 use super::{Io, refuse, version};
+use crate::EXIT_OK;
 use crate::client::{Client, Error, TIMEOUT};
-use crate::{EXIT_FAILED, EXIT_OK};
 
 /// Exit code when `--timeout` has passed: as a shell tells Open vSwitch's end by
 /// SIGALRM.
@@ -50,6 +50,7 @@ const FLAGS: &[Flag] = &[
 #[derive(Debug, Default)]
 struct Settings {
     socket: PathBuf,
+    rundir: PathBuf,
     no_wait: bool,
     dry_run: bool,
     oneline: bool,
@@ -66,13 +67,14 @@ enum Parsed {
     Print(String),
 }
 
-fn parse(words: &[String], socket: &Path) -> Result<Parsed, String> {
+fn parse(words: &[String], socket: &Path, rundir: &Path) -> Result<Parsed, String> {
     let mut flags: Vec<Flag> = FLAGS.iter().chain(LOGGING).chain(TLS).copied().collect();
     let own = syntax::flags();
     flags.extend(&own);
     let (given, rest) = getopt::parse(words, &flags, false)?;
     let mut settings = Settings {
         socket: socket.to_owned(),
+        rundir: rundir.to_owned(),
         ..Default::default()
     };
     let mut of_command = BTreeMap::new();
@@ -187,8 +189,13 @@ fn help() -> String {
 }
 
 /// Does what the words say. Returns the exit code.
-pub async fn run(words: &[String], socket: &Path, io: &mut Io<'_>) -> Result<u8, Error> {
-    let (settings, commands) = match parse(words, socket) {
+pub async fn run(
+    words: &[String],
+    socket: &Path,
+    rundir: &Path,
+    io: &mut Io<'_>,
+) -> Result<u8, Error> {
+    let (settings, commands) = match parse(words, socket, rundir) {
         Err(why) => return refuse(why),
         Ok(Parsed::Print(text)) => return io.print(&text),
         Ok(Parsed::Run(settings, commands)) => (settings, commands),
@@ -226,7 +233,7 @@ fn looks_at_counters(commands: &[Command]) -> bool {
         .any(|command| looking.contains(&command.syntax.name))
 }
 
-async fn load(client: &mut Client, counters: bool) -> Result<World, Error> {
+async fn load(client: &mut Client, counters: bool, rundir: &Path) -> Result<World, Error> {
     let rpc = &mut client.rpc;
     Ok(World {
         shown: rpc.show(pb::ShowRequest {}).await?.into_inner(),
@@ -239,6 +246,7 @@ async fn load(client: &mut Client, counters: bool) -> Result<World, Error> {
                 .into_inner(),
             false => pb::DumpPortsResponse::default(),
         },
+        rundir: rundir.to_owned(),
     })
 }
 
@@ -268,7 +276,7 @@ async fn transact(settings: &Settings, commands: &[Command], io: &mut Io<'_>) ->
     let mut client = connect(settings).await?;
     let counters = looks_at_counters(commands);
     let (before, session, outputs) = loop {
-        let world = load(&mut client, counters).await?;
+        let world = load(&mut client, counters, &settings.rundir).await?;
         let before = Database::load(&world);
         let mut session = Session {
             db: before.clone(),
@@ -286,6 +294,7 @@ async fn transact(settings: &Settings, commands: &[Command], io: &mut Io<'_>) ->
     };
     let (is_empty, mut kept) = (changes.is_empty(), None);
     if !is_empty && !settings.dry_run {
+        transaction::make_vhost_dir(&changes, &session.db);
         let changes = changes.into_iter();
         let request = pb::ApplyRequest {
             changes: changes
@@ -331,8 +340,8 @@ fn print(settings: &Settings, outputs: Vec<Output>, io: &mut Io<'_>) -> Result<u
     io.print(&printed)
 }
 
-/// What was asked for is desired now, but not all of it is there. New ports are
-/// told as Open vSwitch does, which ends well in that case.
+/// What was asked for is desired now, but not all of it is there. That is told,
+/// of new ports as Open vSwitch does, which ends well in that case.
 async fn tell_kept(
     new_ports: &[String],
     error: &Error,
@@ -355,9 +364,8 @@ async fn tell_kept(
             port.name
         ));
     }
-    if told {
-        return Ok(EXIT_OK);
+    if !told {
+        io.complain(&error.to_string());
     }
-    io.complain(&error.to_string());
-    Ok(EXIT_FAILED)
+    Ok(EXIT_OK)
 }

@@ -33,6 +33,7 @@ async fn ours(daemon: &Daemon, tool: Tool, line: &str) -> Printed {
     let call = Call {
         tool,
         socket: daemon.socket(),
+        rundir: daemon.dir.join("ovs"),
         words: words(line),
     };
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -381,7 +382,7 @@ async fn settings_are_kept_over_changes_of_others() {
     let dir = tempdir().unwrap();
     let daemon = start(&dir).await;
     for line in [
-        "set Interface vm1 external_ids:iface-id=i1 mtu_request=9000",
+        "set Interface vm1 external_ids:iface-id=i1",
         "set Port vm1 external_ids:owner=me other_config:priority-tags=always vlan_mode=trunk",
         "set bridge br0 protocols=OpenFlow13 other_config:mac-aging-time=60",
         "set open . external_ids:system-id=s1",
@@ -389,8 +390,11 @@ async fn settings_are_kept_over_changes_of_others() {
     ] {
         assert_eq!(ok(&daemon, line).await, "", "{line}");
     }
+    let printed = vsctl(&daemon, "set Interface vm1 mtu_request=9000").await;
+    assert_eq!(printed.code, 0);
+    assert!(printed.err.contains("has an MTU of 1500"), "{printed:?}");
     daemon.fake.calls();
-    ok(&daemon, "set Port vm1 tag=9").await;
+    vsctl(&daemon, "set Port vm1 tag=9").await;
     assert!(
         !daemon
             .fake
@@ -433,6 +437,7 @@ async fn an_unreachable_daemon_ends_with_1() {
         let call = Call {
             tool,
             socket: dir.path().join("nix.sock"),
+            rundir: dir.path().to_owned(),
             words: match tool {
                 Tool::Vsctl | Tool::Dpctl => vec!["show".into()],
                 Tool::Ofctl => vec!["show".into(), "br0".into()],

@@ -48,7 +48,7 @@ impl Ovs {
         wait_for_path(&dir.join("db.sock"), START)?;
 
         let vsctl = |words: &[&str]| {
-            let mut vsctl = pinned(setup.other_core, "ovs-vsctl");
+            let mut vsctl = pinned(setup.other_core, "/usr/bin/ovs-vsctl");
             in_dir(&mut vsctl, dir)
                 .arg(format!("--db=unix:{}", dir.join("db.sock").display()))
                 .arg("--timeout=20")
@@ -125,13 +125,13 @@ impl Ovs {
     }
 
     fn add_flow(&self, flow: &str) -> Result<(), Error> {
-        let mut ofctl = pinned(self.other_core, "ovs-ofctl");
+        let mut ofctl = pinned(self.other_core, "/usr/bin/ovs-ofctl");
         in_dir(&mut ofctl, &self.dir).args(["add-flow", BRIDGE, flow]);
         output("ovs-ofctl", &mut ofctl).map(drop)
     }
 
     fn appctl(&self, words: &[&str]) -> Result<String, Error> {
-        let mut appctl = pinned(self.other_core, "ovs-appctl");
+        let mut appctl = pinned(self.other_core, "/usr/bin/ovs-appctl");
         in_dir(&mut appctl, &self.dir)
             .arg(format!(
                 "--target={}",
@@ -172,7 +172,7 @@ impl Switch for Ovs {
     }
 
     fn add_flows(&mut self, file: &Path, adding: Adding, timeout: Duration) -> Result<(), Error> {
-        let mut ofctl = pinned(self.other_core, "ovs-ofctl");
+        let mut ofctl = pinned(self.other_core, "/usr/bin/ovs-ofctl");
         in_dir(&mut ofctl, &self.dir);
         if adding == Adding::Bundle {
             ofctl.arg("--bundle");

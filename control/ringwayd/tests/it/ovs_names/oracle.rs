@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -55,10 +56,12 @@ impl Oracle {
 
     /// Runs ovs-vsctl with these words.
     pub fn vsctl(&self, words: &[String]) -> Printed {
+        let db = format!("--db=unix:{}/db.sock", self.dir.path().display());
         let output = Command::new("/usr/bin/ovs-vsctl")
-            .arg(format!("--db=unix:{}/db.sock", self.dir.path().display()))
+            .arg0("ovs-vsctl")
             .args(["--no-wait", "--no-syslog"])
-            .args(words)
+            .arg(&db)
+            .args(words.iter().filter(|word| !word.starts_with("--db=unix:")))
             .output()
             .unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
