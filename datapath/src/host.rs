@@ -291,11 +291,12 @@ impl Datapath {
         let vlans_changed = old.vlan != spec.vlan;
         let bridge = spec.bridge.clone();
         port.spec = spec;
-        if vlans_changed && let Some(bridge) = actual.bridges.get(&bridge) {
-            // What was learned there was learned in other VLANs.
-            bridge.fdb.retain(|_, port, _| port != number);
-        }
         self.inner.publish(&mut actual);
+        if vlans_changed && let Some(bridge) = actual.bridges.get(&bridge) {
+            // What was learned there was learned in other VLANs. No core learns
+            // by the old ones any more.
+            bridge.fdb.forget_port(number);
+        }
         Ok(())
     }
 
