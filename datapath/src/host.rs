@@ -293,7 +293,8 @@ impl Datapath {
         port.spec = spec;
         self.inner.publish(&mut actual);
         if vlans_changed && let Some(bridge) = actual.bridges.get(&bridge) {
-            // What was learned there before was learned in other VLANs.
+            // What was learned there was learned in other VLANs. No core learns
+            // by the old ones any more.
             bridge.fdb.forget_port(number);
         }
         Ok(())

@@ -12,6 +12,7 @@ use ringway_vhost::{BURST_PACKETS, Burst, Packets};
 
 use crate::action::TxLists;
 use crate::counters::{PmdCounterCells, QueueCounters};
+use crate::drop_reason::DropReason;
 use crate::execute::{Surroundings, execute};
 use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
@@ -113,6 +114,8 @@ impl Injector {
                     let Some((port, bridge)) = (snapshot.port(crossing.port))
                         .and_then(|port| Some((port, snapshot.bridges.get(port.bridge)?)))
                     else {
+                        let count = crossing.packets.len() as u64;
+                        counters.dropped.add(DropReason::NoDestination, count);
                         continue;
                     };
                     let counters = port.counters.of(packet.row, 0);

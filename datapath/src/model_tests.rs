@@ -53,6 +53,9 @@ impl Stations {
     }
 }
 
+/// A frame, and the port that it is sent to.
+type Sent = (u32, Vec<u8>);
+
 /// What the model sends where, for one frame, in order; and how often it tells
 /// controllers. `None`: nothing, beyond some limit.
 pub fn outputs(
@@ -61,7 +64,7 @@ pub fn outputs(
     ingress: u16,
     frame: &[u8],
     members: &[u32],
-) -> Option<(Vec<(u32, Vec<u8>)>, usize)> {
+) -> Option<(Vec<Sent>, usize)> {
     let choose = |group: &ringway_flow::action::GroupSpec, _: &FlowKey| {
         group.buckets.iter().position(|bucket| bucket.weight > 0)
     };

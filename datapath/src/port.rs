@@ -53,7 +53,7 @@ impl PatchBacking {
         let state = match &self.peer {
             Ok(_) => PortState::Forwarding,
             Err(why) => PortState::Waiting {
-                state: "waiting_for_peer",
+                state: "waiting-for-peer",
                 why: why.clone(),
             },
         };

@@ -195,11 +195,13 @@ impl Stages {
     #[inline(never)]
     fn cross(&mut self, packets: &mut Packets<'_>, plan: &Plan, own: &PmdCounterCells, now: u64) {
         while let Some(crossing) = self.lists.next_crossing(packets) {
+            let count = crossing.packets.len() as u64;
             let Some(port) = plan.snapshot.port(crossing.port) else {
+                own.dropped.add(DropReason::NoDestination, count);
                 continue;
             };
             let counters = port.counters.of(self.pmd, 0);
-            counters.rx_packets.add(crossing.packets.len() as u64);
+            counters.rx_packets.add(count);
             let ingress = Ingress {
                 number: crossing.port,
                 port,

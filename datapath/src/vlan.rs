@@ -12,6 +12,7 @@
 //! Explicit `output:` and `flood` send frames as they are, as Open vSwitch does.
 
 use ringway_flow::extract::is_tpid;
+use ringway_flow::key::{PacketKey, VLAN_PRESENT};
 use ringway_flow::program::DpAction;
 
 use crate::spec::{PriorityTags, VlanMode, VlanSpec};
@@ -83,6 +84,17 @@ impl Tags {
         Some(Self([outer, inner, Tag::NONE]))
     }
 
+    /// The tags that a packet's key has.
+    pub fn of_key(key: &PacketKey) -> Self {
+        let tag = |tpid: u64, tci: u64| match tci as u16 & VLAN_PRESENT {
+            0 => Tag::NONE,
+            _ => Tag::new(tpid as u16, tci as u16),
+        };
+        let words = &key.0;
+        let (outer, inner) = (words[5] >> 48, words[5] >> 32);
+        Self([tag(outer, words[1]), tag(inner, words[2]), Tag::NONE])
+    }
+
     /// VLAN of the first tag, 0 if there is none.
     #[inline(always)]
     pub fn vlan(&self) -> u16 {
@@ -117,7 +129,7 @@ impl Tags {
         let tags = to.0;
         pops.chain((0..want - kept).rev().map(move |at| DpAction::PushVlan {
             tpid: tags[at].tpid(),
-            tci: tags[at].tci() | ringway_flow::key::VLAN_PRESENT,
+            tci: tags[at].tci() | VLAN_PRESENT,
         }))
     }
 }
