@@ -36,13 +36,13 @@ fn may(user: (u32, u32), owner: (u32, u32), mode: u32, bits: u32) -> bool {
 
 /// What of the way to a socket the user may not go: a folder that it may not
 /// enter, or the socket that it may not write.
-fn barrier<'s>(socket: &'s SocketFile, user: (u32, u32)) -> Option<&'s Path> {
+fn barrier(socket: &SocketFile, user: (u32, u32)) -> Option<&Path> {
     let way = socket.way.iter();
     let barred = way.filter(|(path, uid, gid, mode)| {
         let needed = if *path == socket.path { 0o2 } else { 0o1 };
         !may(user, (*uid, *gid), *mode, needed)
     });
-    barred.map(|(path, ..)| path.as_path()).last()
+    barred.map(|(path, ..)| path.as_path()).next_back()
 }
 
 /// A socket that the account of the guests cannot connect to.
