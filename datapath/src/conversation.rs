@@ -211,3 +211,78 @@ pub fn differ(one: &[u8; HEAD_BYTES], other: &[u8; HEAD_BYTES]) -> u64 {
         | (wide(one, 6) ^ wide(other, 6))
         | (part(one) ^ part(other)) & fragment
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use ringway_flow::extract::extract_slice;
+
+    /// Heads near to one another, of tagged and untagged frames.
+    fn frame() -> impl Strategy<Value = Vec<u8>> {
+        let types = prop_oneof![Just(IPV4), Just(IPV6), Just(0x0806), Just(0x88b5), Just(40)];
+        let tags = prop_oneof![
+            4 => Just(vec![]),
+            1 => Just(vec![0x81, 0, 0, 7]),
+            1 => Just(vec![0x81, 0, 0x60, 7]),
+            1 => Just(vec![0x88, 0xa8, 0, 7]),
+            1 => Just(vec![0x88, 0xa8, 0, 7, 0x81, 0, 0, 8]),
+        ];
+        let parts =
+            prop_oneof![3 => Just(0u16), 1 => Just(0x4000), 1 => Just(0x2000), 1 => Just(3)];
+        (0u8..2, 0u8..2, tags, types, parts, 0u8..2).prop_map(
+            |(to, from, tags, dl_type, part, more)| {
+                let mut frame = vec![2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from];
+                frame.extend(tags);
+                frame.extend(dl_type.to_be_bytes());
+                match dl_type {
+                    IPV4 => {
+                        frame.extend([0x45, more, 0, 20 + more, 0, more]);
+                        frame.extend(part.to_be_bytes());
+                        frame.extend([64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+                    }
+                    IPV6 => {
+                        let next = [17, 44][usize::from(more)];
+                        frame.extend([0x60, 0, 0, 0, 0, 16, next, 64]);
+                        frame.extend([0; 32]);
+                        frame.extend([17, 0]);
+                        frame.extend((part & !0x4000).to_be_bytes());
+                        frame.extend([0; 12]);
+                    }
+                    _ => frame.extend([0xaa; 8]),
+                }
+                let len = frame.len().max(80);
+                frame.resize(len, 0);
+                frame
+            },
+        )
+    }
+
+    fn of_head(frame: &[u8]) -> ([u8; HEAD_BYTES], Conversation) {
+        let mut head = [0; HEAD_BYTES];
+        let len = frame.len().min(HEAD_BYTES);
+        head[..len].copy_from_slice(&frame[..len]);
+        let mut key = Key::default();
+        crate::parse::parse(&head, len, &mut key);
+        (head, Conversation::of(&key, &head, len))
+    }
+
+    proptest! {
+        /// A packet is of one conversation, however it was parsed.
+        #[test]
+        fn heads_and_flow_keys_say_the_same(frame in frame()) {
+            let (_, of_head) = of_head(&frame);
+            prop_assert_eq!(of_head, Conversation::of_flow(&extract_slice(&frame, 1, 1)));
+            prop_assert_eq!(Kind::from_bits(of_head.kind.bits()), of_head.kind);
+        }
+
+        /// What is seen at once is seen right.
+        #[test]
+        fn alike_heads_are_of_one_conversation(one in frame(), other in frame()) {
+            let ((one, first), (other, second)) = (of_head(&one), of_head(&other));
+            if first.is_seen_at_once() && differ(&one, &other) == 0 {
+                prop_assert_eq!(first, second);
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use ringway_flow::extract::is_tpid;
 use ringway_flow::key::{PORT_LOCAL, PacketKey, VLAN_PRESENT};
 use ringway_flow::program::{DpAction, DropCause, Program, Steps};
 
@@ -13,6 +14,7 @@ use crate::conversation::Conversation;
 use crate::flows::MegaflowStatus;
 use crate::lookup::{Destination, normal};
 use crate::parse::Station;
+use crate::vlan::{PortVlans, Tags};
 
 const PORT: u64 = 0xffff << 32;
 const ADDRESS: u64 = !0xffff;
@@ -34,6 +36,8 @@ struct View<'a> {
     local: Option<u16>,
     /// Ports that take frames now.
     members: Vec<u16>,
+    /// By port; who is not named carries all. Empty if nobody is.
+    vlans: HashMap<u16, PortVlans>,
 }
 
 impl Inner {
@@ -70,11 +74,14 @@ impl<'a> View<'a> {
         let ports = || (actual.ports.values()).filter(|port| port.spec.bridge == *name);
         let local = ports().find(|port| port.spec.is_local());
         let members = ports().filter(|port| port.takes_frames());
+        let vlans =
+            ports().filter_map(|port| Some((port.number as u16, PortVlans::of(&port.spec.vlan)?)));
         Self {
             name,
             bridge,
             local: local.map(|port| port.number as u16),
             members: members.map(|port| port.number as u16).collect(),
+            vlans: vlans.collect(),
         }
     }
 
@@ -157,8 +164,8 @@ impl<'a> View<'a> {
         for step in Steps::of(program) {
             match step {
                 DpAction::Output(port) => steps.push(DpAction::Output(self.number(port))),
-                DpAction::Normal | DpAction::Flood => match self.ports(step, &known) {
-                    Some(ports) => steps.extend(ports.into_iter().map(DpAction::Output)),
+                DpAction::Normal | DpAction::Flood => match self.outputs(step, &known) {
+                    Some(outputs) => steps.extend(outputs),
                     None => steps.push(step),
                 },
                 step => {
@@ -179,29 +186,59 @@ impl<'a> View<'a> {
         words.collect()
     }
 
-    /// Where NORMAL or FLOOD sends a packet; `None`: not enough is known of it.
-    fn ports(&self, step: DpAction, known: &Known) -> Option<Vec<u16>> {
+    /// What NORMAL or FLOOD does with a packet; `None`: not enough is known of it.
+    fn outputs(&self, step: DpAction, known: &Known) -> Option<Vec<DpAction>> {
         let Known { key, mask } = known;
         if mask.0[0] & PORT != PORT {
             return None;
         }
         let ingress = self.number(known.port());
-        let others = || {
-            let members = self.members.iter().copied();
-            members.filter(|port| *port != ingress).collect()
-        };
         if step == DpAction::Flood {
-            return Some(others());
+            let others = self.others(ingress);
+            return Some(others.map(DpAction::Output).collect());
         }
         if !name_station(key.0[1], mask.0[1]) {
             return None;
         }
-        let station = Station::from_bits(key.0[1] & (ADDRESS | 0xfff));
-        Some(match normal(station, &self.bridge.fdb, ingress.into()) {
+        let all = PortVlans::ALL;
+        let vlans = |port: u16| self.vlans.get(&port).unwrap_or(&all);
+        let (frame, inside) = match self.vlans.is_empty() {
+            true => (Tags::default(), Tags::default()),
+            false => {
+                let frame = known.tags()?;
+                if !vlans(ingress).admits(&frame) {
+                    return Some(Vec::new());
+                }
+                (frame, vlans(ingress).inside(&frame))
+            }
+        };
+        let vlan = match self.vlans.is_empty() {
+            true => key.0[1] & 0xfff,
+            false => inside.vlan().into(),
+        };
+        let station = Station::from_bits(key.0[1] & ADDRESS | vlan);
+        let ports = match normal(station, &self.bridge.fdb, ingress.into()) {
             Destination::Port(port) => vec![port as u16],
-            Destination::Flood => others(),
+            Destination::Flood => self.others(ingress).collect(),
             Destination::Drop(_) => Vec::new(),
-        })
+        };
+        let (mut steps, mut tags) = (Vec::new(), frame);
+        for port in ports
+            .into_iter()
+            .filter(|port| vlans(*port).carries(&inside))
+        {
+            let outside = vlans(port).outside(&inside, &frame);
+            steps.extend(tags.changes(&outside));
+            steps.push(DpAction::Output(port));
+            tags = outside;
+        }
+        Some(steps)
+    }
+
+    /// Ports that take frames, but for one.
+    fn others(&self, ingress: u16) -> impl Iterator<Item = u16> {
+        let members = self.members.iter().copied();
+        members.filter(move |port| *port != ingress)
     }
 }
 
@@ -209,6 +246,23 @@ impl Known {
     /// As flows know it.
     fn port(&self) -> u16 {
         (self.key.0[0] >> 32) as u16
+    }
+
+    /// The packet's tags; `None`: it has two, and the second is not known. Priorities
+    /// are not known either: they are shown as 0.
+    fn tags(&self) -> Option<Tags> {
+        let mut head = [0; 18];
+        let (key, mask) = (&self.key.0, &self.mask.0);
+        if key[1] & u64::from(VLAN_PRESENT) != 0 {
+            let dl_type = (key[0] >> 16) as u16;
+            let second = mask[2] & u64::from(VLAN_PRESENT) != 0 || is_tpid(dl_type);
+            if second || mask[5] >> 48 != 0xffff {
+                return None;
+            }
+            head[12..14].copy_from_slice(&((key[5] >> 48) as u16).to_be_bytes());
+            head[14..16].copy_from_slice(&((key[1] & 0xfff) as u16).to_be_bytes());
+        }
+        Tags::read(&head)
     }
 
     /// What is to be shown, and what is known, of a conversation's packets.
@@ -282,7 +336,7 @@ mod tests {
     use super::*;
     use crate::cache::{hold, read_all};
     use crate::rig::{Rig, standalone};
-    use crate::spec::BridgeSpec;
+    use crate::spec::{BridgeSpec, VlanSpec};
     use ringway_flow::datapath_text::{print_megaflow_key, print_steps};
     use ringway_flow::text::NoNames;
     use std::collections::BTreeMap;
@@ -290,6 +344,11 @@ mod tests {
 
     /// What is shown of a rig, as text; its own interface is port 1000.
     fn shown(rig: &mut Rig) -> Vec<String> {
+        shown_with(rig, &[])
+    }
+
+    /// The same if ports have these VLANs.
+    fn shown_with(rig: &mut Rig, vlans: &[(u16, VlanSpec)]) -> Vec<String> {
         let bridge = Bridge {
             spec: BridgeSpec::new("br0"),
             fdb: Arc::clone(&rig.bridge().fdb),
@@ -306,6 +365,9 @@ mod tests {
             bridge: &bridge,
             local: Some(1000),
             members: vec![1, 2, 3, 1000],
+            vlans: (vlans.iter())
+                .filter_map(|(port, spec)| Some((*port, PortVlans::of(spec)?)))
+                .collect(),
         };
         let mut lines = Vec::new();
         let held = hold(std::iter::once(&*rig.table));
@@ -473,6 +535,30 @@ mod tests {
                 .iter()
                 .any(|line| line.contains(begin) && line.ends_with(&end));
             assert!(found, "no {begin} with {end} in {lines:#?}");
+        }
+    }
+
+    #[test]
+    fn tags_are_shown_as_ports_vlans_change_them() {
+        let mut rig = Rig::new(standalone(), &[1, 2, 3, 1000]);
+        let access = |tag| VlanSpec {
+            tag: Some(tag),
+            ..VlanSpec::default()
+        };
+        let vlans = [(1, access(7)), (2, access(7)), (3, access(8))];
+        let arp = [0x08, 0x06];
+        rig.burst(1, &[frame(0xff, 1, &arp)]);
+        rig.burst(1000, &[frame(0xff, 4, &[0x81, 0, 0, 8, 0x08, 0x06])]);
+        rig.burst(3, &[frame(0xff, 3, &[0x81, 0, 0, 8, 0x08, 0x06])]);
+        let lines = shown_with(&mut rig, &vlans);
+        for (from, actions) in [
+            ("in_port(1)", "2,push_vlan(vid=7,pcp=0),1000"),
+            ("in_port(1000)", "pop_vlan,3"),
+            ("in_port(3)", "drop"),
+        ] {
+            let end = format!("actions:{actions}");
+            let found = (lines.iter()).any(|line| line.contains(from) && line.ends_with(&end));
+            assert!(found, "no {from} with {end} in {lines:#?}");
         }
     }
 }

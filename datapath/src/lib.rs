@@ -36,6 +36,7 @@ mod nic;
 mod nic_bring_up;
 mod nic_health;
 mod nic_status;
+mod nic_transmit;
 mod offload;
 mod packet_in;
 mod parse;

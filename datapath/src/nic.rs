@@ -13,6 +13,7 @@ use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
 use crate::housekeeping::Bell;
 use crate::nic_health::Health;
+use crate::nic_transmit::Outgoing;
 
 /// How often a queue in use by another PMD is looked at before giving up.
 const CLAIM_ATTEMPTS: u32 = 2000;
@@ -47,8 +48,8 @@ fn claim<T>(queue: &Claimed<T>) -> Claim<'_, T> {
     }
 }
 
-/// MTU → frame: Ethernet header and two VLAN tags.
-const FRAME_OVERHEAD: usize = 14 + 8;
+/// MTU → frame without VLAN tags.
+const ETHERNET: u32 = 14;
 
 impl Nic {
     /// Takes over a started device; rings `bell` when something happens to it.
@@ -194,35 +195,14 @@ impl Nic {
             return;
         };
         let Transmitter { queue, mbufs } = &mut *transmitter;
-        let longest = usize::from(self.mtu()) + FRAME_OVERHEAD;
-        let mut lengths = [0usize; ringway_vhost::BURST];
-        for index in list {
-            let index = usize::from(*index);
-            let len = packets.frame_len(index);
-            if len > longest {
-                drop(DropReason::ExceedsMtu, 1);
-                continue;
-            }
-            packets.complete_checksum(index);
-            let at = mbufs.len();
-            if self.mempool.alloc_burst(mbufs, 1) == 0 {
-                drop(DropReason::NoMbuf, 1);
-                continue;
-            }
-            let copied = mbufs
-                .append(at, len)
-                .is_some_and(|room| packets.copy_frame(index, room));
-            if copied {
-                lengths[at] = len;
-            } else {
-                mbufs.truncate(at);
-                drop(DropReason::ExceedsMtu, 1);
-            }
-        }
-        let sent = queue.tx_burst(mbufs);
-        drop(DropReason::NicQueueFull, mbufs.len());
-        mbufs.clear();
-        let bytes = lengths[..sent].iter().map(|len| *len as u64).sum();
-        own.sent(counters, sent as u32, bytes);
+        let mut outgoing = Outgoing {
+            queue,
+            mbufs,
+            mempool: &self.mempool,
+            offloads: self.port.info().offloads,
+            counters,
+            own,
+        };
+        outgoing.transmit(u32::from(self.mtu()) + ETHERNET, packets, list);
     }
 }

@@ -214,12 +214,12 @@ fn whole_story() {
     sh("ip link set br0 down");
     let before = port(&datapath, "br0").counters;
     far.sh("ping -c2 -i0.05 -W1 10.9.0.1 >/dev/null; true");
-    let told = |after: &ringway_datapath::status::PortCounters| {
-        let mut drops = after.tx_drops.iter();
+    let told = |port: &PortStatus| {
+        let mut drops = port.counters.tx_drops.iter();
         let down = drops.find(|(reason, _)| *reason == DropReason::HostLinkDown);
         down.map_or(0, |(_, n)| *n)
     };
-    wait_for("refusals", || told(&port(&datapath, "br0").counters) > 0);
+    wait_for("refusals", || told(&port(&datapath, "br0")) > 0);
     let after = port(&datapath, "br0");
     assert_eq!(after.counters.tx_packets, before.tx_packets);
     assert!(!after.link.expect("there").admin_up);
@@ -239,7 +239,13 @@ fn whole_story() {
     let socket = UdpSocket::bind("10.9.0.1:0").expect("bind");
     socket.connect("10.9.0.3:9").expect("connect");
     socket.set_read_timeout(Some(LIMIT)).expect("timeout");
+    // Longer than the other's MTU: it is dropped there, and counted.
     socket.send(&[1; 3000]).expect("send");
+    wait_for("a frame that is too long", || {
+        let drops = port(&datapath, "inner").counters.tx_drops;
+        drops.contains(&(DropReason::ExceedsMtu, 1))
+    });
+    socket.send(&[1; 1400]).expect("send");
     let refused = socket.recv(&mut [0; 8]).expect_err("nobody listens");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 

@@ -28,8 +28,9 @@ pub const HEAD_BYTES: usize = 128;
 pub const HEAD_CAPACITY: usize = HEAD_BYTES + 64;
 
 /// Packets that a burst can hold: those that came, and copies of them that
-/// were made to be rewritten in another way. As many as an index has values;
-/// places are used from the lowest on, so those that are not needed cost nothing.
+/// were made to be rewritten in another way, and segments of oversized frames.
+/// As many as an index has values; places are used from the lowest on, so those
+/// that are not needed cost nothing.
 pub const BURST_PACKETS: usize = 256;
 
 /// Length of virtio_net_hdr with `num_buffers` (VirtIO 1.2, 5.1.6).
@@ -57,7 +58,8 @@ pub(crate) const CUT_PACKETS: usize = BURST;
 /// frame has, so one frame's segments always fit.
 pub(crate) const CUT_SEGMENTS: usize = MAX_SEGMENTS + CUT_PACKETS;
 
-const SLOTS: usize = BURST_PACKETS + CUT_PACKETS;
+/// Their places are the last ones.
+pub(crate) const CUT_START: usize = BURST_PACKETS - CUT_PACKETS;
 
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
@@ -151,15 +153,15 @@ impl PacketSet {
 
 /// Storage for one burst; allocated once per PMD.
 pub struct Burst {
-    pub(crate) slots: Box<[Slot; SLOTS]>,
-    pub(crate) packets: [Packet; SLOTS],
+    pub(crate) slots: Box<[Slot; BURST_PACKETS]>,
+    pub(crate) packets: [Packet; BURST_PACKETS],
     pub(crate) segments: Box<[Segment; BURST_SEGMENTS + CUT_SEGMENTS]>,
     pub(crate) segments_used: usize,
     /// Packets that came and can be delivered.
     pub(crate) len: usize,
     /// Places behind them that hold copies.
     pub(crate) copies: PacketSet,
-    /// Segments of oversized frames, behind [`BURST_PACKETS`], and the parts of
+    /// Segments of oversized frames, from [`CUT_START`] on, and the parts of
     /// their bodies, behind [`BURST_SEGMENTS`].
     pub(crate) cuts: usize,
     pub(crate) cut_segments: usize,
@@ -184,8 +186,8 @@ impl Default for Burst {
             len: 0,
         };
         Self {
-            slots: Box::new([Slot([0; _]); SLOTS]),
-            packets: [Packet::default(); SLOTS],
+            slots: Box::new([Slot([0; _]); BURST_PACKETS]),
+            packets: [Packet::default(); BURST_PACKETS],
             segments: Box::new([empty; BURST_SEGMENTS + CUT_SEGMENTS]),
             segments_used: 0,
             len: 0,
@@ -380,6 +382,9 @@ impl Packets<'_> {
     pub fn copy_packet(&mut self, index: usize) -> Option<usize> {
         let burst = &mut *self.burst;
         let copy = burst.copies.first_free(burst.len)?;
+        if copy >= CUT_START {
+            return None;
+        }
         burst.copies.insert(copy);
         burst.packets[copy] = burst.packets[index];
         burst.slots[copy] = burst.slots[index];
@@ -393,20 +398,16 @@ impl Packets<'_> {
 
     /// Copies as much of frame `index` into `out` as fits; returns how much.
     pub fn copy_prefix(&self, index: usize, out: &mut [u8]) -> usize {
-        let head = self.head(index);
-        let mut at = head.len().min(out.len());
-        out[..at].copy_from_slice(&head[..at]);
-        for segment in self.segments(index) {
-            let len = (segment.len as usize).min(out.len() - at);
-            // SAFETY: a segment is readable for as long as this `Packets`
-            // lives, and `len` is no more than its length; it cannot overlap
-            // `out`, which is ours.
-            unsafe {
-                std::ptr::copy_nonoverlapping(segment.ptr, out[at..].as_mut_ptr(), len);
-            }
-            at += len;
+        self.reader(index).read(out)
+    }
+
+    /// Frame `index`, to be copied piece by piece.
+    pub fn reader(&self, index: usize) -> Reader<'_> {
+        Reader {
+            head: self.head(index),
+            segments: self.segments(index),
+            gone: 0,
         }
-        at
     }
 
     /// The virtio-net header that came with frame `index` (zero for frames
@@ -467,6 +468,42 @@ impl Packets<'_> {
             return false;
         }
         self.copy_prefix(index, out) == len
+    }
+}
+
+/// What of a frame is still to be copied.
+pub struct Reader<'p> {
+    head: &'p [u8],
+    segments: &'p [Segment],
+    /// Bytes of the first segment that are copied.
+    gone: usize,
+}
+
+impl Reader<'_> {
+    /// Copies what comes next, as much as `out` takes; returns how much.
+    pub fn read(&mut self, out: &mut [u8]) -> usize {
+        let mut at = self.head.len().min(out.len());
+        let (now, later) = self.head.split_at(at);
+        out[..at].copy_from_slice(now);
+        self.head = later;
+        while let Some((segment, rest)) = self.segments.split_first() {
+            let left = segment.len as usize - self.gone;
+            let len = left.min(out.len() - at);
+            // SAFETY: a segment is readable for as long as the `Packets` that
+            // this borrows from, and `gone + len` is no more than its length;
+            // it cannot overlap `out`, which is ours.
+            unsafe {
+                let from = segment.ptr.add(self.gone);
+                std::ptr::copy_nonoverlapping(from, out[at..].as_mut_ptr(), len);
+            }
+            at += len;
+            if len < left {
+                self.gone += len;
+                break;
+            }
+            (self.segments, self.gone) = (rest, 0);
+        }
+        at
     }
 }
 
@@ -568,7 +605,7 @@ mod tests {
                 assert_eq!((out[0], &out[132..]), (0xee, &frame[128..]));
                 assert_eq!(packets.copy_prefix(copy, &mut out[..7]), 7);
                 let more = std::iter::from_fn(|| packets.copy_packet(0)).count();
-                assert_eq!(more, BURST_PACKETS - BURST - 1);
+                assert_eq!(more, CUT_START - BURST - 1);
                 let mut kept = PacketSet::default();
                 kept.insert(copy);
                 kept.insert(200);
@@ -576,10 +613,35 @@ mod tests {
                 assert!(packets.copy_frame(copy, &mut out));
                 assert_eq!((out[0], &out[132..]), (0xee, &frame[128..]));
                 let again: Vec<_> = std::iter::from_fn(|| packets.copy_packet(0)).collect();
-                assert_eq!(again.len(), BURST_PACKETS - BURST - 2);
+                assert_eq!(again.len(), CUT_START - BURST - 2);
                 assert!(!again.contains(&copy) && !again.contains(&200));
                 packets.keep_copies(&PacketSet::default());
                 assert_eq!(packets.copy_packet(0), Some(BURST));
+            },
+        );
+    }
+
+    #[test]
+    fn a_frame_is_read_in_pieces_of_any_size() {
+        let frame: Vec<u8> = (0..700u32).map(|i| i as u8).collect();
+        let parts = [&frame[..200], &frame[200..201], &frame[201..]];
+        Burst::default().lend_slices(
+            1,
+            |_| parts.iter().copied(),
+            |packets| {
+                for size in [1, 7, 72, 128, 129, 699, 700, 701] {
+                    let (mut reader, mut out) = (packets.reader(0), vec![0; size]);
+                    let mut all = Vec::new();
+                    loop {
+                        let len = reader.read(&mut out);
+                        all.extend_from_slice(&out[..len]);
+                        if len < size {
+                            break;
+                        }
+                    }
+                    assert_eq!(all, frame, "pieces of {size}");
+                    assert_eq!(reader.read(&mut out), 0);
+                }
             },
         );
     }

@@ -313,6 +313,12 @@ impl HostPort {
                     })?;
                 }
                 self.kernels.clear();
+                // A process that is just forking may still hold it.
+                if let Some(link) = link::find(&self.config.name)?
+                    && link.index == self.index
+                {
+                    link::delete(link.index)?;
+                }
             }
             HostPortKind::Tap { .. } => tap::delete_tap(&self.config.name)?,
             HostPortKind::System => ingress::give_back(self.index)?,
@@ -373,6 +379,7 @@ fn open(config: &HostPortConfig) -> Result<(Link, Vec<Kernel>), HostPortError> {
             if let Some(mac) = mac.filter(|mac| link.mac != Some(*mac)) {
                 link::set_mac(link.index, mac)?;
             }
+            announce_addresses(name);
             let kernels = tap.into_queues().into_iter().map(Kernel::Tap).collect();
             (link, kernels)
         }
@@ -392,6 +399,20 @@ fn open(config: &HostPortConfig) -> Result<(Link, Vec<Kernel>), HostPortError> {
         link::set_mtu(link.index, mtu)?;
     }
     Ok((link, kernels))
+}
+
+/// Asks the kernel to announce the interface's addresses when it is set up: one
+/// that was moved here from an attached interface is known to the neighbours
+/// under that one's Ethernet address, for up to a minute (ip-sysctl: `arp_notify`,
+/// `ndisc_notify`). It is no more than a courtesy: where it cannot be had, the
+/// neighbours find out later.
+fn announce_addresses(name: &str) {
+    for (family, setting) in [("ipv4", "arp_notify"), ("ipv6", "ndisc_notify")] {
+        let path = format!("/proc/sys/net/{family}/conf/{name}/{setting}");
+        if let Err(error) = std::fs::write(&path, "1") {
+            tracing::debug!(interface = name, %error, "{path} cannot be set");
+        }
+    }
 }
 
 /// Whether the interface, or the tap that is to be made, takes the MTU.

@@ -300,28 +300,18 @@ fn rules_rewrite_oversized_frames() {
             "push_vlan:0x88a8,set_field:4103->vlan_vid,push_vlan:0x88a8,",
             |flow| {
                 flow.tags.insert(0, 0x88a8_0007);
-                flow.tags.insert(0, 0x88a8_0007);
+                flow.tags.insert(0, 0x88a8_0000);
             },
         ),
         ("pop_vlan,", |flow| drop(flow.tags.drain(..1))),
         ("pop_vlan,pop_vlan,", |flow| flow.tags.clear()),
         ("mod_tp_dst:99,mod_tp_src:7,", |flow| flow.ports = [7, 99]),
         ("dec_ttl,", |flow| flow.ttl = 63),
-        ("mod_nw_dst:5.6.7.200,", |flow| {
-            if !flow.is_ipv6 {
-                flow.to = 200;
-            }
+        ("ADDRESS,", |flow| flow.to = 200),
+        ("ADDRESS,mod_tp_dst:99,dec_ttl,pop_vlan,", |flow| {
+            (flow.to, flow.ports[1], flow.ttl) = (200, 99, 63);
+            flow.tags.remove(0);
         }),
-        (
-            "set_field:::c8/::ff->ipv6_dst,mod_tp_dst:99,dec_ttl,pop_vlan,",
-            |flow| {
-                if flow.is_ipv6 {
-                    flow.to = 200;
-                }
-                (flow.ports[1], flow.ttl) = (99, 63);
-                flow.tags.remove(0);
-            },
-        ),
     ];
     let rings = [
         (GsoKinds::ALL, true),
@@ -332,7 +322,13 @@ fn rules_rewrite_oversized_frames() {
         for (gso, partial) in rings {
             for (is_ipv6, tcp) in [(false, true), (true, true), (false, false), (true, false)] {
                 // To the second port before and to the third one after.
-                let rule = format!("priority=1,actions=output:2,{actions}output:3");
+                let (family, address) = match is_ipv6 {
+                    true => ("6", "set_field:::c8/::ff->ipv6_dst"),
+                    false => ("", "mod_nw_dst:5.6.7.200"),
+                };
+                let proto = if tcp { "tcp" } else { "udp" };
+                let actions = actions.replace("ADDRESS", address);
+                let rule = format!("{proto}{family},actions=output:2,{actions}output:3");
                 let rule = text::parse_flow(&rule, FlowCommand::Add, &NoNames).expect("a flow");
                 let rule = ringway_flow::rule::Change::Flow(FlowCommand::Add, Box::new(rule.value));
                 let mut rig = Rig::new(vec![rule], &[1, 2, 3]);

@@ -7,7 +7,7 @@ use super::headers::{Network, TCP_CHECKSUM, TCP_HEADER, UDP_CHECKSUM, UDP_HEADER
 use super::{GSO_ECN, GSO_TCP4, GSO_TCP6, GSO_UFO, GSO_USO, GsoKinds};
 use crate::checksum::Sum;
 use crate::packet::{
-    BURST_PACKETS, BURST_SEGMENTS, CUT_PACKETS, CUT_SEGMENTS, FRAME_START, HEAD_CAPACITY, Packet,
+    BURST_SEGMENTS, CUT_PACKETS, CUT_SEGMENTS, CUT_START, FRAME_START, HEAD_CAPACITY, Packet,
     Packets, Segment, VNET_F_NEEDS_CSUM, VnetHeader,
 };
 use crate::ring::split::RingFeatures;
@@ -226,8 +226,7 @@ impl Packets<'_> {
     }
 
     /// Makes the next packet of `cut`. It has the index that is returned until
-    /// [`clear_cuts`](Self::clear_cuts); indexes up to [`BURST_PACKETS`] and as
-    /// many as a burst has behind it are for such packets.
+    /// [`clear_cuts`](Self::clear_cuts).
     pub fn next_cut(&mut self, cut: &mut Cut) -> Next {
         if cut.left() == 0 {
             return Next::Done;
@@ -235,7 +234,7 @@ impl Packets<'_> {
         if self.burst.cuts == CUT_PACKETS {
             return Next::Full;
         }
-        let index = BURST_PACKETS + self.burst.cuts;
+        let index = CUT_START + self.burst.cuts;
         if cut.how == How::Resize {
             self.burst.packets[index] = self.burst.packets[cut.packet];
             self.burst.slots[index] = self.burst.slots[cut.packet];

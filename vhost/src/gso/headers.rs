@@ -2,7 +2,7 @@
 //! what must be right about them before it is let in.
 
 use crate::checksum::Sum;
-use crate::packet::{VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VnetHeader};
+use crate::packet::{Packets, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VnetHeader};
 
 use super::{GSO_ECN, GSO_TCP4, GSO_TCP6, GSO_UFO, GSO_USO, GsoKinds};
 
@@ -149,6 +149,59 @@ pub(crate) fn accept(
         csum_offset: checksum as u16,
     };
     Some((header, pseudo))
+}
+
+/// Where the headers of a frame with a partial checksum are, if it is what NICs
+/// can complete: TCP or UDP right behind IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// Where IP begins.
+    pub l3: usize,
+    /// Where TCP or UDP begins.
+    pub l4: usize,
+    /// Where its payload begins; of oversized frames only, else 0.
+    pub payload: usize,
+    /// IPv6, or IPv4.
+    pub is_ipv6: bool,
+    /// TCP, or UDP.
+    pub is_tcp: bool,
+    /// Payload of each segment of an oversized frame, else 0.
+    pub gso_size: u16,
+}
+
+impl Packets<'_> {
+    /// Where the headers of frame `index` are. `None`: its checksum is whole,
+    /// or of another kind.
+    pub fn partial_headers(&self, index: usize) -> Option<Headers> {
+        let header = self.vnet_header(index);
+        if header.flags & VNET_F_NEEDS_CSUM == 0 {
+            return None;
+        }
+        let head = self.head(index);
+        let Network { l3, is_ipv6, .. } = Network::find(head)?;
+        let (proto, l4) = match is_ipv6 {
+            true => (*head.get(l3 + 6)?, l3 + 40),
+            // Of a fragment the checksum is nobody's business.
+            false if u16_at(head, l3 + 6)? & 0x3fff != 0 => return None,
+            false => (
+                *head.get(l3 + 9)?,
+                l3 + usize::from(*head.get(l3)? & 15) * 4,
+            ),
+        };
+        let is_tcp = match (proto, usize::from(header.csum_offset)) {
+            (PROTO_TCP, TCP_CHECKSUM) => true,
+            (PROTO_UDP, UDP_CHECKSUM) => false,
+            _ => return None,
+        };
+        (usize::from(header.csum_start) == l4).then_some(Headers {
+            l3,
+            l4,
+            payload: header.hdr_len.into(),
+            is_ipv6,
+            is_tcp,
+            gso_size: header.gso_size,
+        })
+    }
 }
 
 /// The features that a frame of this type needs. `None`: there is no such type.

@@ -16,6 +16,7 @@ pub mod naive;
 mod tests;
 
 pub use cut::{Cut, Next, Offer, Taker};
+pub use headers::Headers;
 pub(crate) use headers::accept;
 
 use std::ops::BitOr;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::naive::Flow;
 use super::*;
 use crate::packet::{
-    BURST_PACKETS, Burst, HEAD_BYTES, Packets, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VnetHeader,
+    Burst, CUT_START, HEAD_BYTES, Packets, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VnetHeader,
 };
 
 fn flow() -> impl Strategy<Value = Flow> {
@@ -82,7 +82,7 @@ fn taken(packets: &mut Packets<'_>, taker: &Taker) -> Option<Vec<Vec<u8>>> {
                 assert_eq!(cut.left(), count);
                 match packets.next_cut(&mut cut) {
                     Next::Packet(index) => {
-                        assert!(index >= BURST_PACKETS);
+                        assert!(index >= CUT_START);
                         if packets.vnet_header(index).gso_type == 0 {
                             assert!(taker.partial || !packets.has_partial_checksum(index));
                             packets.complete_checksum(index);
@@ -279,6 +279,38 @@ proptest! {
             if !is_ufo {
                 assert_eq!(payload, frame[headers..]);
             }
+        });
+    }
+}
+
+#[test]
+fn headers_that_a_nic_can_deal_with_are_told() {
+    for (is_ipv6, tcp, tags) in [(false, true, 0), (true, true, 1), (false, false, 2)] {
+        let mut flow = Flow::new(is_ipv6, tcp, 500, vec![1; 2000]);
+        flow.tags = vec![0x8100_0001; tags];
+        let header = flow.header(false);
+        let l3 = 14 + 4 * tags;
+        let right = Headers {
+            l3,
+            l4: flow.l4(),
+            payload: flow.headers(),
+            is_ipv6,
+            is_tcp: tcp,
+            gso_size: 500,
+        };
+        lend(&flow.oversized(false), &[], header, |packets| {
+            assert_eq!(packets.partial_headers(0), Some(right));
+            for (start, offset) in [(1, 0), (0, 2)] {
+                let header = VnetHeader {
+                    csum_start: header.csum_start + start,
+                    csum_offset: header.csum_offset + offset,
+                    ..header
+                };
+                packets.set_vnet_header(0, header);
+                assert_eq!(packets.partial_headers(0), None);
+            }
+            packets.set_vnet_header(0, VnetHeader::default());
+            assert_eq!(packets.partial_headers(0), None);
         });
     }
 }

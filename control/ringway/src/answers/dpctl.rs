@@ -43,13 +43,7 @@ pub fn text(datapath: &pb::DatapathShowResponse) -> String {
             pb::PortKind::System | pb::PortKind::Internal | pb::PortKind::Tap | pb::PortKind::Patch
         ) {
             let kind = port.kind().spelled();
-            let _ = match port.state() {
-                pb::PortState::Forwarding => writeln!(out, "  port {number}: {name} ({kind})"),
-                _ => {
-                    let state = &port.state_name;
-                    writeln!(out, "  port {number}: {name} ({kind}: state={state})")
-                }
-            };
+            let _ = writeln!(out, "  port {number}: {name} ({kind})");
             continue;
         }
         let mut facts = vec![format!("bridge={}", port.bridge)];

@@ -1,43 +1,13 @@
 //! Between rows and ringway's specifications of bridges and ports.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
 use ringway_proto::v1::{self as pb, port_spec};
 
 use super::datum::{Atom, Datum};
+use super::kinds::{TYPES, kind, new_kind, vhost_path};
 use super::records::{Bridge, Database, Port, Row, World};
 use super::schema::{BRIDGE, SWITCH};
-
-/// Interface types.
-pub const TYPES: &[&str] = &[
-    "afxdp",
-    "dpdk",
-    "dpdkvhostuser",
-    "dpdkvhostuserclient",
-    "internal",
-    "patch",
-    "system",
-    "tap",
-];
-
-/// Interface types that Open vSwitch has and ringway has not.
-const LACKED: &[&str] = &[
-    "afxdp-nonpmd",
-    "bareudp",
-    "dpdkr",
-    "dpdkring",
-    "erspan",
-    "geneve",
-    "gre",
-    "gtpu",
-    "ip6erspan",
-    "ip6gre",
-    "lisp",
-    "srv6",
-    "stt",
-    "vxlan",
-];
 
 /// How flows number a bridge's own interface.
 pub const LOCAL: i64 = 65_534;
@@ -52,20 +22,6 @@ const NOTED: &str = "column:";
 /// Columns that are kept as they were written, in that of other_config.
 const NOTED_OF_BRIDGE: &[&str] = &["fail_mode", "protocols"];
 const NOTED_OF_INTERFACE: &[&str] = &["ofport_request", "type"];
-
-/// The directory in which `dpdkvhostuser` ports listen, as Open vSwitch has it:
-/// its own, or one below it that other_config:vhost-sock-dir names.
-pub fn vhost_dir(switch: &Row, rundir: &Path) -> PathBuf {
-    match switch.value("other_config").get("vhost-sock-dir") {
-        Some(below) => rundir.join(below),
-        None => rundir.to_owned(),
-    }
-}
-
-/// What a `dpdkvhostuser` port of this name listens on.
-fn vhost_path(switch: &Row, rundir: &Path, name: &str) -> String {
-    vhost_dir(switch, rundir).join(name).display().to_string()
-}
 
 /// The row of Open_vSwitch.
 pub fn switch(world: &World) -> Row {
@@ -377,55 +333,6 @@ fn priority_tags(tags: pb::PriorityTags) -> &'static str {
     }
 }
 
-/// A kind's name, options and Ethernet address as Open vSwitch has them.
-fn kind(kind: Option<&port_spec::Kind>) -> (&'static str, Vec<(&'static str, String)>, &str) {
-    let unless = |value: Option<u32>, default: u32| {
-        let value = value.filter(|value| *value != default);
-        value.map_or(String::new(), |value| value.to_string())
-    };
-    match kind {
-        None => ("", vec![], ""),
-        Some(port_spec::Kind::VhostUser(spec)) => {
-            let queues = ("n_rxq", unless(spec.queues, 1));
-            match spec.mode() {
-                pb::SocketMode::Client => (
-                    "dpdkvhostuserclient",
-                    vec![("vhost-server-path", spec.path.clone()), queues],
-                    "",
-                ),
-                _ => (
-                    "dpdkvhostuser",
-                    vec![("path", spec.path.clone()), queues],
-                    "",
-                ),
-            }
-        }
-        Some(port_spec::Kind::Dpdk(spec)) => (
-            "dpdk",
-            vec![
-                ("dpdk-devargs", spec.devargs.clone()),
-                ("n_rxq", unless(spec.rx_queues, 1)),
-                ("n_txq", unless(spec.tx_queues, 0)),
-                ("n_rxq_desc", unless(spec.rx_descriptors, 1024)),
-                ("n_txq_desc", unless(spec.tx_descriptors, 1024)),
-            ],
-            "",
-        ),
-        Some(port_spec::Kind::System(spec)) => match spec.xdp() {
-            pb::XdpMode::On => ("afxdp", vec![], ""),
-            pb::XdpMode::Off => ("", vec![("xdp", "off".into())], ""),
-            _ => ("", vec![], ""),
-        },
-        Some(port_spec::Kind::Internal(spec)) => (
-            "internal",
-            vec![("n_rxq", unless(spec.queues, 1))],
-            &spec.mac,
-        ),
-        Some(port_spec::Kind::Tap(spec)) => ("tap", vec![("owner", spec.owner.clone())], ""),
-        Some(port_spec::Kind::Patch(spec)) => ("patch", vec![("peer", spec.peer.clone())], ""),
-    }
-}
-
 /// A port as its rows say; what they say as before stays as ringwayd has it.
 /// `rows` are the port's rows as they were, if it is not new.
 pub fn port_spec(
@@ -556,140 +463,149 @@ fn vlan(row: &Row) -> Result<Option<pb::VlanSpec>, String> {
     Ok(Some(vlan).filter(|vlan| *vlan != pb::VlanSpec::default()))
 }
 
-/// The options of an Interface row, taken one by one.
-struct Options<'a> {
-    kind: &'a str,
-    left: HashMap<String, String>,
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use ringway_proto::v1::desired_change::Change;
 
-impl Options<'_> {
-    fn text(&mut self, key: &str) -> String {
-        self.left.remove(key).unwrap_or_default()
-    }
+    use super::*;
+    use crate::ovs::records::Database;
+    use crate::ovs::transaction::changes;
 
-    fn number(&mut self, key: &str) -> Result<Option<u32>, String> {
-        let Some(text) = self.left.remove(key) else {
-            return Ok(None);
+    fn vhost_user(client: bool, queues: Option<u32>) -> port_spec::Kind {
+        let mode = match client {
+            true => pb::SocketMode::Client,
+            false => pb::SocketMode::Server,
         };
-        let number = text.parse();
-        number
-            .map(Some)
-            .map_err(|_| format!("options:{key}={text} is not a number"))
+        port_spec::Kind::VhostUser(pb::VhostUserSpec {
+            path: "/run/openvswitch/p".into(),
+            mode: mode.into(),
+            queues,
+            ..Default::default()
+        })
     }
 
-    fn needed(&mut self, key: &str, what: &str) -> Result<String, String> {
-        match self.text(key) {
-            text if text.is_empty() => {
-                Err(format!("type={} needs options:{key}={what}", self.kind))
+    fn dpdk(
+        [rx_queues, tx_queues, rx_descriptors, tx_descriptors]: [Option<u32>; 4],
+    ) -> port_spec::Kind {
+        port_spec::Kind::Dpdk(pb::DpdkSpec {
+            devargs: "net_null0".into(),
+            rx_queues,
+            tx_queues,
+            rx_descriptors,
+            tx_descriptors,
+        })
+    }
+
+    /// Any kind, with no option that says the default in so many words.
+    fn kinds() -> impl Strategy<Value = port_spec::Kind> {
+        let number = || proptest::option::of(2u32..9);
+        let xdp = prop_oneof![Just(0), Just(2), Just(3)];
+        prop_oneof![
+            (any::<bool>(), number()).prop_map(|(client, queues)| vhost_user(client, queues)),
+            [number(), number(), number(), number()].prop_map(dpdk),
+            xdp.prop_map(|xdp| port_spec::Kind::System(pb::SystemSpec { xdp })),
+            ("(02:00:00:00:00:0[1-9])?", number()).prop_map(|(mac, queues)| {
+                port_spec::Kind::Internal(pb::InternalSpec { mac, queues })
+            }),
+            "([a-z]{1,4})?".prop_map(|owner| port_spec::Kind::Tap(pb::TapSpec { owner })),
+            "[a-z]{1,4}".prop_map(|peer| port_spec::Kind::Patch(pb::PatchSpec { peer })),
+        ]
+    }
+
+    prop_compose! {
+        fn vlans()(
+            mode in 0i32..6,
+            tag in proptest::option::of(0u32..4096),
+            trunks in proptest::collection::btree_set(0u32..4096, 0..3),
+            cvlans in proptest::collection::btree_set(0u32..4096, 0..3),
+            priority_tags in prop_oneof![Just(0), Just(2), Just(3)],
+            qinq_8021q in any::<bool>(),
+        ) -> Option<pb::VlanSpec> {
+            let vlan = pb::VlanSpec {
+                mode,
+                tag,
+                trunks: trunks.into_iter().collect(),
+                cvlans: cvlans.into_iter().collect(),
+                priority_tags,
+                qinq_8021q,
+            };
+            Some(vlan).filter(|vlan| *vlan != pb::VlanSpec::default())
+        }
+    }
+
+    prop_compose! {
+        fn specs()(
+            kind in kinds(),
+            vlan in vlans(),
+            mtu in proptest::option::of(68u32..9000),
+            external_ids in proptest::collection::hash_map("(Port:)?[a-z]{1,3}", "[ -~]{0,5}", 0..3),
+            other_config in proptest::collection::hash_map("(Port:)?[a-z]{1,3}", "[ -~]{0,5}", 0..3),
+        ) -> pb::PortSpec {
+            pb::PortSpec {
+                name: "p".into(),
+                bridge: "br0".into(),
+                kind: Some(kind),
+                number: Some(7),
+                vlan,
+                mtu,
+                external_ids,
+                other_config,
             }
-            text => Ok(text),
         }
     }
 
-    /// What is left is not known.
-    fn done(self, kind: port_spec::Kind, known: &str) -> Result<port_spec::Kind, String> {
-        let mut left: Vec<_> = self.left.keys().map(String::as_str).collect();
-        left.sort_unstable();
-        match left.first() {
-            None => Ok(kind),
-            Some(key) => Err(format!(
-                "options:{key} is not supported for type={}; supported: {known}",
-                self.kind
-            )),
-        }
+    fn database(spec: &pb::PortSpec) -> Database {
+        let port = pb::Port {
+            name: spec.name.clone(),
+            desired: Some(spec.clone()),
+            ..Default::default()
+        };
+        let bridge = pb::Bridge {
+            name: "br0".into(),
+            desired: Some(pb::BridgeSpec {
+                name: "br0".into(),
+                fail_mode: pb::FailMode::Secure.into(),
+                fdb_ageing_seconds: Some(60),
+                ..Default::default()
+            }),
+            ports: vec![port],
+            ..Default::default()
+        };
+        Database::load(&World {
+            shown: pb::ShowResponse {
+                bridges: vec![bridge],
+                ..Default::default()
+            },
+            rundir: "/run/openvswitch".into(),
+            ..Default::default()
+        })
     }
-}
 
-/// The kind of port that an Interface row says.
-fn new_kind(row: &Row, switch: &Row, rundir: &Path) -> Result<port_spec::Kind, String> {
-    let (name, value) = (row.name(), row.value("type"));
-    let kind = match value.as_text() {
-        "" => "system",
-        kind => kind,
-    };
-    let mut options = Options {
-        kind,
-        left: texts(&row.value("options")),
-    };
-    let mac = row.value("mac");
-    if !mac.0.is_empty() && kind != "internal" {
-        return Err(format!(
-            "column mac is not supported for type={kind}, only for internal"
-        ));
-    }
-    match kind {
-        "dpdkvhostuser" => {
-            let path = match options.text("path") {
-                path if path.is_empty() => vhost_path(switch, rundir, &name),
-                path => path,
+    proptest! {
+        #[test]
+        fn rows_say_all_that_a_port_is(spec in specs()) {
+            let db = database(&spec);
+            let mut anew = db.bridges[0].ports[0].clone();
+            anew.was = None;
+            let said = port_spec("br0", &anew, None, &db).unwrap();
+            prop_assert_eq!(pb::PortSpec { number: Some(7), ..said }, spec);
+        }
+
+        #[test]
+        fn what_is_not_written_does_not_change(spec in specs(), tag in 0u32..4096) {
+            let before = database(&spec);
+            prop_assert_eq!(changes(&before, &before), Ok(vec![]));
+            let mut after = before.clone();
+            let tags = Datum::optional_number(Some(tag));
+            after.bridges[0].ports[0].row.put("tag", tags);
+            let mut expected = spec.clone();
+            expected.vlan.get_or_insert_default().tag = Some(tag);
+            let expected = match expected == spec {
+                true => vec![],
+                false => vec![Change::SetPort(expected)],
             };
-            let spec = pb::VhostUserSpec {
-                path,
-                mode: pb::SocketMode::Server.into(),
-                queues: options.number("n_rxq")?,
-                ..Default::default()
-            };
-            options.done(port_spec::Kind::VhostUser(spec), "n_rxq, path")
+            prop_assert_eq!(changes(&before, &after), Ok(expected));
         }
-        "dpdkvhostuserclient" => {
-            let spec = pb::VhostUserSpec {
-                path: options.needed(
-                    "vhost-server-path",
-                    "PATH, the socket on which QEMU listens",
-                )?,
-                mode: pb::SocketMode::Client.into(),
-                queues: options.number("n_rxq")?,
-                ..Default::default()
-            };
-            options.done(port_spec::Kind::VhostUser(spec), "vhost-server-path, n_rxq")
-        }
-        "dpdk" => {
-            let spec = pb::DpdkSpec {
-                devargs: options.needed("dpdk-devargs", "a PCI address or virtual device")?,
-                rx_queues: options.number("n_rxq")?,
-                tx_queues: options.number("n_txq")?,
-                rx_descriptors: options.number("n_rxq_desc")?,
-                tx_descriptors: options.number("n_txq_desc")?,
-            };
-            let known = "dpdk-devargs, n_rxq, n_txq, n_rxq_desc, n_txq_desc";
-            options.done(port_spec::Kind::Dpdk(spec), known)
-        }
-        "internal" => {
-            let spec = pb::InternalSpec {
-                mac: mac.as_text().to_ascii_lowercase(),
-                queues: options.number("n_rxq")?,
-            };
-            options.done(port_spec::Kind::Internal(spec), "n_rxq")
-        }
-        "system" => {
-            let xdp = match options.text("xdp").as_str() {
-                "" | "auto" => pb::XdpMode::Unspecified,
-                "on" => pb::XdpMode::On,
-                "off" => pb::XdpMode::Off,
-                other => return Err(format!("options:xdp={other} is not one of auto, on, off")),
-            };
-            let spec = pb::SystemSpec { xdp: xdp.into() };
-            options.done(port_spec::Kind::System(spec), "xdp")
-        }
-        "afxdp" => {
-            let xdp = pb::XdpMode::On.into();
-            options.done(port_spec::Kind::System(pb::SystemSpec { xdp }), "none")
-        }
-        "tap" => {
-            let owner = options.text("owner");
-            options.done(port_spec::Kind::Tap(pb::TapSpec { owner }), "owner")
-        }
-        "patch" => {
-            let peer = options.needed("peer", "the other end's name")?;
-            options.done(port_spec::Kind::Patch(pb::PatchSpec { peer }), "peer")
-        }
-        _ if LACKED.contains(&kind) => Err(format!(
-            "type={kind} is not supported; supported: {}",
-            TYPES.join(", ")
-        )),
-        _ => Err(format!(
-            "type={kind} is not known; supported: {}",
-            TYPES.join(", ")
-        )),
     }
 }

@@ -9,6 +9,7 @@ mod convert;
 pub mod datum;
 pub mod dpctl;
 pub mod getopt;
+mod kinds;
 pub mod ofctl;
 mod ports;
 pub mod records;

@@ -8,6 +8,7 @@ use ringway_proto::v1::{self as pb, port_spec};
 
 use super::convert;
 use super::datum::Datum;
+use super::kinds;
 use super::records::{Bridge, Database, Port, Row};
 
 /// The changes that make `before` into `after`, in their order. The sentence
@@ -157,7 +158,7 @@ fn is_default_local(spec: &pb::PortSpec) -> bool {
 /// Makes the directory in which Open vSwitch's vhost-user ports listen, if the
 /// changes need it; where that fails, ringwayd says what it means for a port.
 pub fn make_vhost_dir(changes: &[Change], db: &Database) {
-    let dir = convert::vhost_dir(&db.switch, &db.rundir);
+    let dir = kinds::vhost_dir(&db.switch, &db.rundir);
     let listens_there = |change: &Change| {
         let port = match change {
             Change::AddPort(request) => request.port.as_ref(),

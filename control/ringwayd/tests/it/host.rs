@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ringway_datapath::status::PortState;
+use ringway_datapath::status::{LinkStatus, PortState};
 use tempfile::tempdir;
 
 use crate::daemon::Daemon;
@@ -48,6 +48,23 @@ async fn a_bridge_has_an_interface_of_its_own() {
         daemon.json("show").await["bridges"][0]["ports"][0]["actual"]["local"],
         true
     );
+
+    daemon.fake.set_port("br0", |port| {
+        port.link = Some(LinkStatus {
+            mac: Some([2, 0, 0, 0, 0, 0xab]),
+            mtu: 1500,
+            admin_up: true,
+            link_up: false,
+            driver: "tun".into(),
+            via: "tap",
+            ..LinkStatus::default()
+        });
+    });
+    let device = "device:  up, no carrier, mtu 1500, mac 02:00:00:00:00:ab, tun by tap\n";
+    assert!(daemon.ok("show").await.contains(device));
+    let json = daemon.json("show").await;
+    let link = &json["bridges"][0]["ports"][0]["actual"]["link"];
+    assert_eq!((&link["mtu"], &link["via"]), (&1500.into(), &"tap".into()));
 
     let printed = daemon.ringway("del-port br0").await;
     assert_eq!(printed.code, 1);

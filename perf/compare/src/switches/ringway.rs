@@ -31,7 +31,7 @@ impl Ringway {
             .arg(&control)
             .arg("--state")
             .arg(dir.join("state.toml"));
-        let mut bridge = vec!["add-br", "br0"];
+        let mut bridge = vec!["add-br", "br0", "--no-internal"];
         if let Job::Rules { flow_limit } = setup.job {
             daemon.args(["--flow-limit", &flow_limit.to_string()]);
             bridge.extend(["--fail-mode", "secure"]);
