@@ -513,7 +513,7 @@ impl<S: Switch> Ringway for Service<S> {
         request: Request<pb::DumpMegaflowsRequest>,
     ) -> Result<Response<Self::DumpMegaflowsStream>, Status> {
         let request = request.into_inner();
-        let names = self.control.port_names(None);
+        let names = self.control.datapath_names();
         let by_name = request.names;
         self.stream(
             move |control| {

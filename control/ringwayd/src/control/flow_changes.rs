@@ -70,6 +70,13 @@ impl<S: Switch> Control<S> {
         Names::of(there.chain(wanted))
     }
 
+    /// The names of the datapath's ports by their numbers there, which bridges'
+    /// own interfaces have as well.
+    pub fn datapath_names(&self) -> Names {
+        let ports = self.switch.ports().into_iter();
+        Names::of(ports.map(|port| (port.name, port.number)))
+    }
+
     /// Makes changes of a bridge's flows, groups and meters: all, or none.
     pub fn modify_flows(&self, bridge: &str, asked: Asked) -> Result<Modified, ChangeError> {
         let names = self.names_of(bridge)?;
