@@ -94,11 +94,13 @@ fn an_address_on_an_attached_tap_is_named_and_moved() {
     truth(&daemon, &mut guest);
     capture(&daemon, &mut guest);
 
-    // Taken off again, the tap is as it was.
+    // Taken off again, the tap is as it was. Nobody tells the guest that the
+    // address is the tap's again; it would find out within a minute.
     daemon.shell_ok("ovs-vsctl del-port br-new tap124").unwrap();
     daemon
         .shell_ok("ip addr del 10.10.10.11/16 dev br-new && ip addr add 10.10.10.11/16 dev tap124")
         .unwrap();
+    guest.ok("ip neigh flush dev eth0").unwrap();
     guest.reach(HOST).unwrap();
     assert_eq!(guest.ping(HOST, 3, 56).unwrap(), 3);
     let balance = daemon.settled_balance().unwrap();
