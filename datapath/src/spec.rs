@@ -98,7 +98,7 @@ pub struct PortSpec {
     /// Which VLANs NORMAL takes from it and gives to it.
     pub vlan: VlanSpec,
     /// Bytes that a frame may have behind its Ethernet header and VLAN tags.
-    /// `None`: what the device has; 1500 for a guest.
+    /// `None`: what the device has; a guest is given frames of any length.
     pub mtu: Option<u16>,
 }
 

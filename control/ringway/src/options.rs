@@ -12,7 +12,7 @@ Options of every type:
   number=N              number by which flows know the port, 1 to 1023, also
                         ofport_request=N [default: the lowest that is free]
   mtu=N                 bytes behind the Ethernet header, 68 to 65535, also
-                        mtu_request=N [default: the device's; 1500 for a guest]
+                        mtu_request=N [default: the device's; none for a guest]
   tag=N                 VLAN of an access port, or the native VLAN
   trunks=N,N-N,…        VLANs of a trunk [default: all]
   vlan_mode=MODE        access, trunk, native-tagged, native-untagged or

@@ -10,8 +10,8 @@ use std::fmt::Write;
 use crate::model::{Desired, Kind, Port};
 use crate::switch::Switch;
 
-/// Bytes behind the Ethernet header that a guest's or internal port's frames
-/// may have when nobody said otherwise.
+/// Bytes behind the Ethernet header that an internal port's frames may have when
+/// nobody said otherwise.
 const DEFAULT_MTU: u32 = 1500;
 
 /// A kernel interface.
@@ -199,7 +199,8 @@ fn mtu_mismatches<S: Switch>(
         match &port.kind {
             Kind::Patch(_) => None,
             _ if port.mtu.is_some() => port.mtu.map(u32::from),
-            Kind::VhostUser(_) => Some(DEFAULT_MTU),
+            // A guest is given frames of any length.
+            Kind::VhostUser(_) => None,
             Kind::Internal(_) => device.or_else(interface).or(Some(DEFAULT_MTU)),
             Kind::Dpdk(_) => device,
             Kind::System(_) | Kind::Tap(_) => device.or_else(interface),

@@ -60,7 +60,7 @@ pub struct Port {
     pub number: Option<u32>,
     /// Its kind and that kind's options.
     pub kind: Kind,
-    /// Which VLANs NORMAL and FLOOD take from it and give to it.
+    /// Which VLANs NORMAL takes from it and gives to it.
     pub vlan: VlanSpec,
     /// Bytes that a frame may have behind its Ethernet header and VLAN tags.
     pub mtu: Option<u16>,

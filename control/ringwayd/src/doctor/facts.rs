@@ -214,9 +214,21 @@ fn interfaces(desired: &Desired) -> BTreeMap<String, Interface> {
     let found = ports.filter_map(|port| {
         let link = ringway_host::link::find(&interface_of(port)?).ok()??;
         let addresses = ringway_host::link::addresses(link.index).unwrap_or_default();
+        // DPDK reads along with a packet socket; what it has by AF_XDP or a tap is
+        // the host's no more.
+        let shared =
+            matches!(&port.kind, Kind::Dpdk(options) if options.devargs.contains("af_packet"));
         let interface = Interface {
-            move_addresses: ringway_host::link::remedy(&link, &port.bridge).unwrap_or_default(),
+            move_addresses: {
+                let bridge = &port.bridge;
+                // It has to have an interface of its own for that.
+                let own = format!("ringway set-br {bridge} no-internal=false");
+                let own = Some(own).filter(|_| desired.port(bridge).is_none());
+                let moves = ringway_host::link::remedy(&link, bridge).unwrap_or_default();
+                own.into_iter().chain(moves).collect()
+            },
             addresses: (addresses.iter())
+                .filter(|_| !shared)
                 .filter(|address| !address.scope_link)
                 .map(ToString::to_string)
                 .collect(),

@@ -237,7 +237,9 @@ async fn mtus_that_differ_across_a_bridge_are_told_once() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(&dir).await;
     daemon.ok("add-br br0 --no-internal").await;
-    daemon.ok("add-port br0 vm1 type=vhost-user").await;
+    daemon.ok("add-port br0 vm1 type=vhost-user mtu=1500").await;
+    // A guest without one is given frames of any length.
+    daemon.ok("add-port br0 vm0 type=vhost-user").await;
     daemon.host.add("eth1", |interface| interface.mtu = 9000);
     let printed = daemon.ringway("add-port br0 eth1 type=system").await;
     assert_eq!(printed.code, 0);
@@ -248,7 +250,8 @@ async fn mtus_that_differ_across_a_bridge_are_told_once() {
          exceeds_mtu). To raise it:\n  ringway set-port vm1 mtu=9000\n"
     );
     daemon.ok("set-port vm1 mtu=9000").await;
-    let printed = daemon.ringway("add-port br0 vm2 type=vhost-user").await;
+    let line = "add-port br0 vm2 type=vhost-user mtu=1500";
+    let printed = daemon.ringway(line).await;
     assert!(
         printed.err.contains("port vm2 has an MTU of 1500"),
         "{}",

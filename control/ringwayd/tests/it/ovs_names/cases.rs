@@ -301,7 +301,7 @@ pub const CASES: &[Case] = &[
             "get-fail-mode br0",
         ],
         Expect::Same,
-        "for a bridge that is there, too: its flows stay as they are",
+        "another mode begins the bridge's flows anew",
     ),
     case(
         Tool::Vsctl,
