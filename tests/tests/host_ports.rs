@@ -384,6 +384,51 @@ fn an_interface_that_goes_and_comes_back_is_told_and_taken_up() {
 }
 
 #[test]
+fn frames_come_by_af_xdp_where_that_is_asked_for() {
+    let _alone = machine::exclusive().unwrap();
+    let daemon = Daemon::start().unwrap();
+    daemon.ok(&["add-br", "br0"]).unwrap();
+    let far = Namespace::new("far").unwrap();
+    daemon.namespace().veth_to("up0", &far, "eth0").unwrap();
+    // AF_XDP knows no offloads: the other end must not leave anything to it.
+    offloads_off(daemon.namespace(), "up0");
+    offloads_off(&far, "eth0");
+    far.configure("eth0", "10.1.0.2/24").unwrap();
+    daemon
+        .ok(&["add-port", "br0", "up0", "type=system", "xdp=on"])
+        .unwrap();
+    daemon.namespace().configure("br0", "10.1.0.1/24").unwrap();
+    daemon.wait_forwarding(&["up0"]).unwrap();
+    let shown = daemon.show_port("up0").unwrap();
+    assert_eq!(shown["actual"]["link"]["via"], "af_xdp", "{shown}");
+    let _echo = far.serve_echo(daemon.dir()).unwrap();
+    let host = daemon.namespace();
+    wait::until("the neighbour to answer", LIMIT, || {
+        match host.ping("10.1.0.2", 3, 56) {
+            Ok(3) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
+    host.probe(&["udp", "10.1.0.2:7", "1", "1472", "7"])
+        .unwrap();
+    host.probe(&["tcp", "10.1.0.2:7", "3000000"]).unwrap();
+    // Given back, the interface is the host's again.
+    daemon.ok(&["del-port", "br0", "up0"]).unwrap();
+    host.ip(&["addr", "flush", "dev", "br0"]).unwrap();
+    host.configure("up0", "10.1.0.1/24").unwrap();
+    wait::until(
+        "the neighbour to answer the host itself",
+        LIMIT,
+        || match host.ping("10.1.0.2", 3, 56) {
+            Ok(3) => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    )
+    .unwrap();
+}
+
+#[test]
 fn the_bridges_interface_outlives_the_daemon_with_addresses_and_routes() {
     let _alone = machine::exclusive().unwrap();
     let mut daemon = Daemon::start().unwrap();
