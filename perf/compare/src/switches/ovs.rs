@@ -119,6 +119,7 @@ impl Daemons {
                 "--target={}",
                 self.dir.join("vswitchd.ctl").display()
             ))
+            .arg("--timeout=20")
             .args(words);
         output("ovs-appctl", &mut appctl)
     }
@@ -126,8 +127,6 @@ impl Daemons {
 
 impl Drop for Daemons {
     fn drop(&mut self) {
-        // It would wait for paused revalidators.
-        let _ = self.appctl(&["revalidator/resume"]);
         // Deletes the bridge's devices; SIGTERM follows if it does not work.
         if self.appctl(&["exit", "--cleanup"]).is_ok() {
             self.vswitchd.await_end();
@@ -138,13 +137,18 @@ impl Drop for Daemons {
 pub struct Ovs {
     daemons: Daemons,
     sockets: Vec<PathBuf>,
+    revalidators_paused: bool,
 }
 
 impl Ovs {
     pub fn start(setup: &SwitchSetup) -> Result<Self, Error> {
         let daemons = Daemons::start(setup, None, &[])?;
         let (ports, sockets): (Vec<_>, Vec<_>) = setup.ports("").into_iter().unzip();
-        let ovs = Self { daemons, sockets };
+        let mut ovs = Self {
+            daemons,
+            sockets,
+            revalidators_paused: false,
+        };
         let vsctl = |words: &[&str]| ovs.daemons.vsctl(words);
         let add_flow = |flow| ovs.daemons.add_flow(flow);
         let bridge = ["add-br", BRIDGE, "--", "set", "bridge", BRIDGE];
@@ -155,6 +159,7 @@ impl Ovs {
             let add = ["add-port", BRIDGE, port, "--", "set", "Interface", port];
             vsctl(&[&add[..], &["type=dpdkvhostuser", &request]].concat())?;
         }
+        let mut paused = false;
         match setup.job {
             Job::Forward(OvsForwarding::Flows) => {
                 add_flow("in_port=1,actions=output:2")?;
@@ -175,8 +180,10 @@ impl Ovs {
                 // Revalidators would run on the generator's core, and lower the
                 // limit for being slow there.
                 ovs.daemons.appctl(&["revalidator/pause"])?;
+                paused = true;
             }
         }
+        ovs.revalidators_paused = paused;
         for socket in &ovs.sockets {
             wait_for_path(socket, START)?;
         }
@@ -239,5 +246,15 @@ impl Switch for Ovs {
             name: "ovs-appctl dpctl/show",
             text: show,
         })
+    }
+}
+
+impl Drop for Ovs {
+    fn drop(&mut self) {
+        // The daemon's end would wait for paused revalidators; resuming ones
+        // that are not paused would never return.
+        if self.revalidators_paused {
+            let _ = self.daemons.appctl(&["revalidator/resume"]);
+        }
     }
 }
