@@ -24,14 +24,18 @@ const HOST: &str = "10.77.0.3";
 
 /// One end of traffic.
 pub struct End<'a> {
+    /// Where.
     pub namespace: &'a Namespace,
+    /// Its interface there.
     pub interface: &'static str,
+    /// The interface's address.
     pub address: &'static str,
 }
 
 /// A switch with neighbours.
 pub struct Lab {
     // Dropped in this order: the switch before its namespace.
+    /// The switch.
     pub switch: Running,
     host: Namespace,
     left: Namespace,
