@@ -16,12 +16,12 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
 
 .NOTPARALLEL:
-.PHONY: help setup build demo test fmt-check clippy lint unit e2e soak fuzz bench-flows bench install
+.PHONY: help setup build demo test fmt-check clippy lint unit e2e soak fuzz bench-flows bench-host bench install
 
 help: ## this list
 	@echo "ringway: a virtual switch for virtual machines"
 	@echo
-	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 ifeq ($(SETUP),done)
 setup:
@@ -85,6 +85,10 @@ fuzz: ## fuzz targets of the flows, a minute each; takes FUZZ_SECONDS=3600 and T
 bench-flows: build ## rates against flows and masks, set-up, attack, beside Open vSwitch
 	$(call heading,bench of flows)
 	$(SUDO) "$(RELEASE)/compare" flows $(BENCH)
+
+bench-host: build ## system and internal ports, TCP, adding ports, beside Open vSwitch and the Linux bridge
+	$(call heading,bench of the host's side)
+	$(SUDO) "$(RELEASE)/compare" host $(BENCH)
 
 bench: build ## ringway, Open vSwitch-DPDK and testpmd side by side, as a table
 	$(call heading,bench)
