@@ -134,7 +134,8 @@ impl Port {
         match &self.backing {
             Backing::Nic(nic) => nic.health().takes_frames(),
             Backing::Patch(patch) => patch.peer.is_ok(),
-            Backing::Host(host) => host.port.gone().is_none(),
+            // One that is down, as a bridge's own interface is at first, is not flooded.
+            Backing::Host(host) => host.up && host.port.gone().is_none(),
             Backing::Guest { rings, .. } => rings.pairs.iter().any(|pair| pair.enqueue.is_some()),
         }
     }
