@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+INSTALL_OVS_NAMES ?= yes
 SECONDS_OF_SOAK ?= 600
 RELEASE := $(CURDIR)/target/release
 # Hugepages, pinned cores and namespaces are root's; building is not.
@@ -15,12 +16,12 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
 
 .NOTPARALLEL:
-.PHONY: help setup build demo test fmt-check clippy lint unit e2e soak fuzz bench-flows bench install
+.PHONY: help setup build demo test fmt-check clippy lint unit e2e soak fuzz bench-flows bench-host bench install
 
 help: ## this list
 	@echo "ringway: a virtual switch for virtual machines"
 	@echo
-	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 ifeq ($(SETUP),done)
 setup:
@@ -75,7 +76,7 @@ e2e: ## end-to-end tests alone; needs `make build`, takes TEST=name and FILE=gue
 
 soak: setup ## the long part of the property and differential tests (SECONDS_OF_SOAK=600)
 	PROPTEST_CASES=200000 cargo test -p ringway-datapath --lib model_tests
-	RINGWAY_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test -p ringway-differential --test rules -- --nocapture
+	RINGWAY_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test -p ringway-differential --test rules --test vlans -- --nocapture
 
 fuzz: ## fuzz targets of the flows, a minute each; takes FUZZ_SECONDS=3600 and TARGET=text
 	$(call heading,fuzz)
@@ -85,11 +86,15 @@ bench-flows: build ## rates against flows and masks, set-up, attack, beside Open
 	$(call heading,bench of flows)
 	$(SUDO) "$(RELEASE)/compare" flows $(BENCH)
 
+bench-host: build ## system and internal ports, TCP, adding ports, beside Open vSwitch and the Linux bridge
+	$(call heading,bench of the host's side)
+	$(SUDO) "$(RELEASE)/compare" host $(BENCH)
+
 bench: build ## ringway, Open vSwitch-DPDK and testpmd side by side, as a table
 	$(call heading,bench)
 	$(SUDO) "$(RELEASE)/compare" run $(BENCH)
 
-install: ## binaries, completions and the systemd unit, under PREFIX (after `make build`)
+install: ## binaries, completions, the systemd unit, ovs-* names (INSTALL_OVS_NAMES=no: not), under PREFIX (after `make build`)
 	install -D -m 755 "$(RELEASE)/ringwayd" "$(DESTDIR)$(PREFIX)/sbin/ringwayd"
 	install -D -m 755 "$(RELEASE)/ringway" "$(DESTDIR)$(PREFIX)/bin/ringway"
 	@set -x; share="$(DESTDIR)$(PREFIX)/share"; \
@@ -100,3 +105,18 @@ install: ## binaries, completions and the systemd unit, under PREFIX (after `mak
 	@set -x; unit="$(DESTDIR)$(PREFIX)/lib/systemd/system/ringwayd.service"; \
 	mkdir -p "$$(dirname "$$unit")"; \
 	sed '1,2d; s|/usr/local/|$(PREFIX)/|' control/ringwayd/ringwayd.service >"$$unit"
+ifneq ($(INSTALL_OVS_NAMES),no)
+	@for name in ovs-vsctl ovs-ofctl ovs-dpctl ovs-appctl; do \
+	    link="$(PREFIX)/bin/$$name"; \
+	    was=$$(readlink "$(DESTDIR)$$link" || true); \
+	    if [ -e "$(DESTDIR)$$link" ] && [ "$$was" != ringway ]; then \
+	        echo "note: $$link is another program and is left alone; ringway $$name does the same"; \
+	        continue; \
+	    fi; \
+	    (set -x; ln -sfn ringway "$(DESTDIR)$$link"); \
+	    found=$$(command -v "$$name" || true); \
+	    if [ -z "$(DESTDIR)" ] && [ "$$found" != "$$link" ]; then \
+	        echo "note: typing $$name runs $${found:-nothing}, not $$link: put $(PREFIX)/bin before it in PATH, or type ringway $$name"; \
+	    fi; \
+	done
+endif

@@ -15,7 +15,8 @@ readonly BUILD_PACKAGES=(
 readonly TEST_PACKAGES=(
     dpdk-dev dpdk openvswitch-switch-dpdk
     qemu-system-x86 busybox-static cpio
-    iproute2 iputils-ping ethtool tcpdump tshark strace procps
+    iproute2 iputils-ping iperf3 ethtool tcpdump tshark strace procps util-linux
+    libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libxml2-utils
 )
 
 usage() {

@@ -2,19 +2,28 @@
 //! listed several times and copied from the same place.
 
 use arrayvec::ArrayVec;
-use ringway_vhost::{BURST, BURST_PACKETS, Packets};
+use ringway_vhost::{BURST, BURST_PACKETS, PacketSet, Packets};
 
 use crate::cache::{FlowCache, Found, Verdict};
+use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
-use crate::execute::{Surroundings, execute};
+use crate::execute::{self, Surroundings, execute};
 use crate::lookup::{Destination, Normal};
 use crate::parse::Key;
+use crate::patch::{Crossing, Crossings, Which};
 use crate::snapshot::MAX_PORTS;
 
 /// For every port, which packets of the burst go to it, in order.
 pub struct TxLists {
     lists: Box<[ArrayVec<u8, BURST>]>,
     active: ArrayVec<u32, MAX_PORTS>,
+    /// What waits behind patch ports.
+    crossings: Crossings,
+    /// Packets in it, and those that the bridge meets more than once: they
+    /// must stay what they are.
+    pub waiting: PacketSet,
+    /// Packets that the bridge still has to do with.
+    current: PacketSet,
     /// What is listed now is of the packet that somebody watches.
     recording: bool,
     record: Record,
@@ -32,6 +41,9 @@ impl Default for TxLists {
         Self {
             lists: (0..MAX_PORTS).map(|_| ArrayVec::new()).collect(),
             active: ArrayVec::new(),
+            crossings: Crossings::default(),
+            waiting: PacketSet::default(),
+            current: PacketSet::default(),
             recording: false,
             record: Record::default(),
         }
@@ -74,6 +86,53 @@ impl TxLists {
         (self.lists.get(port as usize)).is_some_and(|list| list.is_full())
     }
 
+    /// Packets that were listed for a patch port, with its counters, are to come
+    /// in by its peer.
+    pub fn cross(
+        &mut self,
+        peer: Option<u32>,
+        packets: &Packets<'_>,
+        list: ArrayVec<u8, BURST>,
+        counters: &QueueCounters,
+        own: &PmdCounterCells,
+    ) {
+        let indices = list.clone();
+        if self.crossings.cross(peer, packets, list, counters, own) {
+            for index in indices {
+                self.waiting.insert(usize::from(index));
+            }
+        }
+    }
+
+    /// Whether packets wait behind patch ports.
+    #[inline(always)]
+    pub fn has_crossings(&self) -> bool {
+        !self.crossings.is_empty()
+    }
+
+    /// The next packets that come in by a patch port; nothing may be listed.
+    /// Copies that nobody needs any more make room. `None`: the burst is done.
+    pub fn next_crossing(&mut self, packets: &mut Packets<'_>) -> Option<Crossing> {
+        let next = self.crossings.pop();
+        self.waiting = self.crossings.waiting();
+        self.current = PacketSet::default();
+        for index in next.iter().flat_map(|crossing| &crossing.packets) {
+            let index = usize::from(*index);
+            if self.current.contains(index) {
+                // Listed twice.
+                self.waiting.insert(index);
+            }
+            self.current.insert(index);
+        }
+        packets.keep_copies(&self.kept());
+        next
+    }
+
+    /// Packets that are needed although nothing is listed.
+    pub fn kept(&self) -> PacketSet {
+        self.waiting.union(&self.current)
+    }
+
     /// Takes the next port with its list; the list is empty afterwards.
     #[inline(always)]
     pub fn pop(&mut self) -> Option<(u32, ArrayVec<u8, BURST>)> {
@@ -83,12 +142,57 @@ impl TxLists {
 }
 
 /// Lists the packets of a burst under their ports and counts those that go
-/// nowhere, and the copies beyond the first. Where packet `watched` goes is
+/// nowhere, and the copies beyond the first. Where the one with place `watched` goes is
 /// kept for [`TxLists::take_record`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub fn apply(
     found: &Found,
+    which: impl Which,
+    packets: &mut Packets<'_>,
+    keys: &mut [Key; BURST_PACKETS],
+    cache: &FlowCache,
+    learning: &mut Normal<'_>,
+    lists: &mut TxLists,
+    watched: Option<usize>,
+    with: &Surroundings<'_>,
+) {
+    if learning.bridge.has_vlans {
+        apply_in_vlans(
+            found, which, packets, keys, cache, learning, lists, watched, with,
+        );
+    } else {
+        apply_as::<false>(
+            found, which, packets, keys, cache, learning, lists, watched, with,
+        );
+    }
+}
+
+/// On a bridge with VLANs; apart, so that the way of the others stays short.
+#[inline(never)]
+#[allow(clippy::too_many_arguments)]
+fn apply_in_vlans(
+    found: &Found,
+    which: impl Which,
+    packets: &mut Packets<'_>,
+    keys: &mut [Key; BURST_PACKETS],
+    cache: &FlowCache,
+    learning: &mut Normal<'_>,
+    lists: &mut TxLists,
+    watched: Option<usize>,
+    with: &Surroundings<'_>,
+) {
+    apply_as::<true>(
+        found, which, packets, keys, cache, learning, lists, watched, with,
+    );
+}
+
+/// `VLANS`: NORMAL has to look at tags and ports' VLANs.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn apply_as<const VLANS: bool>(
+    found: &Found,
+    which: impl Which,
     packets: &mut Packets<'_>,
     keys: &mut [Key; BURST_PACKETS],
     cache: &FlowCache,
@@ -102,11 +206,16 @@ pub fn apply(
         lists.note_drop(reason);
         with.own.drop_rx(with.counters, reason, 1);
     };
-    for packet in 0..packets.len() {
-        lists.recording = watched == Some(packet);
-        let destination = match found.verdict(packet) {
+    for nth in 0..which.count() {
+        let packet = which.index(nth);
+        lists.recording = watched == Some(nth);
+        let destination = match found.verdict(nth) {
+            Verdict::Normal if VLANS => {
+                execute::normal(packet, packets, keys, lists, learning, with);
+                continue;
+            }
             Verdict::Normal => learning.decide(&keys[packet]),
-            Verdict::Output(port) => Destination::Port(port),
+            Verdict::Output(port) => Destination::Port(learning.bridge.number(port)),
             Verdict::Flood => Destination::Flood,
             Verdict::Drop(cause) => Destination::Drop(cause.into()),
             Verdict::Lost => Destination::Drop(DropReason::UpcallLimit),

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
-use dpdk::{Eal, Mempool};
+use dpdk::Eal;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 use ringway_flow::pipeline::FlowTables;
@@ -14,14 +15,16 @@ use crate::clock::CoarseClock;
 use crate::cpu::tsc;
 use crate::error::DatapathError;
 use crate::fdb::Fdb;
+use crate::housekeeping::Bell;
 use crate::inject::Injector;
 use crate::meter::Meter;
 use crate::port::{Backing, Port};
 use crate::publish::{PmdShared, publish};
-use crate::snapshot::{BridgeView, MAX_PORTS, Plan, Poll, PortView, Snapshot, Source};
-use crate::spec::{BridgeSpec, DatapathConfig};
+use crate::snapshot::{BridgeView, LOCAL, MAX_PORTS, Plan, Poll, PortView, Snapshot, Source};
+use crate::spec::{BridgeSpec, DatapathConfig, PortKind, PortSpec};
 use crate::status::MemoryKind;
 use crate::table_memory::TableMemory;
+use crate::vlan::PortVlans;
 use crate::watch::Watch;
 
 pub struct Bridge {
@@ -40,7 +43,6 @@ pub struct Actual {
     pub bridges: BTreeMap<String, Bridge>,
     /// By number.
     pub ports: BTreeMap<u32, Port>,
-    pub mempool: Option<Mempool>,
     pub version: u64,
     /// The last bridge's id.
     pub last_bridge_id: u16,
@@ -60,6 +62,8 @@ pub struct Inner {
     pub actual: Mutex<Actual>,
     /// What it takes to send a packet from the control plane.
     pub injector: Mutex<Injector>,
+    /// Calls the housekeeper.
+    pub bell: Arc<Bell>,
 }
 
 /// Most bridges: [`crate::cache::BRIDGES`].
@@ -116,15 +120,100 @@ impl Actual {
         Some(id)
     }
 
+    /// The number that a new port gets: the one it asks for, or the lowest that
+    /// is free.
+    pub fn number_for(&self, spec: &PortSpec) -> Result<u32, DatapathError> {
+        if !self.bridges.contains_key(&spec.bridge) {
+            return Err(DatapathError::not_found("bridge", &spec.bridge));
+        }
+        if self.ports.values().any(|p| p.spec.name == spec.name) {
+            return Err(DatapathError::exists("port", &spec.name));
+        }
+        if let PortKind::Internal(_) = spec.kind
+            && spec.name != spec.bridge
+            && self.bridges.contains_key(&spec.name)
+        {
+            let port = spec.name.clone();
+            let why = "a bridge has that name: its own interface would have it too".to_owned();
+            return Err(DatapathError::BadOption { port, why });
+        }
+        let free = |number: &u32| !self.ports.contains_key(number);
+        let wanted = spec.number.filter(|n| (1..MAX_PORTS as u32).contains(n));
+        if let (Some(number), None) = (spec.number, wanted.filter(free)) {
+            let why = match self.ports.get(&number) {
+                Some(other) => format!("number {number} is port {}'s", other.spec.name),
+                None => format!("number {number} is not between 1 and {}", MAX_PORTS - 1),
+            };
+            let port = spec.name.clone();
+            return Err(DatapathError::BadOption { port, why });
+        }
+        // Bridges' own interfaces keep out of the numbers that people use.
+        let numbers = 1..MAX_PORTS as u32;
+        let unused = match spec.is_local() {
+            true => numbers.rev().find(free),
+            false => numbers.clone().find(free),
+        };
+        (wanted.filter(free).or(unused)).ok_or_else(|| DatapathError::Unavailable {
+            port: spec.name.clone(),
+            why: format!("all {} port numbers are in use", MAX_PORTS - 1),
+        })
+    }
+
+    /// Looks for each patch port's peer.
+    fn join_patch_ports(&mut self) {
+        let ports = self.ports.values();
+        let peers: Vec<_> = ports
+            .filter_map(|port| Some((port.number, self.find_peer(port)?)))
+            .collect();
+        for (number, peer) in peers {
+            if let Some(port) = self.ports.get_mut(&number)
+                && let Backing::Patch(patch) = &mut port.backing
+                && patch.peer != peer
+            {
+                (patch.peer, patch.since) = (peer, SystemTime::now());
+            }
+        }
+    }
+
+    /// Number of a patch port's peer, or why there is no way to it. `None`: it is
+    /// no patch port.
+    fn find_peer(&self, port: &Port) -> Option<Result<u32, String>> {
+        let name = port.patch_peer()?;
+        let Some(peer) = self.ports.values().find(|peer| peer.spec.name == name) else {
+            return Some(Err(format!(
+                "there is no port {name}: add it to the other bridge, type=patch, with peer={}",
+                port.spec.name
+            )));
+        };
+        Some(match peer.patch_peer() {
+            None => Err(format!("{name} is no patch port")),
+            Some(other) if other != port.spec.name => Err(format!(
+                "{name} names another peer: {other} instead of {}",
+                port.spec.name
+            )),
+            Some(_) if peer.spec.bridge == port.spec.bridge => Err(format!(
+                "{name} is on the same bridge: a pair joins two bridges"
+            )),
+            Some(_) => Ok(peer.number),
+        })
+    }
+
     /// Fast-failover groups choose by which ports can take frames.
     fn tell_live_ports(&mut self) {
         let mut live = [0u64; MAX_PORTS / 64];
-        for port in self.ports.values().filter(|port| port.takes_frames()) {
+        for port in self.ports.values().filter(|port| port.is_live()) {
             live[port.number as usize / 64] |= 1 << (port.number % 64);
         }
         for bridge in self.bridges.values_mut() {
             bridge.tables.set_live_ports(&live);
         }
+    }
+
+    /// Number of a bridge's own interface, [`LOCAL`] if it has none.
+    pub fn local(&self, bridge: &str) -> u32 {
+        (self.ports.values())
+            .find(|port| port.spec.bridge == bridge && port.spec.is_local())
+            .map_or(LOCAL, |port| port.number)
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -143,6 +232,10 @@ impl Actual {
                 .filter(|port| port.spec.bridge == bridge.spec.name && port.takes_frames())
                 .map(|port| port.number)
                 .collect(),
+            local: self.local(&bridge.spec.name),
+            has_vlans: (self.ports.values())
+                .filter(|port| port.spec.bridge == bridge.spec.name)
+                .any(|port| PortVlans::of(&port.spec.vlan).is_some()),
         });
         let last = self.ports.keys().next_back().copied().unwrap_or(0);
         let ports = (0..=last).map(|number| {
@@ -152,6 +245,8 @@ impl Actual {
                 bridge,
                 bridge_id: self.bridges.get(&port.spec.bridge)?.id,
                 output: port.output(),
+                max_frame: port.max_frame(),
+                vlans: PortVlans::of(&port.spec.vlan),
                 counters: Arc::clone(&port.counters),
             })
         });
@@ -171,7 +266,8 @@ impl Actual {
                 }
                 let source = match &port.backing {
                     Backing::Nic(nic) => Some(Source::Nic(Arc::clone(nic))),
-                    Backing::Guest { rings, .. } => (rings.pairs.get(usize::from(queue)))
+                    backing => (backing.rings())
+                        .and_then(|rings| rings.pairs.get(usize::from(queue)))
                         .and_then(|pair| pair.dequeue.as_ref())
                         .map(|ring| Source::Ring(Arc::clone(ring))),
                 };
@@ -229,6 +325,7 @@ impl Inner {
             return;
         }
         actual.version += 1;
+        actual.join_patch_ports();
         actual.tell_live_ports();
         let snapshot = Arc::new(actual.snapshot());
         let mut plans = Vec::with_capacity(self.pmds.len());

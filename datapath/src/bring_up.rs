@@ -1,24 +1,16 @@
-//! Starts what a datapath stands on: PMD threads, guests' sessions, devices.
+//! Starts what a datapath stands on: PMD threads and guests' sessions.
 
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use core_affinity::CoreId;
-use dpdk::{Mempool, Port as DpdkDevice, PortConfig};
 use ringway_vhost::{DeviceRings, GuestPort, GuestPortConfig, MAX_QUEUE_PAIRS, RingPublisher};
 
-use crate::actual::{Actual, Inner, lock};
+use crate::actual::{Inner, lock};
 use crate::error::DatapathError;
-use crate::nic::Nic;
 use crate::pmd;
 use crate::port::{Backing, vhost_mode};
-use crate::spec::{DpdkSpec, VhostUserSpec};
-
-/// Mbufs for NIC ports: room for their descriptors and bursts in flight.
-const MBUFS: u32 = 8192;
-/// Largest frame one mbuf holds: jumbo frames fit without chaining.
-const MBUF_DATA_BYTES: u16 = 9_728;
-const MBUF_CACHE: u32 = 256;
+use crate::spec::VhostUserSpec;
 
 pub fn check_cores(wanted: &[usize]) -> Result<(), DatapathError> {
     let there: Vec<usize> = core_affinity::get_core_ids()
@@ -112,49 +104,6 @@ impl Inner {
             rings: Arc::default(),
         };
         Ok((backing, usize::from(options.queues)))
-    }
-
-    pub fn start_nic(
-        &self,
-        actual: &mut Actual,
-        name: &str,
-        options: &DpdkSpec,
-    ) -> Result<(Backing, usize), DatapathError> {
-        let unavailable = |error: &dyn std::fmt::Display| DatapathError::Unavailable {
-            port: name.to_owned(),
-            why: error.to_string(),
-        };
-        if options.rx_queues == 0 {
-            return Err(DatapathError::BadOption {
-                port: name.to_owned(),
-                why: "n_rxq=0: a DPDK port needs at least one receive queue".to_owned(),
-            });
-        }
-        let mempool = match &actual.mempool {
-            Some(mempool) => mempool.clone(),
-            None => {
-                let mempool =
-                    Mempool::create(&self.eal, "mbufs", MBUFS, MBUF_DATA_BYTES, MBUF_CACHE)
-                        .map_err(|error| unavailable(&error))?;
-                actual.mempool.insert(mempool).clone()
-            }
-        };
-        let device =
-            DpdkDevice::attach(&self.eal, &options.devargs).map_err(|error| unavailable(&error))?;
-        let tx_queues = (self.pmds.len() as u16)
-            .min(device.info().max_tx_queues)
-            .max(1);
-        let mut config = PortConfig::new(mempool.clone());
-        config.rx_queues = options.rx_queues;
-        config.tx_queues = tx_queues;
-        let (running, rx, tx) = device
-            .configure(&config)
-            .map_err(|error| unavailable(&error))?
-            .start()
-            .map_err(|error| unavailable(&error))?;
-        let nic = Nic::new(running, rx, tx, mempool);
-        let queues = nic.rx_queues();
-        Ok((Backing::Nic(Arc::new(nic)), queues))
     }
 }
 

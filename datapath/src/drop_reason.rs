@@ -47,6 +47,10 @@ drop_reasons! {
     ReservedMulticast => "reserved_multicast",
     /// no other port on the bridge could take the frame
     NoDestination => "no_destination",
+    /// the frame's VLAN is not one that its ingress port takes, or its tag is cut off
+    VlanNotAllowed => "vlan_not_allowed",
+    /// no other port that NORMAL could send the frame to carries its VLAN
+    VlanNotCarried => "vlan_not_carried",
     /// no flow matched
     NoFlow => "no_flow",
     /// a flow says so: `drop`, or actions that send the packet nowhere
@@ -72,6 +76,11 @@ drop_reasons! {
     /// it was for controllers only, and they did not take the last ones in time
     ControllerQueueFull => "controller_queue_full",
 
+    /// more rewritten copies of a burst wait behind patch ports than a core has room for
+    NoRoomForCopy => "no_room_for_copy",
+    /// it crossed more patch ports, or in more copies, than one burst may: bridges joined in a loop
+    PatchTooDeep => "patch_too_deep",
+
     // tx: the destination could not take it.
     /// the guest gave no receive buffers in time
     RingFull => "ring_full",
@@ -85,10 +94,18 @@ drop_reasons! {
     DestinationFault => "destination_fault",
     /// the NIC's transmit queue was full
     NicQueueFull => "nic_queue_full",
+    /// the device's link is down
+    LinkDown => "link_down",
     /// no mbuf was free for the copy towards a NIC
     NoMbuf => "no_mbuf",
     /// the frame is longer than the destination's MTU allows
     ExceedsMtu => "exceeds_mtu",
+    /// the interface that the frame was for is down or gone
+    HostLinkDown => "host_link_down",
+    /// the interface's transmit queue in the kernel was full
+    HostQueueFull => "host_queue_full",
+    /// the kernel refused the frame: it is longer than the interface's MTU, or its headers make no sense
+    HostRefused => "host_refused",
 }
 
 #[cfg(test)]

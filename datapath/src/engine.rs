@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -14,6 +13,7 @@ use ringway_flow::action::Action;
 use ringway_flow::pipeline::FlowTables;
 use ringway_flow::rule::{Change, FlowCommand, FlowSpec};
 use ringway_flow::stats::StatsTable;
+use ringway_host::port::HostPortKind;
 
 use crate::actual::{Bridge, Inner, lock, wakeups};
 use crate::bring_up::{check_cores, start_pmd};
@@ -21,11 +21,14 @@ use crate::cache::table::{CacheTable, Shape};
 use crate::clock::CoarseClock;
 use crate::counters::PortCounterTable;
 use crate::error::DatapathError;
-use crate::housekeeping::keep_house;
-use crate::port::Port;
+use crate::housekeeping::{Bell, keep_house};
+use crate::port::{Backing, PatchBacking, Port};
 use crate::publish::PmdShared;
-use crate::snapshot::{MAX_PORTS, Plan};
-use crate::spec::{BridgeSpec, DatapathConfig, FailMode, Hugepages, PortKind, PortSpec};
+use crate::snapshot::Plan;
+use crate::spec::{
+    BridgeSpec, DatapathConfig, FailMode, Hugepages, InternalSpec, PatchSpec, PortKind, PortSpec,
+    TapSpec,
+};
 use crate::status::{BridgeStatus, DatapathInfo, FdbEntry, PmdStatus, PortStatus};
 
 /// What a bridge begins with whose fail mode is standalone.
@@ -57,7 +60,7 @@ pub struct Datapath {
 #[derive(Default)]
 struct Threads {
     pmds: Vec<JoinHandle<()>>,
-    housekeeper: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    housekeeper: Option<JoinHandle<()>>,
 }
 
 impl Datapath {
@@ -121,6 +124,7 @@ impl Datapath {
                 pmds,
                 actual: Mutex::default(),
                 injector: Mutex::default(),
+                bell: Arc::<Bell>::default(),
             }),
             threads: Mutex::default(),
         };
@@ -129,13 +133,13 @@ impl Datapath {
                 .map_err(|error| start("cannot start a PMD thread", &error))?;
             lock(&datapath.threads).pmds.push(handle);
         }
-        let (stop, stopped) = mpsc::channel();
         let inner = Arc::downgrade(&datapath.inner);
+        let bell = Arc::clone(&datapath.inner.bell);
         let handle = thread::Builder::new()
             .name("housekeeper".to_owned())
-            .spawn(move || keep_house(&inner, &stopped))
+            .spawn(move || keep_house(&inner, &bell))
             .map_err(|error| start("cannot start the housekeeping thread", &error))?;
-        lock(&datapath.threads).housekeeper = Some((stop, handle));
+        lock(&datapath.threads).housekeeper = Some(handle);
         Ok(datapath)
     }
 
@@ -221,37 +225,47 @@ impl Datapath {
     /// Adds a port. Returns its number once all PMDs know it; a vhost-user
     /// port then waits for its peer.
     pub fn add_port(&self, spec: PortSpec) -> Result<u32, DatapathError> {
+        lock(&self.inner.actual).number_for(&spec)?;
+        // A device may take seconds to come up: nobody else waits for it.
+        let device = match &spec.kind {
+            PortKind::Dpdk(options) => Some(self.inner.start_nic(&spec.name, spec.mtu, options)?),
+            _ => None,
+        };
         let mut actual = lock(&self.inner.actual);
-        if !actual.bridges.contains_key(&spec.bridge) {
-            return Err(DatapathError::not_found("bridge", &spec.bridge));
-        }
-        if actual.ports.values().any(|p| p.spec.name == spec.name) {
-            return Err(DatapathError::exists("port", &spec.name));
-        }
-        let free = |number: &u32| !actual.ports.contains_key(number);
-        let wanted = spec.number.filter(|n| (1..MAX_PORTS as u32).contains(n));
-        if let (Some(number), None) = (spec.number, wanted.filter(free)) {
-            let why = match actual.ports.get(&number) {
-                Some(other) => format!("number {number} is port {}'s", other.spec.name),
-                None => format!("number {number} is not between 1 and {}", MAX_PORTS - 1),
-            };
-            let port = spec.name.clone();
-            return Err(DatapathError::BadOption { port, why });
-        }
-        let number = (wanted.into_iter())
-            .chain(1..MAX_PORTS as u32)
-            .find(free)
-            .ok_or_else(|| DatapathError::Unavailable {
-                port: spec.name.clone(),
-                why: format!("all {} port numbers are in use", MAX_PORTS - 1),
-            })?;
-        let (backing, queues) = match &spec.kind {
-            PortKind::VhostUser(options) => self.inner.start_guest(number, &spec.name, options)?,
-            PortKind::Dpdk(options) => self.inner.start_nic(&mut actual, &spec.name, options)?,
+        // Others may have come and gone meanwhile.
+        let number = actual.number_for(&spec)?;
+        let (backing, queues) = match (&spec.kind, device) {
+            (_, Some(device)) => device,
+            (PortKind::Dpdk(options), None) => {
+                self.inner.start_nic(&spec.name, spec.mtu, options)?
+            }
+            (PortKind::VhostUser(options), _) => {
+                self.inner.start_guest(number, &spec.name, options)?
+            }
+            (PortKind::System(options), _) => self.inner.start_system(&spec, options)?,
+            (PortKind::Internal(InternalSpec { mac, queues }), _) => {
+                let (mac, queues) = (*mac, *queues);
+                (self.inner).start_host(&spec, HostPortKind::Internal { queues, mac })?
+            }
+            (PortKind::Tap(TapSpec { owner }), _) => {
+                (self.inner).start_host(&spec, HostPortKind::Tap { owner: *owner })?
+            }
+            (PortKind::Patch(PatchSpec { peer }), _) if *peer == spec.name || peer.is_empty() => {
+                let port = spec.name.clone();
+                let why = "peer= has to name a patch port of another bridge".to_owned();
+                return Err(DatapathError::BadOption { port, why });
+            }
+            (PortKind::Patch(_), _) => {
+                let patch = PatchBacking {
+                    peer: Err("the port is being made".to_owned()),
+                    since: SystemTime::now(),
+                };
+                (Backing::Patch(patch), 0)
+            }
         };
         let assignment = actual.assign(queues, self.inner.pmds.len());
         // One row more: for packets that the control plane sends.
-        let counters = PortCounterTable::new(self.inner.pmds.len() + 1, queues);
+        let counters = PortCounterTable::new(self.inner.pmds.len() + 1, queues.max(1));
         actual.ports.insert(
             number,
             Port {
@@ -267,7 +281,8 @@ impl Datapath {
         Ok(number)
     }
 
-    /// Removes a port once no PMD uses it; its socket file is removed.
+    /// Removes a port once no PMD uses it; what was made for it is removed too:
+    /// its socket file, or an internal or tap port's device.
     pub fn del_port(&self, name: &str) -> Result<(), DatapathError> {
         let (port, fdb) = {
             let mut actual = lock(&self.inner.actual);
@@ -285,13 +300,20 @@ impl Datapath {
             // No PMD learns on it any more: forget before the number can be
             // given to another port.
             if let Some(fdb) = &fdb {
-                fdb.retain(|_, port, _| port != number);
+                fdb.forget_port(number);
             }
             (port, fdb)
         };
         // Ends the session, whose thread may be waiting for the lock to
         // publish: not under it.
-        drop(port);
+        if let Some(Port {
+            backing: Backing::Host(host),
+            ..
+        }) = port
+            && let Err(error) = host.port.remove()
+        {
+            tracing::warn!(port = name, %error, "the port is removed, its device not wholly");
+        }
         drop(fdb);
         Ok(())
     }
@@ -374,8 +396,8 @@ impl Datapath {
         Ok(known.fdb.retain(|_, _, _| false))
     }
 
-    /// Stops every ring and PMD and removes the sockets. Once is enough: later
-    /// calls find nothing to stop.
+    /// Stops every ring and PMD and removes the sockets. The devices of internal and
+    /// tap ports stay. Once is enough: later calls find nothing to stop.
     pub fn stop(&self) {
         let threads = std::mem::take(&mut *lock(&self.threads));
         if threads.pmds.is_empty() {
@@ -387,8 +409,8 @@ impl Datapath {
             self.inner.publish(&mut actual);
         }
         drop(ports);
-        if let Some((stop, handle)) = threads.housekeeper {
-            drop(stop);
+        if let Some(handle) = threads.housekeeper {
+            self.inner.bell.stop();
             // A thread that panicked has said so already.
             let _ = handle.join();
         }

@@ -36,6 +36,16 @@ pub enum DatapathError {
         /// What happened and what to do about it.
         why: String,
     },
+    /// The change cannot be made to a running port.
+    #[error(
+        "port {port}: {what} cannot be changed while it runs; remove the port and add it again"
+    )]
+    NotLive {
+        /// The port's name.
+        port: String,
+        /// Which option.
+        what: &'static str,
+    },
     /// No memory for a bridge's tables.
     #[error("bridge {bridge}: {why}; give ringwayd more with --memory, or learn fewer stations")]
     NoMemory {

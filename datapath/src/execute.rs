@@ -4,6 +4,9 @@
 //! done. Before a listed packet is rewritten for its next output it is copied
 //! within the burst, so that what was listed stays what it was.
 
+mod normal;
+
+use arrayvec::ArrayVec;
 use ringway_flow::action::Reason;
 use ringway_flow::program::{DpAction, DropCause, Steps};
 use ringway_flow::rewrite::{Head, Partial};
@@ -12,11 +15,15 @@ use ringway_vhost::{BURST_PACKETS, Packets, VNET_F_NEEDS_CSUM};
 use crate::action::TxLists;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
-use crate::lookup::{Destination, Normal};
+use crate::lookup::Normal;
 use crate::packet_in::{PACKET_IN_BYTES, PacketInMeta, PacketInRing};
-use crate::parse::{self, Key};
+use crate::parse::Key;
 use crate::snapshot::{BridgeView, Snapshot};
 use crate::tx;
+use crate::vlan::Tags;
+
+/// See [`Run::forms`]. There are seldom more than two: with a tag, and without.
+type Forms = ArrayVec<(Tags, u8), 4>;
 
 /// What a program needs beside the packet.
 pub struct Surroundings<'a> {
@@ -84,10 +91,53 @@ struct Run<'r, 'p, 'm, 'b> {
     outputs: u64,
     /// Why it goes nowhere, if it goes nowhere.
     reason: DropReason,
+    /// Nothing comes behind this step: the packet needs not stay what it is.
+    is_last: bool,
+    /// Copies of the packet with other tags, listed for some port, by tags.
+    forms: Forms,
 }
 
-/// Does what `program` says with packet `index`. Counts it: as dropped if it
-/// goes nowhere, as replicated for every output beyond the first.
+impl<'r, 'p, 'm, 'b> Run<'r, 'p, 'm, 'b> {
+    #[inline(always)]
+    fn new(
+        index: usize,
+        packets: &'p mut Packets<'m>,
+        keys: &'r mut [Key; BURST_PACKETS],
+        lists: &'r mut TxLists,
+        learning: &'r mut Normal<'b>,
+        with: &'r Surroundings<'r>,
+    ) -> Self {
+        Self {
+            listed: lists.waiting.contains(index),
+            with,
+            learning,
+            packets,
+            keys,
+            lists,
+            index,
+            outputs: 0,
+            reason: DropReason::FlowDrop,
+            is_last: false,
+            forms: Forms::new(),
+        }
+    }
+
+    /// Counts the packet: as dropped if it goes nowhere, as replicated for every
+    /// output beyond the first.
+    #[inline(always)]
+    fn finish(self) {
+        let Surroundings { own, counters, .. } = *self.with;
+        match self.outputs {
+            0 => {
+                self.lists.note_drop(self.reason);
+                own.drop_rx(counters, self.reason, 1);
+            }
+            outputs => own.replicated.add(outputs - 1),
+        }
+    }
+}
+
+/// Does what `program` says with packet `index`, and counts it.
 #[inline(never)]
 pub fn execute(
     program: &[u64],
@@ -98,45 +148,47 @@ pub fn execute(
     learning: &mut Normal<'_>,
     with: &Surroundings<'_>,
 ) {
-    let mut run = Run {
-        with,
-        learning,
-        packets,
-        keys,
-        lists,
-        index,
-        listed: false,
-        outputs: 0,
-        reason: DropReason::FlowDrop,
-    };
+    let mut run = Run::new(index, packets, keys, lists, learning, with);
     for step in Steps::of(program) {
         if !run.step(step) {
             break;
         }
     }
-    match run.outputs {
-        0 => {
-            run.lists.note_drop(run.reason);
-            with.own.drop_rx(with.counters, run.reason, 1);
-        }
-        outputs => with.own.replicated.add(outputs - 1),
-    }
+    run.finish();
+}
+
+/// NORMAL, and nothing else, on a bridge with VLANs.
+#[inline(never)]
+pub fn normal(
+    index: usize,
+    packets: &mut Packets<'_>,
+    keys: &mut [Key; BURST_PACKETS],
+    lists: &mut TxLists,
+    learning: &mut Normal<'_>,
+    with: &Surroundings<'_>,
+) {
+    let mut run = Run::new(index, packets, keys, lists, learning, with);
+    run.is_last = true;
+    run.normal();
+    run.finish();
 }
 
 impl Run<'_, '_, '_, '_> {
     /// One step; false: the packet ends here.
     fn step(&mut self, step: DpAction) -> bool {
         match step {
-            DpAction::Output(port) => self.output(port.into()),
+            DpAction::Output(port) => self.output(self.learning.bridge.number(port.into())),
             DpAction::Flood => self.flood(),
             DpAction::Normal => self.normal(),
             DpAction::Set { word, value, mask } => {
-                self.rewrite(|head| head.set(word, value, mask));
+                return self.rewrite(|head| head.set(word, value, mask));
             }
-            DpAction::PushVlan { tpid, tci } => self.rewrite(|head| {
-                head.push_vlan(tpid, tci);
-            }),
-            DpAction::PopVlan => self.rewrite(|head| head.pop_vlan()),
+            DpAction::PushVlan { tpid, tci } => {
+                return self.rewrite(|head| {
+                    head.push_vlan(tpid, tci);
+                });
+            }
+            DpAction::PopVlan => return self.rewrite(|head| head.pop_vlan()),
             DpAction::Controller {
                 reason,
                 max_len,
@@ -145,7 +197,7 @@ impl Run<'_, '_, '_, '_> {
             } => {
                 let meta = PacketInMeta {
                     bridge: self.learning.bridge.id,
-                    in_port: self.with.ingress,
+                    in_port: (self.learning.bridge).flow_port(self.with.ingress).into(),
                     reason,
                     table,
                     controller: id,
@@ -173,17 +225,24 @@ impl Run<'_, '_, '_, '_> {
     }
 
     fn output(&mut self, port: u32) {
-        if self.lists.is_full(port) {
-            self.flush();
+        if self.list(port, self.index) {
+            self.listed = true;
         }
-        if !self.lists.push(port, self.index) {
+    }
+
+    /// Lists a packet (this one, or a copy with other tags) for a port.
+    fn list(&mut self, port: u32, packet: usize) -> bool {
+        if self.lists.is_full(port) {
+            self.deliver();
+        }
+        let can_be = self.lists.push(port, packet);
+        match can_be {
+            true => self.outputs += 1,
             // Not a number that a port can have: the bridge's own interface
             // for instance, while there is none.
-            self.reason = DropReason::NoDestination;
-            return;
+            false => self.reason = DropReason::NoDestination,
         }
-        self.listed = true;
-        self.outputs += 1;
+        can_be
     }
 
     fn flood(&mut self) {
@@ -194,38 +253,58 @@ impl Run<'_, '_, '_, '_> {
         }
     }
 
-    fn normal(&mut self) {
-        let mut key = Key::default();
-        let len = self.packets.head(self.index).len();
-        parse::parse(self.packets.head_slot(self.index), len, &mut key);
-        match self.learning.decide(&key) {
-            Destination::Port(port) => self.output(port),
-            Destination::Drop(reason) => self.reason = reason,
-            Destination::Flood => self.flood(),
-        }
+    /// A copy of the packet. `None`: there is no room, although everything that
+    /// can be delivered now was.
+    fn copy(&mut self) -> Option<usize> {
+        let copy = match self.packets.copy_packet(self.index) {
+            Some(copy) => copy,
+            None => {
+                self.flush();
+                self.packets.copy_packet(self.index)?
+            }
+        };
+        self.keys[copy] = self.keys[self.index];
+        Some(copy)
     }
 
     /// From now on the packet may be changed: what is listed stays what it is.
-    fn own(&mut self) {
+    /// False: there is no room for that, and the packet ends here.
+    fn own(&mut self) -> bool {
         if !self.listed {
-            return;
+            return true;
         }
-        let before = self.index;
-        self.index = match self.packets.copy_packet(before) {
-            Some(copy) => copy,
-            None => {
-                // All that is listed is delivered: nobody needs the copies.
-                self.flush();
-                self.packets.keep_copy(before)
+        match self.copy() {
+            Some(copy) => self.index = copy,
+            // All that is listed may have been delivered.
+            None if self.listed => {
+                self.lose(DropReason::NoRoomForCopy);
+                return false;
             }
-        };
-        self.keys[self.index] = self.keys[before];
+            None => {}
+        }
         self.listed = false;
+        true
     }
 
-    fn rewrite(&mut self, change: impl FnOnce(&mut Head<'_>)) {
-        self.own();
-        let index = self.index;
+    /// What would have come out now does not.
+    #[cold]
+    fn lose(&mut self, reason: DropReason) {
+        self.lists.note_drop(reason);
+        self.with.own.drop_rx(self.with.counters, reason, 1);
+        self.outputs += 1;
+    }
+
+    /// Changes the packet. False: it ends here.
+    fn rewrite(&mut self, change: impl FnOnce(&mut Head<'_>)) -> bool {
+        if !self.own() {
+            return false;
+        }
+        self.change(self.index, change);
+        true
+    }
+
+    /// Changes a packet that nobody else has.
+    fn change(&mut self, index: usize, change: impl FnOnce(&mut Head<'_>)) {
         let mut vnet = self.packets.vnet_header(index);
         let mut head_len = self.packets.head_len(index);
         let mut frame_len = self.packets.frame_len(index);
@@ -241,6 +320,11 @@ impl Run<'_, '_, '_, '_> {
         };
         change(&mut head);
         if let Some(partial) = head.partial {
+            // What an oversized frame has in front of its payload moves along.
+            let moved = partial.csum_start.wrapping_sub(vnet.csum_start);
+            if vnet.hdr_len != 0 {
+                vnet.hdr_len = vnet.hdr_len.wrapping_add(moved);
+            }
             vnet.csum_start = partial.csum_start;
             self.packets.set_vnet_header(index, vnet);
         }
@@ -248,14 +332,15 @@ impl Run<'_, '_, '_, '_> {
     }
 
     fn send_to_controllers(&mut self, meta: PacketInMeta, max_len: usize) {
-        // A controller has no use for a partial checksum.
-        if self.packets.has_partial_checksum(self.index) {
-            self.own();
-            self.packets.complete_checksum(self.index);
-        }
         let mut bytes = [0; PACKET_IN_BYTES];
         let room = max_len.min(PACKET_IN_BYTES);
         let len = self.packets.copy_prefix(self.index, &mut bytes[..room]);
+        // A controller has no use for a partial checksum.
+        if let Some((field, checksum)) = self.packets.whole_checksum(self.index)
+            && let Some(place) = bytes[..len].get_mut(field..field + 2)
+        {
+            place.copy_from_slice(&checksum);
+        }
         let put = self.with.packet_ins.put(meta, &bytes[..len]);
         self.reason = match (meta.reason, put) {
             // That controllers are told is not why it ends.
@@ -265,8 +350,18 @@ impl Run<'_, '_, '_, '_> {
         };
     }
 
-    fn flush(&mut self) {
+    /// Delivers what is listed so far.
+    fn deliver(&mut self) {
         (self.with).flush(self.lists, self.packets, self.keys, self.learning.bridge);
-        self.listed = false;
+        self.listed = self.lists.waiting.contains(self.index);
+    }
+
+    /// Delivers, and makes room for copies.
+    fn flush(&mut self) {
+        self.deliver();
+        self.forms.clear();
+        let mut kept = self.lists.kept();
+        kept.insert(self.index);
+        self.packets.keep_copies(&kept);
     }
 }

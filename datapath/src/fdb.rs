@@ -167,7 +167,7 @@ impl Fdb {
         Learned::Refused
     }
 
-    /// Forgets every station that `forget(station, port, second)` names.
+    /// Forgets every station but those of which `keep(station, port, second)` is true.
     pub fn retain(&self, mut keep: impl FnMut(Station, u32, u32) -> bool) -> usize {
         let mut forgotten = 0;
         for bucket in self.memory.words().chunks_exact(BUCKET_WORDS) {
@@ -189,6 +189,13 @@ impl Fdb {
             }
         }
         forgotten
+    }
+
+    /// Forgets what was learned on a port: it goes, or its VLANs are others now.
+    /// To be called after the snapshot in which it is so was published, else a
+    /// core may learn the old again.
+    pub fn forget_port(&self, number: u32) -> usize {
+        self.retain(|_, port, _| port != number)
     }
 
     /// Calls `each(station, port, second)` for every station.

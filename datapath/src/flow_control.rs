@@ -282,36 +282,10 @@ impl Datapath {
     }
 
     /// Every living megaflow of every poll-mode core. One that a change of
-    /// rules touched is none any more: its next packet is translated anew.
+    /// rules touched is none any more: its next packet is translated anew. Of
+    /// NORMAL's there is one for each conversation.
     pub fn megaflows(&self) -> Vec<MegaflowStatus> {
-        let inner = &self.inner;
-        let actual = lock(&inner.actual);
-        let bridges: HashMap<u16, (&String, _)> = (actual.bridges.iter())
-            .map(|(name, bridge)| (bridge.id, (name, bridge.tables.pipeline())))
-            .collect();
-        let mut megaflows = Vec::new();
-        let each = |core: usize, record: MegaflowRecord| {
-            let Some((name, pipeline)) = bridges.get(&record.bridge) else {
-                return;
-            };
-            let MegaflowRecord { key, mask, .. } = record;
-            if pipeline.is_stale(record.version, &record.dependencies, &key.0, &mask.0) {
-                return;
-            }
-            let idle = record.idle_cycles as f64 / inner.eal.tsc_hz().max(1) as f64;
-            megaflows.push(MegaflowStatus {
-                bridge: (*name).clone(),
-                core: inner.pmds[core].core,
-                key,
-                mask,
-                program: record.program,
-                packets: record.packets,
-                bytes: record.bytes,
-                used: (record.packets > 0).then(|| Duration::from_secs_f64(idle)),
-            });
-        };
-        drop(inner.read_megaflows(each));
-        megaflows
+        self.inner.shown_megaflows(&lock(&self.inner.actual))
     }
 
     /// Forgets all megaflows; returns how many there were. Their counts stay with the rules.
@@ -343,7 +317,7 @@ impl Datapath {
             missed: 0,
             lost: 0,
             not_installed: 0,
-            flows: 0,
+            flows: inner.shown_megaflows(&actual).len() as u64,
             flow_limit: 0,
             masks: 0,
             mask_limit: cache::MAX_MASKS as u64,
@@ -363,7 +337,6 @@ impl Datapath {
             status.lost += lookups.lost.get();
             status.not_installed += lookups.not_installed.get();
             status.mask_probes += lookups.probes.get();
-            status.flows += table.flows.load(Ordering::Relaxed);
             status.flow_limit += table.shape.limit as u64;
             status.masks += table.masks.load(Ordering::Relaxed);
             status.emc_entries += table.shape.emc_entries() as u64;

@@ -105,6 +105,10 @@ pub struct TableStatus {
 }
 
 /// A megaflow: what a poll-mode core does with packets of its key and mask.
+///
+/// Packets of NORMAL are shown by conversation: each has its key and mask, as if
+/// it were a megaflow of its own, and the ports that NORMAL sends it to now. Its
+/// outer tag is in the mask if it has one; without one in the mask it has none.
 #[derive(Clone, Debug)]
 pub struct MegaflowStatus {
     /// Bridge that it belongs to.
@@ -115,7 +119,9 @@ pub struct MegaflowStatus {
     pub key: PacketKey,
     /// Which bits matter.
     pub mask: PacketKey,
-    /// What is done, as a program's words.
+    /// What is done, as a program's words. NORMAL and FLOOD stand for
+    /// themselves only where the key does not say which ports they are. LOCAL
+    /// has its port's number, here and in `key`.
     pub program: Vec<u64>,
     /// Packets, bytes.
     pub packets: u64,
@@ -138,7 +144,7 @@ pub struct CacheStatus {
     pub lost: u64,
     /// Translations whose megaflow found no room.
     pub not_installed: u64,
-    /// Megaflows now.
+    /// Megaflows now, as many as are shown.
     pub flows: u64,
     /// Most megaflows.
     pub flow_limit: u64,

@@ -14,15 +14,18 @@ mod actual;
 mod bring_up;
 mod cache;
 mod clock;
+mod conversation;
 mod counters;
 mod cpu;
 pub mod drop_reason;
+mod dump;
 mod engine;
 mod error;
 mod execute;
 mod fdb;
 mod flow_control;
 pub mod flows;
+mod host;
 mod housekeeping;
 mod inject;
 mod lookup;
@@ -30,13 +33,21 @@ mod meter;
 #[cfg(test)]
 mod model_tests;
 mod nic;
+mod nic_bring_up;
+mod nic_health;
+mod nic_status;
+mod nic_transmit;
+mod offload;
 mod packet_in;
 mod parse;
+mod patch;
 mod pmd;
 mod port;
 mod publish;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod ring_end;
 mod rx;
 mod snapshot;
 pub mod spec;
@@ -44,6 +55,7 @@ pub mod status;
 mod table_memory;
 mod trace;
 mod tx;
+pub mod vlan;
 mod watch;
 
 pub use drop_reason::DropReason;

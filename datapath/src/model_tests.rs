@@ -24,10 +24,10 @@ const MEMBERS: [u32; 4] = [1, 2, 0x100, 0x101];
 
 /// A learning switch, one packet after the other. Stations by MAC and VLAN.
 #[derive(Default)]
-struct Stations(HashMap<(Vec<u8>, u16), u32>);
+pub struct Stations(HashMap<(Vec<u8>, u16), u32>);
 
 impl Stations {
-    fn forward(&mut self, frame: &[u8], ingress: u32) -> Vec<u32> {
+    fn forward(&mut self, frame: &[u8], ingress: u32, members: &[u32]) -> Vec<u32> {
         let tag = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
         let tagged = matches!(tag(12), 0x8100 | 0x88a8) && frame.len() >= 18;
         let vlan = if tagged { tag(14) & 0xfff } else { 0 };
@@ -36,10 +36,8 @@ impl Stations {
             self.0.insert((source, vlan), ingress);
         }
         let others = || {
-            MEMBERS
-                .into_iter()
-                .filter(|port| *port != ingress)
-                .collect()
+            let others = members.iter().copied();
+            others.filter(|port| *port != ingress).collect()
         };
         if destination[..5] == [1, 0x80, 0xc2, 0, 0] && destination[5] < 16 {
             return Vec::new();
@@ -55,13 +53,18 @@ impl Stations {
     }
 }
 
-/// What the model sends where, for a burst from one port.
-fn expect(
+/// A frame, and the port that it is sent to.
+type Sent = (u32, Vec<u8>);
+
+/// What the model sends where, for one frame, in order; and how often it tells
+/// controllers. `None`: nothing, beyond some limit.
+pub fn outputs(
     rules: &Rules,
     stations: &mut Stations,
     ingress: u16,
-    frames: &[Vec<u8>],
-) -> (HashMap<u32, Vec<Vec<u8>>>, usize) {
+    frame: &[u8],
+    members: &[u32],
+) -> Option<(Vec<Sent>, usize)> {
     let choose = |group: &ringway_flow::action::GroupSpec, _: &FlowKey| {
         group.buckets.iter().position(|bucket| bucket.weight > 0)
     };
@@ -72,33 +75,50 @@ fn expect(
         is_live: &|_| true,
         choose: &choose,
     };
+    let Expected::Sent(outputs) = bridge.receive(frame, ingress) else {
+        return None;
+    };
+    if outputs.len() > PROGRAM_WORDS {
+        // More than a program holds; the model knows no such limit.
+        return None;
+    }
+    let (mut sent, mut controllers) = (Vec::new(), 0);
+    for output in outputs {
+        let ports = match output.to {
+            To::Port(port) => vec![port.into()],
+            To::Normal => stations.forward(&output.frame, ingress.into(), members),
+            To::Flood => {
+                let others = members.iter().copied();
+                others.filter(|port| *port != u32::from(ingress)).collect()
+            }
+            To::Controller(..) => {
+                controllers += 1;
+                Vec::new()
+            }
+            To::Meter(_) => Vec::new(),
+        };
+        for port in ports.into_iter().filter(|port| members.contains(port)) {
+            sent.push((port, output.frame.clone()));
+        }
+    }
+    Some((sent, controllers))
+}
+
+/// The same for a burst from one port.
+fn expect(
+    rules: &Rules,
+    stations: &mut Stations,
+    ingress: u16,
+    frames: &[Vec<u8>],
+) -> (HashMap<u32, Vec<Vec<u8>>>, usize) {
     let mut sent: HashMap<u32, Vec<Vec<u8>>> = HashMap::new();
     let mut controllers = 0;
     for frame in frames {
-        let Expected::Sent(outputs) = bridge.receive(frame, ingress) else {
-            continue;
-        };
-        if outputs.len() > PROGRAM_WORDS {
-            // More than a program holds; the model knows no such limit.
-            continue;
-        }
-        for output in outputs {
-            let ports = match output.to {
-                To::Port(port) => vec![port.into()],
-                To::Normal => stations.forward(&output.frame, ingress.into()),
-                To::Flood => MEMBERS
-                    .into_iter()
-                    .filter(|p| *p != u32::from(ingress))
-                    .collect(),
-                To::Controller(..) => {
-                    controllers += 1;
-                    Vec::new()
-                }
-                To::Meter(_) => Vec::new(),
-            };
-            for port in ports.into_iter().filter(|port| MEMBERS.contains(port)) {
-                sent.entry(port).or_default().push(output.frame.clone());
-            }
+        let came = outputs(rules, stations, ingress, frame, &MEMBERS);
+        let (outputs, told) = came.unwrap_or_default();
+        controllers += told;
+        for (port, frame) in outputs {
+            sent.entry(port).or_default().push(frame);
         }
     }
     (sent, controllers)
@@ -108,7 +128,7 @@ fn add(rule: &FlowSpec) -> Change {
     Change::Flow(FlowCommand::Add, Box::new(rule.clone()))
 }
 
-fn changes(rules: &Rules) -> Vec<Change> {
+pub fn changes(rules: &Rules) -> Vec<Change> {
     let groups = rules.groups.iter().rev().cloned().map(Change::AddGroup);
     groups.chain(rules.rules.iter().map(add)).collect()
 }
@@ -177,7 +197,7 @@ fn counts_of(rig: &Rig, id: u32) -> Counts {
 
 /// Select groups choose by a hash, which the model does not know: leaves them
 /// one bucket to choose.
-fn one_choice(rules: &mut Rules) {
+pub fn one_choice(rules: &mut Rules) {
     for group in &mut rules.groups {
         let chosen = group.buckets.iter().position(|bucket| bucket.weight > 0);
         let others = group.buckets.iter_mut().enumerate();
@@ -188,7 +208,7 @@ fn one_choice(rules: &mut Rules) {
 }
 
 /// Rules that the tables accept: no unknown group or meter.
-fn possible(rules: &Rules) -> bool {
+pub fn possible(rules: &Rules) -> bool {
     let bridge = &mut Rig::new(Vec::new(), &[]);
     bridge.tables.apply(&changes(rules), 1).is_ok()
 }

@@ -55,6 +55,12 @@ impl Station {
         self.0 >> 20 == 0x0180_c200_0000 >> 4
     }
 
+    /// The same address in another VLAN.
+    #[inline(always)]
+    pub fn in_vlan(self, vlan: u16) -> Self {
+        Self(self.0 & !0xffff | u64::from(vlan & 0xfff))
+    }
+
     /// As one number, for tables; never 0 for a MAC that is not all zeros.
     #[inline(always)]
     pub fn bits(self) -> u64 {
@@ -80,13 +86,30 @@ pub struct Key {
 }
 
 impl Key {
+    /// The same with its stations in another VLAN.
+    #[inline(always)]
+    pub fn in_vlan(self, vlan: u16) -> Self {
+        Self {
+            destination: self.destination.in_vlan(vlan),
+            source: self.source.in_vlan(vlan),
+            ..self
+        }
+    }
+
+    /// Destination and source of a packet whose flow key is known.
+    #[inline(always)]
+    pub fn stations(key: &PacketKey) -> (Station, Station) {
+        let words = &key.0;
+        let vlan = words[1] & 0xfff;
+        let station = |word: u64| Station(word & !0xffff | vlan);
+        (station(words[1]), station(words[2]))
+    }
+
     /// Of a packet whose flow key is known.
     #[inline(always)]
     pub fn of_flow(key: &PacketKey) -> Self {
         let words = &key.0;
-        let vlan = words[1] & 0xfff;
-        let station = |word: u64| Station(word & !0xffff | vlan);
-        let (destination, source) = (station(words[1]), station(words[2]));
+        let (destination, source) = Self::stations(key);
         let step = crc32c;
         let mut hash = step(step(0, destination.0), source.0);
         // Addresses, ports (not flags, TOS, TTL) and protocol.

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ringway_vhost::{DeviceRings, GuestPort, Mode, SessionState, features};
+use ringway_flow::key::PORT_LOCAL;
+use ringway_vhost::{DeviceRings, GuestPort, Mode, SessionState, SplitRing, features};
 
 use crate::counters::PortCounterTable;
+use crate::host::{self, HostBacking};
 use crate::nic::Nic;
-use crate::snapshot::Output;
+use crate::nic_status::{nic_link, nic_status};
+use crate::snapshot::{NO_LIMIT, Output};
 use crate::spec::{PortKind, PortSpec, SocketMode};
 use crate::status::{PortState, PortStatus, QueueStatus};
 
@@ -31,17 +34,82 @@ pub enum Backing {
     },
     /// A DPDK device.
     Nic(Arc<Nic>),
+    /// A kernel interface.
+    Host(Box<HostBacking>),
+    /// The other end of a pair that joins two bridges.
+    Patch(PatchBacking),
+}
+
+/// What a patch port knows of its peer.
+pub struct PatchBacking {
+    /// Its number, or why frames do not get there.
+    pub peer: Result<u32, String>,
+    /// Since when that is so.
+    pub since: SystemTime,
+}
+
+impl PatchBacking {
+    fn told(&self, peer: &str) -> Told {
+        let state = match &self.peer {
+            Ok(_) => PortState::Forwarding,
+            Err(why) => PortState::Waiting {
+                state: "waiting-for-peer",
+                why: why.clone(),
+            },
+        };
+        (
+            state,
+            self.since,
+            vec![("peer".to_owned(), peer.to_owned())],
+        )
+    }
+}
+
+impl Backing {
+    /// The rings behind it; `None`: a device without.
+    pub fn rings(&self) -> Option<&DeviceRings> {
+        match self {
+            Self::Guest { rings, .. } => Some(rings),
+            Self::Host(host) => Some(&host.rings),
+            Self::Nic(_) | Self::Patch(_) => None,
+        }
+    }
 }
 
 impl Port {
+    /// What flows call it.
+    pub fn flow_number(&self) -> u16 {
+        if self.spec.is_local() {
+            PORT_LOCAL
+        } else {
+            self.number as u16
+        }
+    }
+
+    /// The peer's name, if it is a patch port.
+    pub fn patch_peer(&self) -> Option<&str> {
+        match &self.spec.kind {
+            PortKind::Patch(patch) => Some(&patch.peer),
+            _ => None,
+        }
+    }
+
+    /// Whether frames that are sent to it now are likely to go on from there.
+    pub fn is_live(&self) -> bool {
+        match &self.backing {
+            Backing::Host(host) => self.takes_frames() && host.up,
+            _ => self.takes_frames(),
+        }
+    }
+
     /// Where frames for this port go now.
     pub fn output(&self) -> Output {
         match &self.backing {
             Backing::Nic(nic) => Output::Nic(Arc::clone(nic)),
-            Backing::Guest { rings, .. } => Output::Guest(
-                rings
-                    .pairs
-                    .iter()
+            Backing::Patch(patch) => Output::Patch(patch.peer.as_ref().ok().copied()),
+            backing => Output::Guest(
+                (backing.rings().into_iter())
+                    .flat_map(|rings| &rings.pairs)
                     .zip(0u16..)
                     .filter_map(|(pair, queue)| Some((queue, Arc::clone(pair.enqueue.as_ref()?))))
                     .collect(),
@@ -49,16 +117,35 @@ impl Port {
         }
     }
 
+    /// Longest frame that it takes, without VLAN tags: its MTU, set or the
+    /// device's, and an Ethernet header. A guest's rings have no limit of
+    /// their own.
+    pub fn max_frame(&self) -> u32 {
+        let mtu = self.spec.mtu.or(match &self.backing {
+            Backing::Nic(nic) => Some(nic.mtu()),
+            Backing::Host(host) => Some(host.mtu),
+            Backing::Guest { .. } | Backing::Patch(_) => None,
+        });
+        mtu.map_or(NO_LIMIT, |mtu| u32::from(mtu) + 14)
+    }
+
     /// Whether frames can be sent to it now.
     pub fn takes_frames(&self) -> bool {
         match &self.backing {
-            Backing::Nic(_) => true,
+            Backing::Nic(nic) => nic.health().takes_frames(),
+            Backing::Patch(patch) => patch.peer.is_ok(),
+            // One that is down, as a bridge's own interface is at first, is not flooded.
+            Backing::Host(host) => host.up && host.port.gone().is_none(),
             Backing::Guest { rings, .. } => rings.pairs.iter().any(|pair| pair.enqueue.is_some()),
         }
     }
 
     /// What the port is doing.
     pub fn status(&self, cores: &[usize]) -> PortStatus {
+        let host = match &self.backing {
+            Backing::Host(host) => Some(host.port.status()),
+            _ => None,
+        };
         let (state, since, details) = match &self.backing {
             Backing::Guest {
                 session: Some(session),
@@ -72,53 +159,65 @@ impl Port {
                 self.since,
                 Vec::new(),
             ),
-            Backing::Nic(nic) => nic_status(nic, self.since),
+            Backing::Nic(nic) => nic_status(nic),
+            Backing::Host(backing) => backing.told(host.as_ref(), self.since),
+            Backing::Patch(patch) => patch.told(self.patch_peer().unwrap_or_default()),
         };
         let queues = self
             .assignment
             .iter()
             .zip(0u16..)
             .map(|(pmd, queue)| {
-                let (dequeue_size, enqueue_size) = match &self.backing {
-                    Backing::Nic(_) => (0, 0),
-                    Backing::Guest { rings, .. } => {
-                        let pair = rings.pairs.get(usize::from(queue));
-                        let size = |ring: Option<&Arc<_>>| {
-                            ring.map_or(0, |ring: &Arc<ringway_vhost::SplitRing>| ring.size())
-                        };
-                        (
-                            size(pair.and_then(|pair| pair.dequeue.as_ref())),
-                            size(pair.and_then(|pair| pair.enqueue.as_ref())),
-                        )
-                    }
-                };
+                let rings = self.backing.rings();
+                let pair = rings.and_then(|rings| rings.pairs.get(usize::from(queue)));
+                let size = |ring: Option<&Arc<SplitRing>>| ring.map_or(0, |ring| ring.size());
+                let mut counters = self.counters.queue_total(usize::from(queue));
+                if let Some(host) = &host {
+                    host::fold(&mut counters, host.queues.get(usize::from(queue)));
+                }
                 QueueStatus {
                     queue,
                     pmd_core: cores.get(*pmd).copied(),
-                    dequeue_size,
-                    enqueue_size,
-                    counters: self.counters.queue_total(usize::from(queue)),
+                    dequeue_size: size(pair.and_then(|pair| pair.dequeue.as_ref())),
+                    enqueue_size: size(pair.and_then(|pair| pair.enqueue.as_ref())),
+                    counters,
                 }
             })
             .collect();
+        let mut counters = self.counters.total();
+        if let Some(host) = &host {
+            host::fold(&mut counters, &host.queues);
+        }
         PortStatus {
             number: self.number,
             name: self.spec.name.clone(),
             bridge: self.spec.bridge.clone(),
+            local: self.spec.is_local(),
             kind: match self.spec.kind {
                 PortKind::VhostUser(_) => "vhost-user",
                 PortKind::Dpdk(_) => "dpdk",
+                PortKind::System(_) => "system",
+                PortKind::Internal(_) => "internal",
+                PortKind::Tap(_) => "tap",
+                PortKind::Patch(_) => "patch",
             },
             state,
             since,
             details,
+            link: match &self.backing {
+                Backing::Nic(nic) => Some(nic_link(nic)),
+                _ => host
+                    .as_ref()
+                    .and_then(|host| host::link_status(&self.spec.kind, host)),
+            },
             queues,
-            counters: self.counters.total(),
+            counters,
         }
     }
 }
 
-type Told = (PortState, SystemTime, Vec<(String, String)>);
+/// State, since when, details.
+pub type Told = (PortState, SystemTime, Vec<(String, String)>);
 
 fn guest_status(session: &GuestPort) -> Told {
     let status = session.status();
@@ -156,33 +255,6 @@ fn guest_status(session: &GuestPort) -> Told {
         },
     };
     (state, status.since, details)
-}
-
-fn nic_status(nic: &Nic, since: SystemTime) -> Told {
-    let port = nic.port();
-    let info = port.info();
-    let mut details = vec![
-        ("devargs".to_owned(), info.devargs.clone()),
-        ("driver".to_owned(), info.driver.clone()),
-        ("rx_queues".to_owned(), nic.rx_queues().to_string()),
-    ];
-    if let Ok(mac) = port.mac() {
-        let mac: Vec<_> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        details.push(("mac".to_owned(), mac.join(":")));
-    }
-    if let Ok(mtu) = port.mtu() {
-        details.push(("mtu".to_owned(), mtu.to_string()));
-    }
-    let state = match port.link() {
-        Ok(link) if link.up => PortState::Forwarding,
-        Ok(_) => PortState::Failed {
-            why: "the link is down: check the cable or the other end of the device".to_owned(),
-        },
-        Err(error) => PortState::Failed {
-            why: error.to_string(),
-        },
-    };
-    (state, since, details)
 }
 
 /// The socket mode in the vhost crate's words.

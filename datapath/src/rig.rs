@@ -1,32 +1,31 @@
 //! For tests: the packet's way from head to lists, without rings: frames in,
-//! frames out, one bridge.
+//! frames out.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringway_flow::action::Action;
-use ringway_flow::extract::extract_slice;
 use ringway_flow::pipeline::FlowTables;
 use ringway_flow::rule::{Change, FlowCommand, FlowSpec};
 use ringway_flow::stats::StatsTable;
-use ringway_vhost::{BURST, BURST_PACKETS, Burst};
+use ringway_vhost::{SplitRing, VnetHeader};
 
-use crate::action::{self, TxLists};
 use crate::actual::lock;
+use crate::cache::FlowCache;
 use crate::cache::table::{CacheTable, Shape};
-use crate::cache::{FlowCache, Found};
 use crate::clock::CoarseClock;
-use crate::counters::{PmdCounterCells, PortCounterTable, QueueCounters};
+use crate::counters::{PmdCounterCells, PortCounterTable};
 use crate::cpu::tsc;
 use crate::drop_reason::DropReason;
-use crate::execute::Surroundings;
 use crate::fdb::Fdb;
-use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
-use crate::parse::{self, Key};
-use crate::snapshot::{BridgeView, Output, PortView, Snapshot};
+use crate::rx::Workspace;
+use crate::snapshot::{BridgeView, LOCAL, NO_LIMIT, Output, Plan, PortView, Snapshot};
+use crate::spec::VlanSpec;
+use crate::status::PortCounters;
 use crate::table_memory::TableMemory;
+use crate::vlan::PortVlans;
 
 /// The rules of a bridge whose fail mode is standalone.
 pub fn standalone() -> Vec<Change> {
@@ -38,20 +37,29 @@ pub fn standalone() -> Vec<Change> {
     vec![Change::Flow(FlowCommand::Add, Box::new(rule))]
 }
 
-/// One core, one bridge.
+/// One core, one bridge or more.
 pub struct Rig {
+    /// Of the first bridge.
     pub tables: FlowTables,
     pub table: Arc<CacheTable>,
-    pub cache: FlowCache,
     pub counters: PmdCounterCells,
-    pub packet_ins: PacketInRing,
-    queue: QueueCounters,
-    snapshot: Snapshot,
-    burst: Burst,
-    keys: Box<[Key; BURST_PACKETS]>,
-    found: Found,
-    lists: TxLists,
+    pub packet_ins: Arc<PacketInRing>,
+    workspace: Workspace,
+    plan: Plan,
     now_ms: u64,
+    /// By how many cycles its clock is ahead.
+    pub ahead: u64,
+}
+
+fn port_view(bridge: usize, bridge_id: u16, output: Output) -> PortView {
+    PortView {
+        bridge,
+        bridge_id,
+        output,
+        max_frame: NO_LIMIT,
+        vlans: None,
+        counters: Arc::new(PortCounterTable::new(1, 1)),
+    }
 }
 
 /// What came of a burst.
@@ -72,127 +80,172 @@ impl Rig {
         let shape = Shape::new(flow_limit, emc);
         let table = CacheTable::new(TableMemory::ordinary(shape.words()), shape);
         let table = Arc::new(table);
-        let stats = Arc::<StatsTable>::default();
         let clock = CoarseClock::start(1_000_000_000);
+        let cache = FlowCache::new(Arc::clone(&table), clock, Duration::from_secs(10));
+        let packet_ins = Arc::<PacketInRing>::default();
         let mut rig = Self {
-            tables: FlowTables::new(Arc::clone(&stats)),
-            cache: FlowCache::new(Arc::clone(&table), clock, Duration::from_secs(10)),
+            tables: FlowTables::new(Arc::default()),
             table,
             counters: PmdCounterCells::default(),
-            packet_ins: PacketInRing::default(),
-            queue: QueueCounters::default(),
-            snapshot: Snapshot::default(),
-            burst: Burst::default(),
-            keys: Box::new([Key::default(); BURST_PACKETS]),
-            found: Found::default(),
-            lists: TxLists::default(),
+            workspace: Workspace::new(0, clock, cache, Arc::clone(&packet_ins)),
+            packet_ins,
+            plan: Plan {
+                version: 1,
+                snapshot: Arc::default(),
+                polls: Vec::new(),
+                wakeups: None,
+                polls_nic: false,
+                watch: None,
+                stop: false,
+            },
             now_ms: 1,
+            ahead: 0,
         };
-        let memory = TableMemory::ordinary(Fdb::words_for(1024));
-        rig.snapshot.bridges.push(BridgeView {
-            id: 1,
-            fdb: Arc::new(Fdb::new(memory, 1024)),
-            pipeline: rig.tables.pipeline(),
-            stats,
-            meters: Vec::new(),
-            members: members.to_vec(),
-        });
-        for number in 0..=members.iter().copied().max().unwrap_or(0) {
-            let port = members.contains(&number).then(|| PortView {
-                bridge: 0,
-                bridge_id: 1,
-                output: Output::Sink(Mutex::default()),
-                counters: Arc::new(PortCounterTable::new(1, 1)),
-            });
-            rig.snapshot.ports.push(port);
-        }
+        rig.tables = rig.add_bridge(members);
         rig.change(&rules);
         rig
     }
 
+    fn snapshot(&mut self) -> &mut Snapshot {
+        Arc::get_mut(&mut self.plan.snapshot).expect("nobody else has it")
+    }
+
+    /// Adds a bridge without rules; returns its tables.
+    fn add_bridge(&mut self, members: &[u32]) -> FlowTables {
+        let stats = Arc::<StatsTable>::default();
+        let tables = FlowTables::new(Arc::clone(&stats));
+        let memory = TableMemory::ordinary(Fdb::words_for(1024));
+        let snapshot = self.snapshot();
+        let bridge = snapshot.bridges.len();
+        let id = bridge as u16 + 1;
+        snapshot.bridges.push(BridgeView {
+            id,
+            fdb: Arc::new(Fdb::new(memory, 1024)),
+            pipeline: tables.pipeline(),
+            stats,
+            meters: Vec::new(),
+            members: members.to_vec(),
+            local: LOCAL,
+            has_vlans: false,
+        });
+        for number in members {
+            let place = *number as usize;
+            if snapshot.ports.len() <= place {
+                snapshot.ports.resize_with(place + 1, || None);
+            }
+            let sink = Output::Sink(Mutex::default());
+            snapshot.ports[place] = Some(port_view(bridge, id, sink));
+        }
+        tables
+    }
+
+    /// Adds a bridge with rules.
+    pub fn another_bridge(&mut self, rules: &[Change], members: &[u32]) {
+        let mut tables = self.add_bridge(members);
+        tables.apply(rules, 1).expect("changes");
+        if let Some(bridge) = self.snapshot().bridges.last_mut() {
+            bridge.pipeline = tables.pipeline();
+        }
+    }
+
+    /// Makes two ports a pair of patch ports.
+    pub fn join(&mut self, one: u32, other: u32) {
+        for (port, peer) in [(one, other), (other, one)] {
+            if let Some(port) = &mut self.snapshot().ports[port as usize] {
+                port.output = Output::Patch(Some(peer));
+            }
+        }
+    }
+
+    /// Takes a patch port's peer away.
+    pub fn part(&mut self, number: u32) {
+        if let Some(port) = &mut self.snapshot().ports[number as usize] {
+            port.output = Output::Patch(None);
+        }
+    }
+
     pub fn bridge(&self) -> &BridgeView {
-        &self.snapshot.bridges[0]
+        &self.plan.snapshot.bridges[0]
+    }
+
+    /// What was counted at a port.
+    pub fn port_counters(&self, number: u32) -> PortCounters {
+        let port = self.plan.snapshot.port(number).expect("a port");
+        port.counters.total()
+    }
+
+    /// Gives a port VLANs.
+    pub fn set_vlans(&mut self, number: u32, spec: &VlanSpec) {
+        let snapshot = self.snapshot();
+        if let Some(port) = &mut snapshot.ports[number as usize] {
+            port.vlans = PortVlans::of(spec);
+            let bridge = port.bridge;
+            let ports = snapshot.ports.iter().flatten();
+            let mut ports = ports.filter(|port| port.bridge == bridge);
+            snapshot.bridges[bridge].has_vlans = ports.any(|port| port.vlans.is_some());
+        }
     }
 
     /// Changes the rules; from now on packets meet the new ones.
     pub fn change(&mut self, changes: &[Change]) {
         self.now_ms += 3_000;
         self.tables.apply(changes, self.now_ms).expect("changes");
-        self.snapshot.bridges[0].pipeline = self.tables.pipeline();
+        let pipeline = self.tables.pipeline();
+        self.snapshot().bridges[0].pipeline = pipeline;
+    }
+
+    /// Frames for a port go to a ring from now on.
+    pub fn connect(&mut self, port: u32, ring: Arc<SplitRing>) {
+        let view = self.snapshot().ports[port as usize].as_mut();
+        view.expect("a member").output = Output::Guest(vec![(0, ring)]);
+    }
+
+    /// Cycles.
+    pub fn now(&self) -> u64 {
+        tsc() + self.ahead
+    }
+
+    /// Whether its flow cache has no megaflows.
+    pub fn cache_is_empty(&mut self) -> bool {
+        self.workspace.cache().is_empty()
+    }
+
+    /// Time goes by, in which the cache looks after all that it has.
+    pub fn pass(&mut self, time: Duration) {
+        const STEPS: u32 = 8;
+        for _ in 0..STEPS {
+            self.ahead += (time / STEPS).as_nanos() as u64;
+            let now = self.now();
+            self.workspace.cache().keep(&self.plan.snapshot, now);
+        }
     }
 
     /// Sends a burst from a port.
     pub fn burst(&mut self, ingress: u32, frames: &[Vec<u8>]) -> Outcome {
-        assert!(frames.len() <= BURST);
-        let before = self.queue.rx_drops.nonzero();
-        let replicated = self.counters.replicated.get();
-        let mut outcome = Outcome::default();
-        let now = tsc();
+        self.burst_with(ingress, frames, &[])
+    }
+
+    /// The same with the first frames' virtio-net headers.
+    pub fn burst_with(
+        &mut self,
+        ingress: u32,
+        frames: &[Vec<u8>],
+        headers: &[VnetHeader],
+    ) -> Outcome {
+        let before = self.counters.read();
+        let now = self.now();
         let Self {
-            cache,
+            workspace,
+            plan,
             counters,
-            packet_ins,
-            queue,
-            snapshot,
-            burst,
-            keys,
-            found,
-            lists,
             ..
         } = self;
-        let bridge = &snapshot.bridges[0];
-        let with = Surroundings {
-            snapshot,
-            ingress,
-            counters: queue,
-            own: counters,
-            pmd: 0,
-            now,
-            packet_ins,
-        };
-        burst.lend_slices(
-            frames.len(),
-            |i| std::iter::once(&frames[i][..]),
-            |packets| {
-                let mut flow_keys = [Default::default(); BURST];
-                let mut lens = [0; BURST];
-                for (i, frame) in frames.iter().enumerate() {
-                    flow_keys[i] = extract_slice(frame, bridge.id, ingress as u16);
-                    lens[i] = frame.len() as u32;
-                    parse::parse(packets.head_slot(i), packets.head(i).len(), &mut keys[i]);
-                }
-                match cache.catch_all(bridge) {
-                    Some((entry, verdict)) => {
-                        let bytes = lens[..frames.len()].iter().map(|len| u64::from(*len)).sum();
-                        cache.count_all(entry, frames.len() as u32, bytes, now);
-                        found.fill(frames.len(), entry, verdict);
-                    }
-                    None => cache.classify(
-                        &flow_keys,
-                        &lens,
-                        frames.len(),
-                        bridge,
-                        found,
-                        counters,
-                        now,
-                    ),
-                }
-                let mut learning = Normal::new(bridge, ingress, 1);
-                action::apply(
-                    found,
-                    packets,
-                    keys,
-                    cache,
-                    &mut learning,
-                    lists,
-                    None,
-                    &with,
-                );
-                with.flush(lists, packets, keys, bridge);
-                cache.finish();
-            },
-        );
-        for (number, port) in snapshot.ports.iter().enumerate() {
+        // Rules may name any port: one that is not there takes nothing.
+        let nowhere = port_view(0, 1, Output::Guest(Vec::new()));
+        let port = plan.snapshot.port(ingress).unwrap_or(&nowhere);
+        workspace.receive(frames, headers, plan, (ingress, port), counters, now);
+        let mut outcome = Outcome::default();
+        for (number, port) in self.plan.snapshot.ports.iter().enumerate() {
             if let Some(Output::Sink(frames)) = port.as_ref().map(|port| &port.output) {
                 let frames = std::mem::take(&mut *lock(frames));
                 if !frames.is_empty() {
@@ -200,9 +253,10 @@ impl Rig {
                 }
             }
         }
-        outcome.replicated = self.counters.replicated.get() - replicated;
-        for (reason, count) in self.queue.rx_drops.nonzero() {
-            let old = before.iter().find(|(old, _)| *old == reason);
+        let after = self.counters.read();
+        outcome.replicated = after.replicated - before.replicated;
+        for (reason, count) in after.dropped {
+            let old = before.dropped.iter().find(|(old, _)| *old == reason);
             let new = count - old.map_or(0, |(_, count)| *count);
             if new > 0 {
                 outcome.drops.insert(reason, new);

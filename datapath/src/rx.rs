@@ -15,8 +15,11 @@ use crate::execute::Surroundings;
 use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
 use crate::parse::{self, Key};
+use crate::patch::{First, Which};
 use crate::snapshot::{BridgeView, Plan, Poll, PortView, Source};
 use crate::watch::{FoundBy, Watch};
+#[cfg(test)]
+use ringway_vhost::VnetHeader;
 
 /// What one PMD needs for a burst; allocated once.
 pub struct Workspace {
@@ -59,6 +62,36 @@ impl Workspace {
                 packet_ins,
             },
         }
+    }
+
+    /// For tests: a burst from a port without rings; the first frames with these
+    /// virtio-net headers.
+    #[cfg(test)]
+    pub fn receive(
+        &mut self,
+        frames: &[Vec<u8>],
+        headers: &[VnetHeader],
+        plan: &Plan,
+        (number, port): (u32, &PortView),
+        own: &PmdCounterCells,
+        now: u64,
+    ) {
+        assert!(frames.len() <= BURST);
+        let Self { burst, stages } = self;
+        let counters = port.counters.of(stages.pmd, 0);
+        let ingress = Ingress {
+            number,
+            port,
+            counters,
+        };
+        own.received.add(frames.len() as u64);
+        let parts = |i: usize| std::iter::once(&frames[i][..]);
+        burst.lend_slices(frames.len(), parts, |packets| {
+            for (i, header) in headers.iter().enumerate() {
+                packets.set_vnet_header(i, *header);
+            }
+            stages.run(packets, plan, &ingress, own, now);
+        });
     }
 
     /// The flow cache, for what is to be done between polls.
@@ -142,10 +175,47 @@ fn count_refused(dequeued: &Dequeued, counters: &QueueCounters, own: &PmdCounter
 }
 
 impl Stages {
-    /// parse → flow cache → action → tx, each for the whole burst.
+    /// A burst's whole way.
     #[inline(always)]
     fn run(
         &mut self,
+        packets: &mut Packets<'_>,
+        plan: &Plan,
+        ingress: &Ingress<'_>,
+        own: &PmdCounterCells,
+        now: u64,
+    ) {
+        self.through_bridge(First(packets.len()), packets, plan, ingress, own, now);
+        if self.lists.has_crossings() {
+            self.cross(packets, plan, own, now);
+        }
+    }
+
+    /// What went out by patch ports comes in by their peers.
+    #[inline(never)]
+    fn cross(&mut self, packets: &mut Packets<'_>, plan: &Plan, own: &PmdCounterCells, now: u64) {
+        while let Some(crossing) = self.lists.next_crossing(packets) {
+            let count = crossing.packets.len() as u64;
+            let Some(port) = plan.snapshot.port(crossing.port) else {
+                own.dropped.add(DropReason::NoDestination, count);
+                continue;
+            };
+            let counters = port.counters.of(self.pmd, 0);
+            counters.rx_packets.add(count);
+            let ingress = Ingress {
+                number: crossing.port,
+                port,
+                counters,
+            };
+            self.through_bridge(&crossing.packets, packets, plan, &ingress, own, now);
+        }
+    }
+
+    /// parse → flow cache → action → tx, each for all packets.
+    #[inline(always)]
+    fn through_bridge(
+        &mut self,
+        which: impl Which,
         packets: &mut Packets<'_>,
         plan: &Plan,
         ingress: &Ingress<'_>,
@@ -160,11 +230,12 @@ impl Stages {
         let Some(bridge) = plan.snapshot.bridges.get(port.bridge) else {
             return;
         };
-        let bytes = self.find_verdicts(packets, bridge, number, own, now);
+        let in_port = bridge.flow_port(number);
+        let bytes = self.find_verdicts(which, packets, bridge, in_port, own, now);
         counters.rx_bytes.add(bytes);
 
         let watch = plan.watch.as_ref().filter(|watch| watch.port == number);
-        let watched = watch.and_then(|watch| find_watched(watch, packets, bridge, number));
+        let watched = watch.and_then(|watch| find_watched(watch, which, packets, bridge, in_port));
         let with = Surroundings {
             snapshot: &plan.snapshot,
             ingress: number,
@@ -177,6 +248,7 @@ impl Stages {
         let mut learning = Normal::new(bridge, number, self.clock.seconds_at(now));
         action::apply(
             &self.found,
+            which,
             packets,
             &mut self.keys,
             &self.cache,
@@ -196,39 +268,44 @@ impl Stages {
     #[inline(always)]
     fn find_verdicts(
         &mut self,
+        which: impl Which,
         packets: &Packets<'_>,
         bridge: &BridgeView,
-        ingress: u32,
+        in_port: u16,
         own: &PmdCounterCells,
         now: u64,
     ) -> u64 {
-        let count = packets.len();
-        if let Some((entry, verdict)) = self.cache.catch_all(bridge) {
+        let count = which.count();
+        if let Some(all) = self.cache.catch_all(bridge) {
             let mut bytes = 0;
-            for (index, key) in self.keys.iter_mut().enumerate().take(count) {
+            for nth in 0..count {
+                let index = which.index(nth);
+                let key = &mut self.keys[index];
                 parse::parse(packets.head_slot(index), packets.head(index).len(), key);
                 bytes += packets.frame_len(index) as u64;
             }
-            self.cache.count_all(entry, count as u32, bytes, now);
+            self.cache
+                .count_all(all, in_port, which, packets, &self.keys, bytes, now);
             own.lookups.megaflow_hits.add(count as u64);
             own.lookups.probes.add(count as u64);
-            self.found.fill(count, entry, verdict);
+            self.found.fill(count, all);
             return bytes;
         }
         let mut bytes = 0;
-        for index in 0..count {
+        for nth in 0..count {
+            let index = which.index(nth);
             let (head, frame_len) = (packets.head_slot(index), packets.frame_len(index));
-            let key = &mut self.flow_keys[index];
+            let key = &mut self.flow_keys[nth];
             extract(
                 head,
                 packets.head(index).len(),
                 frame_len,
                 bridge.id,
-                ingress as u16,
+                in_port,
                 key,
             );
             self.keys[index] = Key::of_flow(key);
-            self.lens[index] = frame_len as u32;
+            self.lens[nth] = frame_len as u32;
             bytes += frame_len as u64;
         }
         self.cache.classify(
@@ -265,17 +342,20 @@ fn tell(watch: &Watch, watched: usize, found: &Found, lists: &mut TxLists, pmd: 
 #[cold]
 fn find_watched(
     watch: &Watch,
+    which: impl Which,
     packets: &Packets<'_>,
     bridge: &BridgeView,
-    ingress: u32,
+    in_port: u16,
 ) -> Option<usize> {
     let mut key = PacketKey::default();
-    let found = (0..packets.len()).find(|index| {
-        let head = packets.head_slot(*index);
-        let (len, frame_len) = (packets.head(*index).len(), packets.frame_len(*index));
-        extract(head, len, frame_len, bridge.id, ingress as u16, &mut key);
+    let found = (0..which.count()).find(|nth| {
+        let index = which.index(*nth);
+        let head = packets.head_slot(index);
+        let (len, frame_len) = (packets.head(index).len(), packets.frame_len(index));
+        extract(head, len, frame_len, bridge.id, in_port, &mut key);
         watch.takes(&key)
     })?;
-    watch.keep(packets.head(found), packets.frame_len(found));
+    let index = which.index(found);
+    watch.keep(packets.head(index), packets.frame_len(index));
     Some(found)
 }

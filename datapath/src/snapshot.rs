@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use nix::sys::epoll::Epoll;
+use ringway_flow::key::PORT_LOCAL;
 use ringway_flow::pipeline::Pipeline;
 use ringway_flow::stats::StatsTable;
 use ringway_vhost::SplitRing;
@@ -15,6 +16,7 @@ use crate::counters::PortCounterTable;
 use crate::fdb::Fdb;
 use crate::meter::Meter;
 use crate::nic::Nic;
+use crate::vlan::PortVlans;
 use crate::watch::Watch;
 
 /// Port numbers are below this; 0 is never used.
@@ -34,6 +36,16 @@ impl Snapshot {
     pub fn port(&self, number: u32) -> Option<&PortView> {
         self.ports.get(number as usize)?.as_ref()
     }
+
+    /// VLANs of the port with this number on the bridge with this id. One that
+    /// is not there, such as a controller as ingress, is a trunk of all.
+    pub fn vlans(&self, bridge: u16, number: u32) -> &PortVlans {
+        const ALL: &PortVlans = &PortVlans::ALL;
+        self.port(number)
+            .filter(|port| port.bridge_id == bridge)
+            .and_then(|port| port.vlans.as_ref())
+            .unwrap_or(ALL)
+    }
 }
 
 /// A bridge.
@@ -49,6 +61,31 @@ pub struct BridgeView {
     pub meters: Vec<(u32, Arc<Meter>)>,
     /// Numbers of the ports that can take frames now.
     pub members: Vec<u32>,
+    /// Number of its own interface, or [`LOCAL`] while it has none.
+    pub local: u32,
+    /// Some port of it is not simply a trunk of all VLANs.
+    pub has_vlans: bool,
+}
+
+/// What flows call a bridge's own interface, whatever its number.
+pub const LOCAL: u32 = PORT_LOCAL as u32;
+
+impl BridgeView {
+    /// The number of the port that flows call `port`.
+    #[inline(always)]
+    pub fn number(&self, port: u32) -> u32 {
+        if port == LOCAL { self.local } else { port }
+    }
+
+    /// What flows call the port with this number.
+    #[inline(always)]
+    pub fn flow_port(&self, number: u32) -> u16 {
+        if number == self.local {
+            PORT_LOCAL
+        } else {
+            number as u16
+        }
+    }
 }
 
 /// A port.
@@ -58,15 +95,27 @@ pub struct PortView {
     /// That bridge's id.
     pub bridge_id: u16,
     pub output: Output,
+    /// Longest frame that may go there, without its VLAN tags: the MTU and an
+    /// Ethernet header. [`NO_LIMIT`]: as long as any frame.
+    pub max_frame: u32,
+    /// `None`: a trunk of all VLANs.
+    pub vlans: Option<PortVlans>,
     pub counters: Arc<PortCounterTable>,
 }
 
+/// The port has no MTU of its own.
+pub const NO_LIMIT: u32 = u32::MAX;
+
 /// Where frames for a port go.
 pub enum Output {
-    /// Running receive rings of a guest, with their queue numbers.
+    /// Running receive rings of a guest, or of a port whose other end is the
+    /// kernel, with their queue numbers.
     Guest(Vec<(u16, Arc<SplitRing>)>),
     /// A DPDK device.
     Nic(Arc<Nic>),
+    /// They come in by the port with this number, of another bridge. `None`: it
+    /// is not there.
+    Patch(Option<u32>),
     /// A test that wants to see them.
     #[cfg(test)]
     Sink(std::sync::Mutex<Vec<Vec<u8>>>),

@@ -39,7 +39,10 @@ pub struct PortStatus {
     pub name: String,
     /// The bridge it is on.
     pub bridge: String,
-    /// Kind as users spell it: `vhost-user`, `dpdk`.
+    /// It is the bridge's own interface, which flows know as LOCAL.
+    pub local: bool,
+    /// Kind as users spell it: `vhost-user`, `dpdk`, `system`, `internal`,
+    /// `tap`, `patch`.
     pub kind: &'static str,
     /// Where it stands.
     pub state: PortState,
@@ -48,10 +51,33 @@ pub struct PortStatus {
     /// MTU-independent facts worth showing, as name and value: negotiated
     /// features, socket, memory size, link.
     pub details: Vec<(String, String)>,
+    /// Its device; `None` for guests and patches.
+    pub link: Option<LinkStatus>,
     /// Each queue's ring and the PMD that polls it.
     pub queues: Vec<QueueStatus>,
     /// Totals over queues and PMDs.
     pub counters: PortCounters,
+}
+
+/// A port's device as the kernel or DPDK has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Ethernet address, if it has one.
+    pub mac: Option<[u8; 6]>,
+    /// Bytes behind the Ethernet header.
+    pub mtu: u32,
+    /// Set up by its administrator.
+    pub admin_up: bool,
+    /// It has a carrier.
+    pub link_up: bool,
+    /// Speed in Mbit/s, if it is known.
+    pub speed_mbps: Option<u32>,
+    /// Number of the kernel interface, if it is one.
+    pub ifindex: Option<u32>,
+    /// Its driver, e.g. `tun`, `veth`, `net_pcap`.
+    pub driver: String,
+    /// How its frames are had: `tap`, `af_packet`, `af_xdp`, `dpdk`.
+    pub via: &'static str,
 }
 
 /// Where a port stands on its way to forwarding.
@@ -66,6 +92,11 @@ pub enum PortState {
         /// The session state's name.
         state: &'static str,
         /// What it waits for, and what to do about it.
+        why: String,
+    },
+    /// Its device's link is down. It is back by itself when the link is.
+    LinkDown {
+        /// What to look at.
         why: String,
     },
     /// Shut out because its guest or frontend broke the rules.
@@ -86,6 +117,7 @@ impl PortState {
         match self {
             PortState::Forwarding => "forwarding",
             PortState::Waiting { state, .. } => state,
+            PortState::LinkDown { .. } => "link-down",
             PortState::Quarantined { .. } => "quarantined",
             PortState::Failed { .. } => "failed",
         }
@@ -96,6 +128,7 @@ impl PortState {
         match self {
             PortState::Forwarding => "",
             PortState::Waiting { why, .. }
+            | PortState::LinkDown { why }
             | PortState::Quarantined { why }
             | PortState::Failed { why } => why,
         }

@@ -13,22 +13,28 @@ use ringway_flow::key::PacketKey;
 use ringway_flow::matching::Match;
 use ringway_flow::program::{DpAction, Steps};
 use ringway_flow::text::PortNames;
-use ringway_flow::trace::{BridgeNow, NormalNow, Request, trace};
+use ringway_flow::trace::{Request, trace};
 use ringway_flow::translate::Start;
 
 use crate::actual::{Actual, Inner, lock};
 use crate::cpu::tsc;
 use crate::engine::Datapath;
 use crate::error::DatapathError;
-use crate::fdb::Fdb;
-use crate::lookup::{self, Destination};
-use crate::parse::{Key, Station};
+use crate::patch;
+use crate::port::Port;
+use crate::snapshot::Output;
 use crate::watch::{Caught, FoundBy, Watch};
+
+mod now;
+#[cfg(test)]
+mod tests;
+
+use self::now::Now;
 
 /// Between two looks at whether the packet has come.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// The names of a bridge's ports.
+/// The names of a bridge's ports, by what flows call them.
 struct Names(Vec<(u16, String)>);
 
 impl Names {
@@ -37,17 +43,18 @@ impl Names {
         let ports = ports.filter(|port| port.spec.bridge == bridge);
         Self(
             ports
-                .map(|port| (port.number as u16, port.spec.name.clone()))
+                .map(|port| (port.flow_number(), port.spec.name.clone()))
                 .collect(),
         )
     }
+}
 
-    /// Number and name, for people.
-    fn tell(&self, port: u32) -> String {
-        match self.name(port as u16) {
-            Some(name) => format!("{name} ({port})"),
-            None => port.to_string(),
-        }
+/// A port's name and number, for people.
+fn tell_port(actual: &Actual, number: u32) -> String {
+    match actual.ports.get(&number) {
+        Some(port) if port.spec.is_local() => format!("{} (LOCAL)", port.spec.name),
+        Some(port) => format!("{} ({number})", port.spec.name),
+        None => number.to_string(),
     }
 }
 
@@ -63,37 +70,12 @@ impl PortNames for Names {
     }
 }
 
-/// A bridge's stations and ports at this moment.
-struct Now<'a> {
-    fdb: &'a Fdb,
-    members: Vec<u32>,
-}
-
-impl BridgeNow for Now<'_> {
-    fn normal(&self, packet: &PacketKey) -> NormalNow {
-        let ingress = u32::from((packet.0[0] >> 32) as u16);
-        let key = Key::of_flow(packet);
-        match lookup::normal(key.destination, self.fdb, ingress) {
-            Destination::Port(port) => NormalNow::Learned(port as u16),
-            Destination::Flood => NormalNow::Flood(self.flood(ingress as u16)),
-            Destination::Drop(reason) => NormalNow::Drop(reason.explain().trim().to_owned()),
-        }
-    }
-
-    fn flood(&self, in_port: u16) -> Vec<u16> {
-        let others = self
-            .members
-            .iter()
-            .filter(|port| **port != u32::from(in_port));
-        others.map(|port| *port as u16).collect()
-    }
-}
-
 impl Datapath {
     /// What the rules would do with a packet now, in `ovs-appctl
     /// ofproto/trace`'s form. `matching` is the flow that was asked for;
     /// `frame` the whole packet, if one was given (of the flow only `in_port`
-    /// counts then). With `generate` NORMAL learns from it.
+    /// counts then). With `generate` NORMAL learns from it. Where it goes out by a
+    /// patch port its way on the other bridge is told, too.
     pub fn trace(
         &self,
         bridge: &str,
@@ -118,10 +100,7 @@ impl Datapath {
         key.0[0] = key.0[0] & !(0xffff << 48) | u64::from(known.id) << 48;
         let (text, normal) = self.inner.trace_key(&actual, bridge, &key);
         if generate && normal {
-            let source = Key::of_flow(&key).source;
-            if source != Station::default() && !source.is_group() {
-                known.fdb.learn(source, in_port.into(), self.inner.second());
-            }
+            Now::of(&actual, known).learn(&key, self.inner.second());
         }
         Ok(text)
     }
@@ -169,18 +148,72 @@ impl Datapath {
     }
 }
 
+/// Where steps send a packet out by patch ports whose peers are there: those ports,
+/// and the packet as it comes in by the peer.
+fn crossings<'a>(
+    actual: &'a Actual,
+    key: &PacketKey,
+    steps: &[DpAction],
+) -> Vec<(&'a Port, PacketKey)> {
+    let mut key = *key;
+    let mut crossings = Vec::new();
+    for step in steps {
+        match step {
+            DpAction::Output(number) => {
+                let port = actual.ports.get(&u32::from(*number));
+                let peer = port.and_then(|port| match port.output() {
+                    Output::Patch(peer) => Some((port, actual.ports.get(&peer?)?)),
+                    _ => None,
+                });
+                if let Some((port, peer)) = peer {
+                    let bridge = actual.bridges.get(&peer.spec.bridge);
+                    let id = bridge.map_or(0, |bridge| bridge.id);
+                    let mut key = key;
+                    let place = u64::from(id) << 48 | u64::from(peer.flow_number()) << 32;
+                    key.0[0] = key.0[0] & 0xffff_ffff | place;
+                    crossings.push((port, key));
+                }
+            }
+            DpAction::Set { word, value, mask } => {
+                let word = &mut key.0[usize::from(*word)];
+                *word = *word & !mask | value & mask;
+            }
+            DpAction::PushVlan { tpid, tci } => {
+                let (outer, tpids) = (key.0[1] & 0xffff, key.0[5] >> 48);
+                key.0[1] = key.0[1] & !0xffff | u64::from(*tci);
+                key.0[2] = key.0[2] & !0xffff | outer;
+                key.0[5] = key.0[5] & 0xffff_ffff | u64::from(*tpid) << 48 | tpids << 32;
+            }
+            DpAction::PopVlan => {
+                let (inner, tpid) = (key.0[2] & 0xffff, key.0[5] >> 32 & 0xffff);
+                key.0[1] = key.0[1] & !0xffff | inner;
+                key.0[2] &= !0xffff;
+                key.0[5] = key.0[5] & 0xffff_ffff | tpid << 48;
+            }
+            _ => {}
+        }
+    }
+    crossings
+}
+
 impl Inner {
     /// A key's trace, and whether NORMAL is part of it.
     fn trace_key(&self, actual: &Actual, bridge: &str, key: &PacketKey) -> (String, bool) {
+        self.trace_from(actual, bridge, key, 0)
+    }
+
+    /// The same of a packet that went through `depth` patch ports.
+    fn trace_from(
+        &self,
+        actual: &Actual,
+        bridge: &str,
+        key: &PacketKey,
+        depth: u8,
+    ) -> (String, bool) {
         let Some(known) = actual.bridges.get(bridge) else {
             return (String::new(), false);
         };
-        let members = actual.ports.values();
-        let members = members.filter(|port| port.spec.bridge == bridge && port.takes_frames());
-        let now = Now {
-            fdb: &known.fdb,
-            members: members.map(|port| port.number).collect(),
-        };
+        let now = Now::of(actual, known);
         let traced = trace(
             &known.tables.pipeline(),
             &Request {
@@ -193,7 +226,27 @@ impl Inner {
         );
         let mut steps = traced.translation.program.steps();
         let normal = steps.any(|step| step == DpAction::Normal);
-        (traced.text, normal)
+        let mut text = traced.text;
+        for (port, key) in crossings(actual, key, &traced.steps) {
+            let Some(peer) = (port.patch_peer())
+                .and_then(|name| actual.ports.values().find(|port| port.spec.name == name))
+            else {
+                continue;
+            };
+            let (from, to) = (&port.spec.name, &peer.spec.name);
+            let bridge = &peer.spec.bridge;
+            let _ = writeln!(
+                text,
+                "\nPatch port {from} leads to {to} of bridge {bridge}:\n"
+            );
+            match depth {
+                patch::MAX_DEPTH => {
+                    let _ = writeln!(text, "Too many patch ports: the packet is dropped.");
+                }
+                depth => text += &self.trace_from(actual, bridge, &key, depth + 1).0,
+            }
+        }
+        (text, normal)
     }
 
     /// What was done with a packet, and what the rules say of it.
@@ -207,7 +260,7 @@ impl Inner {
         let mut head = [0; 128];
         head[..caught.head.len()].copy_from_slice(&caught.head);
         let mut key = PacketKey::default();
-        let in_port = watch.port as u16;
+        let in_port = port.flow_number();
         extract(
             &head,
             caught.head.len(),
@@ -238,12 +291,14 @@ impl Inner {
         let mut text = format!(
             "Packet: {} bytes from {}: {hex}{cut}\n\nThe poll-mode core on CPU {core} had {found}.\n",
             caught.frame_len,
-            names.tell(watch.port),
+            tell_port(actual, watch.port),
         );
         if let Some(megaflow) = self.megaflow(caught, &key, &names) {
             let _ = writeln!(text, "{megaflow}");
         }
-        let ports: Vec<String> = caught.ports.iter().map(|port| names.tell(*port)).collect();
+        let ports: Vec<String> = (caught.ports.iter())
+            .map(|port| tell_port(actual, *port))
+            .collect();
         let _ = match caught.dropped {
             Some(reason) => writeln!(text, "Dropped: {}:{}", reason.name(), reason.explain()),
             None if ports.is_empty() => writeln!(text, "Sent to no port."),

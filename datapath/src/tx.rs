@@ -2,11 +2,12 @@
 //! every list ends in a counter: transmitted, or dropped under its reason.
 
 use arrayvec::ArrayVec;
-use ringway_vhost::{BURST, BURST_PACKETS, Packets, SplitRing};
+use ringway_vhost::{BURST, BURST_PACKETS, Enqueued, Packets, SplitRing};
 
 use crate::action::TxLists;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
+use crate::offload;
 use crate::parse::Key;
 use crate::snapshot::{Output, PortView, Snapshot};
 
@@ -43,9 +44,13 @@ pub fn flush(
                 }
                 own.sent(counters(0), list.len() as u32, 0);
             }
+            Output::Patch(peer) => lists.cross(*peer, packets, list, counters(0), own),
             Output::Nic(nic) => nic.transmit(pmd, packets, &list, counters(0), own),
             Output::Guest(rings) => match rings.as_slice() {
-                [(queue, ring)] => to_ring(ring, packets, &list, counters(*queue), own),
+                [(queue, ring)] => {
+                    let limit = port.max_frame;
+                    to_ring(ring, limit, packets, &list, counters(*queue), own);
+                }
                 [] => own.drop_tx(counters(0), DropReason::RingStopped, list.len() as u32),
                 rings => spread(port, rings, packets, &list, keys, pmd, own),
             },
@@ -53,26 +58,37 @@ pub fn flush(
     }
 }
 
-/// To one receive ring of a guest.
+/// To one receive ring of a guest, frames of at most `limit` bytes.
 #[inline(always)]
 fn to_ring(
     ring: &SplitRing,
+    limit: u32,
     packets: &mut Packets<'_>,
     list: &[u8],
     counters: &QueueCounters,
     own: &PmdCounterCells,
 ) {
+    // Two flags of the burst; most have neither.
+    if packets.any_gso() || packets.longest() > limit {
+        return offload::to_ring(ring, limit, packets, list, counters, own);
+    }
     if packets.any_partial_checksum() && !ring.features().guest_csum {
         for packet in list {
             packets.complete_checksum(usize::from(*packet));
         }
     }
     let enqueued = ring.enqueue(packets, list);
+    count(&enqueued, list.len(), counters, own);
+}
+
+/// Counts what came of an enqueue of `listed` packets.
+#[inline(always)]
+pub fn count(enqueued: &Enqueued, listed: usize, counters: &QueueCounters, own: &PmdCounterCells) {
     own.sent(counters, enqueued.delivered, enqueued.bytes);
     if enqueued.notified {
         counters.tx_notifications.add(1);
     }
-    if enqueued.delivered as usize != list.len() {
+    if enqueued.delivered as usize != listed {
         own.drop_tx(counters, DropReason::RingFull, enqueued.ring_full);
         own.drop_tx(counters, DropReason::BufferTooSmall, enqueued.too_small);
         own.drop_tx(counters, DropReason::RingContended, enqueued.contended);
@@ -104,7 +120,7 @@ fn spread(
             .collect();
         if !share.is_empty() {
             let counters = port.counters.of(pmd, usize::from(*queue));
-            to_ring(ring, packets, &share, counters, own);
+            to_ring(ring, port.max_frame, packets, &share, counters, own);
         }
     }
 }

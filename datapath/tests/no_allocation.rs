@@ -7,12 +7,13 @@
 // hands on to the system's.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ringway_datapath::Datapath;
 use ringway_datapath::spec::{
-    BridgeSpec, DatapathConfig, PortKind, PortSpec, SocketMode, VhostUserSpec,
+    BridgeSpec, DatapathConfig, PatchSpec, PortKind, PortSpec, SocketMode, VhostUserSpec,
 };
 use ringway_flow::rule::{Change, FlowCommand};
 use ringway_flow::text::{self, NoNames};
@@ -151,6 +152,78 @@ fn exchange_flows(
     Ok(())
 }
 
+fn vhost_user(folder: &Path, name: &str, bridge: &str) -> PortSpec {
+    let options = VhostUserSpec {
+        path: folder.join(name),
+        mode: SocketMode::Server,
+        queues: 1,
+        owner: None,
+        permissions: None,
+    };
+    PortSpec::new(name, bridge, PortKind::VhostUser(options))
+}
+
+/// Adds a port with a guest.
+fn guest(datapath: &Datapath, folder: &Path, spec: PortSpec) -> NetDriver {
+    let path = folder.join(&spec.name);
+    datapath.add_port(spec).expect("port");
+    let session = Session::connect_within(&path, Duration::from_secs(10)).expect("socket");
+    let guest = session.bring_up(&SessionConfig::default()).expect("guest");
+    NetDriver::new(guest).expect("driver")
+}
+
+fn wait_until_all_forward(datapath: &Datapath) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while datapath
+        .ports()
+        .iter()
+        .any(|port| port.state.name() != "forwarding")
+    {
+        assert!(Instant::now() < deadline, "{:?}", datapath.ports());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Adds a bridge behind a pair of patch ports, with a guest in the VLAN that
+/// vm1 is in from now on.
+fn another_bridge(datapath: &Datapath, folder: &Path) -> NetDriver {
+    let patch = |name: &str, bridge: &str, peer: &str| {
+        let peer = peer.to_owned();
+        PortSpec::new(name, bridge, PortKind::Patch(PatchSpec { peer }))
+    };
+    let state = |name: &str| {
+        let ports = datapath.ports();
+        let port = ports.into_iter().find(|port| port.name == name);
+        port.expect("the patch port").state
+    };
+    datapath.add_bridge(BridgeSpec::new("br1")).expect("bridge");
+    let mut to_br1 = patch("to-br1", "br0", "to-br0");
+    let number = datapath.add_port(to_br1.clone()).expect("patch port");
+    assert_eq!(state("to-br1").name(), "waiting-for-peer");
+    datapath
+        .add_port(patch("to-br0", "br1", "to-br1"))
+        .expect("its peer");
+    for end in ["to-br1", "to-br0"] {
+        assert_eq!(state(end).name(), "forwarding");
+    }
+    // Without its peer it waits again, and says why.
+    datapath.del_port("to-br0").expect("its peer");
+    let waits = format!("{:?}", state("to-br1"));
+    assert!(waits.contains("there is no port to-br0"), "{waits}");
+    datapath
+        .add_port(patch("to-br0", "br1", "to-br1"))
+        .expect("its peer");
+    to_br1.number = Some(number);
+    to_br1.vlan.trunks = vec![7, 10];
+    datapath.set_port(to_br1).expect("a trunk");
+    let mut vm1 = vhost_user(folder, "vm1", "br0");
+    vm1.vlan.tag = Some(10);
+    datapath.set_port(vm1).expect("an access port");
+    let mut vm3 = vhost_user(folder, "vm3", "br1");
+    vm3.vlan.tag = Some(10);
+    guest(datapath, folder, vm3)
+}
+
 #[test]
 fn forwarding_allocates_nothing_on_the_pmd() {
     let core = core_affinity::get_core_ids()
@@ -168,40 +241,14 @@ fn forwarding_allocates_nothing_on_the_pmd() {
     .expect("datapath");
     let folder = tempfile::tempdir().expect("folder");
     datapath.add_bridge(BridgeSpec::new("br0")).expect("bridge");
-    let mut guests: Vec<NetDriver> = ["vm1", "vm2"]
-        .into_iter()
-        .map(|name| {
-            let path = folder.path().join(name);
-            datapath
-                .add_port(PortSpec {
-                    name: name.to_owned(),
-                    bridge: "br0".to_owned(),
-                    number: None,
-                    kind: PortKind::VhostUser(VhostUserSpec {
-                        path: path.clone(),
-                        mode: SocketMode::Server,
-                        queues: 1,
-                        owner: None,
-                        permissions: None,
-                    }),
-                })
-                .expect("port");
-            let session = Session::connect_within(&path, Duration::from_secs(10)).expect("socket");
-            let guest = session.bring_up(&SessionConfig::default()).expect("guest");
-            NetDriver::new(guest).expect("driver")
-        })
-        .collect();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while datapath
-        .ports()
-        .iter()
-        .any(|port| port.state.name() != "forwarding")
-    {
-        assert!(Instant::now() < deadline, "{:?}", datapath.ports());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let [b, a] = [guests.pop(), guests.pop()].map(|guest| guest.expect("two guests"));
-    let (mut a, mut b) = (a, b);
+    let [mut a, mut b] = ["vm1", "vm2"].map(|name| {
+        guest(
+            &datapath,
+            folder.path(),
+            vhost_user(folder.path(), name, "br0"),
+        )
+    });
+    wait_until_all_forward(&datapath);
 
     exchange(&mut a, &mut b, 20);
     COUNTED.store(0, Ordering::Relaxed);
@@ -229,6 +276,16 @@ fn forwarding_allocates_nothing_on_the_pmd() {
     let with_rules = COUNTED.load(Ordering::Relaxed) - forwarding;
     let missed = datapath.cache().missed - missed;
 
+    // Through a pair of patch ports, with tags that come and go.
+    WATCHED.store(0, Ordering::Relaxed);
+    let mut c = another_bridge(&datapath, folder.path());
+    wait_until_all_forward(&datapath);
+    exchange(&mut a, &mut c, 20);
+    let before = COUNTED.load(Ordering::Relaxed);
+    WATCHED.store(pmd_thread(), Ordering::Relaxed);
+    exchange(&mut a, &mut c, 500);
+    let crossing = COUNTED.load(Ordering::Relaxed) - before;
+
     // The allocator does count: shown on this thread.
     WATCHED.store(0, Ordering::Relaxed);
     let before = COUNTED.load(Ordering::Relaxed);
@@ -248,6 +305,10 @@ fn forwarding_allocates_nothing_on_the_pmd() {
     assert_eq!(
         with_rules, 0,
         "allocations while {missed} flows were translated"
+    );
+    assert_eq!(
+        crossing, 0,
+        "allocations while 1,000 frames went through a patch"
     );
     assert!(missed >= 592, "only {missed} flows were translated");
     assert!(

@@ -115,9 +115,10 @@ fn generate_bindings(flags: &[String]) {
         .rust_edition(bindgen::RustEdition::Edition2024)
         .allowlist_function("rw_.*")
         .allowlist_type("rw_.*")
+        .allowlist_var("RW_.*")
         .allowlist_function("rte_eal_init")
         .allowlist_function("rte_memzone_free|rte_mempool_(free|avail_count)")
-        .allowlist_function("rte_eth_dev_(start|stop|get_mtu)")
+        .allowlist_function("rte_eth_dev_(start|stop|get_mtu|set_mtu)")
         // DPDK's own structures are only ever pointed at.
         .opaque_type("rte_.*")
         .blocklist_type("rte_(mbuf|mempool|memzone)(__bindgen_ty.*)?")

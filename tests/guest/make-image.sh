@@ -2,9 +2,10 @@
 # Makes the test guest: Debian's cloud kernel and an initramfs of busybox and
 # the virtio modules. No disk, nothing installed on the host.
 #
-#   make-image.sh DIRECTORY     writes DIRECTORY/vmlinuz and DIRECTORY/initramfs.gz
+#   make-image.sh DIRECTORY     writes DIRECTORY/vmlinuz, initramfs.gz and probe
 #
-# Does nothing when both are there and newer than this script and `init`.
+# probe is the guest's and the namespaces' UDP and TCP peer, in one static file.
+# Does nothing when all are there and newer than this script, `init` and `probe.rs`.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=${1:?usage: make-image.sh DIRECTORY}
@@ -13,15 +14,20 @@ out=$(cd "$out" && pwd)
 exec 9>"$out/.lock"
 flock 9
 
-if [ "$out/initramfs.gz" -nt "$here/init" ] && [ "$out/initramfs.gz" -nt "$here/make-image.sh" ] \
-        && [ -s "$out/vmlinuz" ]; then
+newer() {
+    local source
+    for source in init make-image.sh probe.rs; do
+        [ "$1" -nt "$here/$source" ] || return 1
+    done
+}
+if newer "$out/initramfs.gz" && [ -s "$out/vmlinuz" ] && [ -x "$out/probe" ]; then
     exit 0
 fi
 
 say() { echo "make-image: $*"; }
 fail() { echo "make-image: $*" >&2; exit 1; }
 
-for tool in apt-get apt-cache dpkg-deb cpio gzip; do
+for tool in apt-get apt-cache dpkg-deb cpio gzip rustc; do
     command -v "$tool" >/dev/null || fail "$tool is missing; run \`make setup\`"
 done
 busybox=$(command -v busybox) || fail "busybox is missing; run \`make setup\`"
@@ -40,12 +46,16 @@ say "downloading $package"
 dpkg-deb -x "$work"/linux-image-*.deb "$work/kernel"
 release=$(basename "$work"/kernel/lib/modules/*)
 
+rustc --edition 2024 -O -C target-feature=+crt-static -C strip=symbols \
+    -o "$work/probe" "$here/probe.rs" || fail "probe.rs did not compile"
+
 # virtio_net and all that it needs, plus VLAN interfaces.
 root=$work/root
 mkdir -p "$root/bin" "$root/lib/modules/$release"
 cp "$busybox" "$root/bin/busybox"
 cp "$here/init" "$root/init"
-chmod 755 "$root/init" "$root/bin/busybox"
+cp "$work/probe" "$root/bin/probe"
+chmod 755 "$root/init" "$root/bin/busybox" "$root/bin/probe"
 tree=lib/modules/$release
 (cd "$work/kernel" && "$busybox" depmod -b . "$release")
 # Lines of modules.dep: a module, a colon, all that it needs.
@@ -59,6 +69,7 @@ done
 (cd "$root" && find . -print0 | cpio --quiet --null -o -H newc | gzip -1) >"$work/initramfs.gz"
 cp "$work/kernel/boot/vmlinuz-$release" "$work/vmlinuz"
 mv "$work/vmlinuz" "$out/vmlinuz"
+mv "$work/probe" "$out/probe"
 mv "$work/initramfs.gz" "$out/initramfs.gz"
 # The KVM probe's answer belongs to the kernel that was probed.
 rm -f "$out/accelerator"

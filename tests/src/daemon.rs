@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::counters::{self, Balance};
 use crate::error::{Error, Result};
+use crate::netns::Namespace;
 use crate::process::Process;
 use crate::{machine, wait};
 
@@ -25,7 +26,7 @@ pub struct DaemonOptions {
     pub pmds: usize,
     /// Further arguments.
     pub arguments: Vec<String>,
-    /// The network namespace to run in, if not the machine's own.
+    /// The name of the network namespace to run in; `None`: one of its own.
     pub namespace: Option<String>,
 }
 
@@ -43,8 +44,9 @@ impl Default for DaemonOptions {
 /// is dropped.
 #[derive(Debug)]
 pub struct Daemon {
-    // Dropped before the folder that has its log.
+    // Dropped before the namespace, and that before the folder with its log.
     process: Process,
+    namespace: Option<Namespace>,
     dir: TempDir,
     options: DaemonOptions,
     bin_dir: PathBuf,
@@ -68,8 +70,15 @@ impl Daemon {
     }
 
     /// As [`Daemon::start`], with options.
-    pub fn start_with(options: DaemonOptions) -> Result<Self> {
+    pub fn start_with(mut options: DaemonOptions) -> Result<Self> {
         machine::need_root()?;
+        let namespace = match &options.namespace {
+            Some(_) => None,
+            None => Some(Namespace::new("switch")?),
+        };
+        if let Some(namespace) = &namespace {
+            options.namespace = Some(namespace.name().to_owned());
+        }
         // A short path: unix sockets allow 107 bytes.
         let dir = tempfile::Builder::new()
             .prefix("ringway-")
@@ -81,6 +90,7 @@ impl Daemon {
             dir,
             options,
             process,
+            namespace,
             bin_dir,
         };
         daemon.wait_ready()?;
@@ -123,6 +133,15 @@ impl Daemon {
         state_in(self.dir.path())
     }
 
+    /// The namespace of its own, in which its interfaces are.
+    ///
+    /// # Panics
+    /// The daemon was started in another's.
+    pub fn namespace(&self) -> &Namespace {
+        let own = self.namespace.as_ref();
+        own.unwrap_or_else(|| panic!("the daemon runs in {:?}", self.options.namespace))
+    }
+
     /// Its process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
@@ -152,6 +171,55 @@ impl Daemon {
             status: output.status,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Runs a line of shell in its namespace, with Open vSwitch's commands being
+    /// ringway: `ovs-vsctl show`, `ringway show`, `ip link set br0 up`.
+    pub fn shell(&self, line: &str) -> Result<CommandOutput> {
+        let commands = self.path("commands");
+        if !commands.exists() {
+            let link = |from: &Path, name: &str| {
+                std::os::unix::fs::symlink(from, commands.join(name))
+                    .map_err(Error::io(format!("link {name}")))
+            };
+            std::fs::create_dir(&commands).map_err(Error::io("make a folder of commands"))?;
+            for name in ["ovs-vsctl", "ovs-ofctl", "ovs-dpctl", "ovs-appctl"] {
+                link(&self.bin_dir.join("ringway"), name)?;
+            }
+            for name in ["ringway", "ringwayd"] {
+                link(&self.bin_dir.join(name), name)?;
+            }
+        }
+        let path = std::env::var("PATH").unwrap_or_default();
+        let (program, args) = self.namespace().entered(&["bash", "-c", line])?;
+        let output = Command::new(&program)
+            .args(args)
+            .env(
+                "PATH",
+                format!("{}:/usr/sbin:/sbin:{path}", commands.display()),
+            )
+            .env("RINGWAY_SOCKET", self.socket())
+            .output()
+            .map_err(Error::io(format!("start {}", program.display())))?;
+        Ok(CommandOutput {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// [`Daemon::shell`] of a line that must succeed; all that it printed,
+    /// warnings first.
+    pub fn shell_ok(&self, line: &str) -> Result<String> {
+        let output = self.shell(line)?;
+        if output.status.success() {
+            return Ok(output.stderr + &output.stdout);
+        }
+        Err(Error::Command {
+            command: line.to_owned(),
+            status: output.status,
+            output: output.stdout + &output.stderr,
         })
     }
 

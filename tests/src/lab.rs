@@ -77,7 +77,8 @@ impl Lab {
     pub fn start_with(options: DaemonOptions, ports: &[(&str, u64)]) -> Result<Self> {
         let alone = machine::exclusive()?;
         let daemon = Daemon::start_with(options)?;
-        daemon.ok(&["add-br", BRIDGE, "--fail-mode", "secure"])?;
+        // Without an interface of its own: what comes out is what guests get.
+        daemon.ok(&["add-br", BRIDGE, "--fail-mode", "secure", "--no-internal"])?;
         let mut lab = Self {
             guests: BTreeMap::new(),
             daemon,

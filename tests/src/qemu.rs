@@ -1,5 +1,5 @@
 //! Real Linux guests: Debian's cloud kernel and busybox under QEMU, with a
-//! virtio-net device on a vhost-user socket.
+//! virtio-net device on a vhost-user socket or a tap.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::console::{Answer, Console};
 use crate::error::{Error, Result};
+use crate::netns::Namespace;
 use crate::process::Process;
 use crate::{machine, wait};
 
@@ -27,13 +28,30 @@ pub enum Listener {
     Qemu,
 }
 
+/// What is at the host's end of a guest's device.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// A vhost-user socket.
+    VhostUser {
+        /// Its path.
+        socket: PathBuf,
+        /// Who listens on it.
+        listener: Listener,
+    },
+    /// A tap interface, which QEMU opens and makes if it is not there.
+    Tap {
+        /// Its name.
+        interface: String,
+        /// The namespace that it is in.
+        namespace: String,
+    },
+}
+
 /// A guest's network device.
 #[derive(Clone, Debug)]
 pub struct Nic {
-    /// The vhost-user socket.
-    pub socket: PathBuf,
-    /// Who listens on it.
-    pub listener: Listener,
+    /// The host's end.
+    pub backend: Backend,
     /// Its MAC address as text.
     pub mac: String,
     /// Queue pairs.
@@ -53,9 +71,25 @@ pub struct Nic {
 impl Nic {
     /// A device as most people have it: one queue pair, QEMU's defaults.
     pub fn new(socket: impl Into<PathBuf>, listener: Listener, last_byte: u8) -> Self {
+        let socket = socket.into();
+        Self::on(Backend::VhostUser { socket, listener }, last_byte)
+    }
+
+    /// The same on a tap interface in a namespace.
+    pub fn on_tap(interface: &str, namespace: &Namespace, last_byte: u8) -> Self {
+        let (interface, namespace) = (interface.to_owned(), namespace.name().to_owned());
+        Self::on(
+            Backend::Tap {
+                interface,
+                namespace,
+            },
+            last_byte,
+        )
+    }
+
+    fn on(backend: Backend, last_byte: u8) -> Self {
         Self {
-            socket: socket.into(),
-            listener,
+            backend,
             mac: format!("52:54:00:00:00:{last_byte:02x}"),
             queues: 1,
             mergeable: true,
@@ -68,11 +102,6 @@ impl Nic {
 
     fn arguments(&self, accelerator: Accelerator) -> Vec<String> {
         let on = |flag: bool| if flag { "on" } else { "off" };
-        let mut chardev = format!("socket,id=chr0,path={}", self.socket.display());
-        chardev += match self.listener {
-            Listener::Switch => ",reconnect=1",
-            Listener::Qemu => ",server=on,wait=off",
-        };
         let mut device = format!(
             "virtio-net-pci,netdev=net0,romfile=,mac={},mrg_rxbuf={},event_idx={},indirect_desc={},packed={}",
             self.mac,
@@ -98,10 +127,31 @@ impl Nic {
             Accelerator::Kvm => format!(",vectors={}", 2 * self.queues + 2),
         }
         .as_str();
-        let netdev = format!("vhost-user,id=net0,chardev=chr0,queues={}", self.queues);
-        ["-chardev", &chardev, "-netdev", &netdev, "-device", &device]
-            .map(str::to_owned)
-            .to_vec()
+        let mut arguments = match &self.backend {
+            Backend::VhostUser { socket, listener } => {
+                let listens = match listener {
+                    Listener::Switch => "reconnect=1",
+                    Listener::Qemu => "server=on,wait=off",
+                };
+                let chardev = format!("socket,id=chr0,path={},{listens}", socket.display());
+                let netdev = format!("vhost-user,id=net0,chardev=chr0,queues={}", self.queues);
+                vec!["-chardev".to_owned(), chardev, "-netdev".to_owned(), netdev]
+            }
+            Backend::Tap { interface, .. } => {
+                let tap = format!("tap,id=net0,ifname={interface},script=no,downscript=no");
+                vec!["-netdev".to_owned(), tap]
+            }
+        };
+        arguments.extend(["-device".to_owned(), device]);
+        arguments
+    }
+
+    /// The namespace that QEMU has to run in, if any.
+    fn namespace(&self) -> Option<&str> {
+        match &self.backend {
+            Backend::VhostUser { .. } => None,
+            Backend::Tap { namespace, .. } => Some(namespace),
+        }
     }
 }
 
@@ -155,7 +205,8 @@ impl Guest {
         }
         args.extend(options.nic.arguments(accelerator));
         let image = image()?;
-        launch(&options.name, accelerator, &image, &args, dir)
+        let namespace = options.nic.namespace();
+        launch(&options.name, accelerator, &image, &args, namespace, dir)
     }
 
     /// Waits until the guest's shell answers, after a start or a reboot.
@@ -330,8 +381,15 @@ fn probe_kvm(image: &Path) -> Result<Accelerator> {
     }
     let dir = tempfile::tempdir().map_err(Error::io("make a temporary folder"))?;
     let args = ["-m", "128M"].map(str::to_owned);
-    let booted = launch("kvm-probe", Accelerator::Kvm, image, &args, dir.path())
-        .and_then(|mut guest| guest.console.wait_ready(KVM_PROBE_LIMIT));
+    let booted = launch(
+        "kvm-probe",
+        Accelerator::Kvm,
+        image,
+        &args,
+        None,
+        dir.path(),
+    )
+    .and_then(|mut guest| guest.console.wait_ready(KVM_PROBE_LIMIT));
     Ok(match booted {
         Ok(()) => Accelerator::Kvm,
         Err(_) => Accelerator::Tcg,
@@ -351,6 +409,7 @@ fn launch(
     accelerator: Accelerator,
     image: &Path,
     extra: &[String],
+    namespace: Option<&str>,
     dir: &Path,
 ) -> Result<Guest> {
     let qemu = machine::find_tool("qemu-system-x86_64")?;
@@ -388,7 +447,19 @@ fn launch(
     args.extend_from_slice(extra);
     let cores = machine::cores(1)?;
     let log = dir.join(format!("{name}.log"));
-    let mut process = Process::spawn(&format!("guest {name}"), &qemu, &args, &cores.guests, &log)?;
+    let (program, args) = match namespace {
+        None => (qemu, args),
+        Some(namespace) => {
+            let enter = [
+                format!("--net=/run/netns/{namespace}"),
+                qemu.to_string_lossy().into_owned(),
+            ];
+            let nsenter = machine::find_tool("nsenter")?;
+            (nsenter, enter.into_iter().chain(args).collect())
+        }
+    };
+    let name_of_process = format!("guest {name}");
+    let mut process = Process::spawn(&name_of_process, &program, &args, &cores.guests, &log)?;
     let console = Console::connect(&console, || process.check_running())?;
     Ok(Guest {
         name: name.to_owned(),

@@ -285,7 +285,8 @@ fn state_is_reloaded_after_a_clean_stop_and_after_kill_9() {
     let (mut daemon, _alone) = daemon();
     build_state(&daemon);
     let before = desired(&daemon).unwrap();
-    assert_eq!(before.len(), 4);
+    // Two bridges, each with its own interface, and two ports.
+    assert_eq!(before.len(), 6);
 
     assert!(daemon.terminate().unwrap().success());
     daemon.start_again().unwrap();

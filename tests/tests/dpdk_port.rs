@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use ringway_frontend::{NetDriver, Session, SessionConfig};
 use ringway_tests::daemon::{Daemon, DaemonOptions};
 use ringway_tests::machine::{self, Exclusive};
@@ -130,6 +131,100 @@ fn a_capture_file_reaches_the_guest_and_its_frames_are_captured() {
     assert_same(&pcap::read(&sent).unwrap(), &answers);
 }
 
+/// What two real hosts said to each other, recorded at one of them: address
+/// resolution, echoes with fragments, TCP and UDP of many sizes.
+fn record(path: &Path, daemon: &Daemon) {
+    let veth = VethPair::new("10.0.9.2/24").unwrap();
+    let (host, device) = (&veth.switch, VethPair::SWITCH_DEVICE);
+    host.configure(device, "10.0.9.1/24").unwrap();
+    for (namespace, device) in [
+        (host, device),
+        (&veth.neighbour, VethPair::NEIGHBOUR_DEVICE),
+    ] {
+        let off = ["tx", "off", "tso", "off", "gso", "off", "gro", "off"];
+        let ethtool = [&["ethtool", "-K", device], &off[..]].concat();
+        namespace.exec(&ethtool).unwrap();
+    }
+    let _echo = veth.neighbour.serve_echo(daemon.dir()).unwrap();
+    let file = path.to_string_lossy();
+    let line = ["tcpdump", "-i", device, "-U", "-w", &file];
+    let log = daemon.path("tcpdump.log");
+    let mut tcpdump = host.spawn("tcpdump", &line, &log).unwrap();
+    wait::until("tcpdump to listen", LIMIT, || {
+        match tcpdump.log().contains("listening on") {
+            true => Ok(()),
+            false => Err(tcpdump.log()),
+        }
+    })
+    .unwrap();
+    assert_eq!(host.ping("10.0.9.2", 3, 4000).unwrap(), 3);
+    host.probe(&["udp", "10.0.9.2:7", "1", "1472", "50"])
+        .unwrap();
+    host.probe(&["tcp", "10.0.9.2:7", "150000"]).unwrap();
+    tcpdump.signal(Signal::SIGTERM).unwrap();
+    tcpdump.wait_exit(LIMIT).unwrap();
+}
+
+#[test]
+fn a_recorded_conversation_goes_through_a_guest_into_another_file() {
+    let (daemon, _alone) = bridge(DaemonOptions::default());
+    let (recorded, passed) = (daemon.path("recorded.pcap"), daemon.path("passed.pcap"));
+    record(&recorded, &daemon);
+    let frames = pcap::read(&recorded).unwrap();
+    assert!(
+        (100..1000).contains(&frames.len()),
+        "{} frames",
+        frames.len()
+    );
+    assert!(frames.iter().any(|frame| frame.len() == 1514));
+
+    // The ring holds all of them, however fast the file is read.
+    let socket = daemon
+        .add_vhost_port("br0", "vm1", &["mode=server"])
+        .unwrap();
+    let session = Session::connect_within(&socket, LIMIT).unwrap();
+    let config = SessionConfig {
+        ring_size: 1024,
+        memory_size: 16 << 20,
+        ..SessionConfig::default()
+    };
+    let mut guest = NetDriver::new(session.bring_up(&config).unwrap()).unwrap();
+    daemon.wait_forwarding(&["vm1"]).unwrap();
+    let devargs = format!("net_pcap1,tx_pcap={}", passed.display());
+    add_dpdk_port(&daemon, "p1", &devargs);
+    daemon.ok(&["del-flows", "br0"]).unwrap();
+    for flow in [
+        "in_port=7,actions=output:vm1",
+        "in_port=vm1,actions=output:p1",
+    ] {
+        daemon.ok(&["add-flow", "br0", flow]).unwrap();
+    }
+    let devargs = format!("devargs=net_pcap0,rx_pcap={}", recorded.display());
+    daemon
+        .ok(&["add-port", "br0", "p0", "type=dpdk", &devargs, "number=7"])
+        .unwrap();
+
+    let got = receive(&mut guest, frames.len());
+    assert_same(&got, &frames);
+    // As a guest does that passes on what it gets.
+    for some in got.chunks(200) {
+        send(&mut guest, some);
+    }
+    wait::until("the frames to leave through p1", LIMIT, || {
+        let port = daemon.port("p1").unwrap();
+        match port.tx_packets >= frames.len() as u64 {
+            true => Ok(()),
+            false => Err(port),
+        }
+    })
+    .unwrap();
+    let balance = daemon.settled_balance().unwrap();
+    assert!(balance.holds() && balance.dropped == 0, "{balance:?}");
+    daemon.ok(&["del-port", "br0", "p1"]).unwrap();
+    assert_same(&pcap::read(&passed).unwrap(), &frames);
+    assert_eq!(guest.recv(0), None, "more frames than there are");
+}
+
 #[test]
 fn a_capture_file_reaches_every_guest_on_the_bridge() {
     let (daemon, _alone) = bridge(DaemonOptions::default());
@@ -245,7 +340,7 @@ fn a_guest_pings_a_linux_host_through_af_packet() {
     let veth = VethPair::new("10.0.9.2/24").unwrap();
     drop(alone);
     let (daemon, _alone) = bridge(DaemonOptions {
-        namespace: Some(veth.switch.clone()),
+        namespace: Some(veth.switch.name().to_owned()),
         ..DaemonOptions::default()
     });
     let mut guest = guest(&daemon, "vm1");
@@ -261,7 +356,8 @@ fn a_guest_pings_a_linux_host_through_af_packet() {
     .expect("no ARP reply");
     let mac = reply[22..28].try_into().unwrap();
     let link = veth
-        .in_neighbour(&["link", "show", VethPair::NEIGHBOUR_DEVICE])
+        .neighbour
+        .ip(&["link", "show", VethPair::NEIGHBOUR_DEVICE])
         .unwrap();
     assert!(link.contains(&text(mac)), "{} is not in {link}", text(mac));
 

@@ -12,6 +12,7 @@
 use std::marker::PhantomData;
 use std::sync::atomic::{Ordering, compiler_fence};
 
+use crate::gso;
 use crate::packet::{
     BURST, BURST_SEGMENTS, Burst, HEAD_BYTES, MAX_FRAME_BYTES, MAX_SEGMENTS, Packet, Packets,
     Segment, VNET_F_NEEDS_CSUM, VNET_HEADER_BYTES, VnetHeader, copy_short,
@@ -77,6 +78,7 @@ impl SplitRing {
         };
         if burst.len > 0 {
             outcome.packets = burst.len as u32;
+            burst.note_longest();
             let mut packets = Packets {
                 burst,
                 memory: PhantomData,
@@ -253,7 +255,7 @@ impl SplitRing {
         };
         let header = packets.vnet_header(index);
         if header.gso_type != 0 {
-            return Err(Refusal::BadOffload);
+            return self.accept_gso(&mut packets, index, header);
         }
         if header.flags & VNET_F_NEEDS_CSUM == 0 {
             packets.set_vnet_header(index, VnetHeader::default());
@@ -275,6 +277,27 @@ impl SplitRing {
                 ..VnetHeader::default()
             },
         );
+        Ok(())
+    }
+
+    /// The same for an oversized frame.
+    #[inline(never)]
+    fn accept_gso(
+        &self,
+        packets: &mut Packets<'_>,
+        index: usize,
+        header: VnetHeader,
+    ) -> Result<(), Refusal> {
+        let (head, frame_len) = (packets.head(index), packets.frame_len(index));
+        let (header, pseudo) = gso::accept(header, head, frame_len, self.features.host_gso)
+            .ok_or(Refusal::BadOffload)?;
+        if let Some(pseudo) = pseudo {
+            let field = usize::from(header.csum_start) + usize::from(header.csum_offset);
+            if let Some(bytes) = packets.head_mut(index).get_mut(field..field + 2) {
+                bytes.copy_from_slice(&pseudo.to_be_bytes());
+            }
+        }
+        packets.set_vnet_header(index, header);
         Ok(())
     }
 

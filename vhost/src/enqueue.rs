@@ -34,6 +34,9 @@ pub struct Enqueued {
     pub ring_full: u32,
     /// Dropped: the frame does not fit the buffers.
     pub too_small: u32,
+    /// Which of the list these are, the first in the lowest bit: of an
+    /// oversized frame there may be segments that fit.
+    pub too_small_at: u64,
     /// Dropped: another PMD kept the ring.
     pub contended: u32,
     /// Dropped: the guest broke the ring, now or before.
@@ -60,7 +63,8 @@ enum Miss {
 }
 
 impl SplitRing {
-    /// Copies the packets whose indexes are in `list`, in that order.
+    /// Copies the packets whose indexes are in `list`, in that order; at most
+    /// 64 of them.
     #[inline]
     pub fn enqueue(&self, packets: &Packets<'_>, list: &[u8]) -> Enqueued {
         let mut outcome = Enqueued::default();
@@ -81,6 +85,7 @@ impl SplitRing {
                 Ok(rest) => left = rest,
                 Err((rest, Miss::TooSmall)) => {
                     outcome.too_small += 1;
+                    outcome.too_small_at |= 1 << (list.len() - rest.len()).min(63);
                     left = &rest[1..];
                 }
                 Err((rest, Miss::RingFull)) => {

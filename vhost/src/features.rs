@@ -3,10 +3,14 @@
 use vhost::vhost_user::VhostUserProtocolFeatures;
 use virtio_bindings::virtio_config::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_IN_ORDER, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
+    VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_GUEST_USO4,
+    VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
+    VIRTIO_NET_F_HOST_UFO, VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
+use crate::gso::GsoKinds;
 use crate::ring::split::RingFeatures;
 
 /// Bit 30: the frontend and we speak of protocol features (vhost-user).
@@ -16,6 +20,18 @@ const PROTOCOL_FEATURES: u32 = 30;
 const NAMES: &[(u32, &str)] = &[
     (VIRTIO_NET_F_CSUM, "CSUM"),
     (VIRTIO_NET_F_GUEST_CSUM, "GUEST_CSUM"),
+    // Frames of up to 64 KiB, to be cut by whoever cannot take them whole.
+    (VIRTIO_NET_F_GUEST_TSO4, "GUEST_TSO4"),
+    (VIRTIO_NET_F_GUEST_TSO6, "GUEST_TSO6"),
+    (VIRTIO_NET_F_GUEST_ECN, "GUEST_ECN"),
+    (VIRTIO_NET_F_GUEST_UFO, "GUEST_UFO"),
+    (VIRTIO_NET_F_GUEST_USO4, "GUEST_USO4"),
+    (VIRTIO_NET_F_GUEST_USO6, "GUEST_USO6"),
+    (VIRTIO_NET_F_HOST_TSO4, "HOST_TSO4"),
+    (VIRTIO_NET_F_HOST_TSO6, "HOST_TSO6"),
+    (VIRTIO_NET_F_HOST_ECN, "HOST_ECN"),
+    (VIRTIO_NET_F_HOST_UFO, "HOST_UFO"),
+    (VIRTIO_NET_F_HOST_USO, "HOST_USO"),
     (VIRTIO_NET_F_MRG_RXBUF, "MRG_RXBUF"),
     (VIRTIO_NET_F_MQ, "MQ"),
     (VIRTIO_F_ANY_LAYOUT, "ANY_LAYOUT"),
@@ -54,6 +70,12 @@ pub fn has_protocol_features(acked: u64) -> bool {
 /// What a ring needs to know of the acknowledged features.
 pub fn for_ring(acked: u64) -> RingFeatures {
     let has = |bit: u32| acked & (1 << bit) != 0;
+    // A feature that needs another means nothing without it (VirtIO 1.2, 5.1.3.1).
+    let kinds = |needed: u32, bits: &[(u32, GsoKinds)]| {
+        bits.iter()
+            .filter(|(bit, _)| has(needed) && has(*bit))
+            .fold(GsoKinds::NONE, |all, (_, kind)| all | *kind)
+    };
     RingFeatures {
         indirect: has(VIRTIO_RING_F_INDIRECT_DESC),
         event_idx: has(VIRTIO_RING_F_EVENT_IDX),
@@ -61,6 +83,27 @@ pub fn for_ring(acked: u64) -> RingFeatures {
         long_header: has(VIRTIO_F_VERSION_1) || has(VIRTIO_NET_F_MRG_RXBUF),
         csum: has(VIRTIO_NET_F_CSUM),
         guest_csum: has(VIRTIO_NET_F_GUEST_CSUM),
+        host_gso: kinds(
+            VIRTIO_NET_F_CSUM,
+            &[
+                (VIRTIO_NET_F_HOST_TSO4, GsoKinds::TCP4),
+                (VIRTIO_NET_F_HOST_TSO6, GsoKinds::TCP6),
+                (VIRTIO_NET_F_HOST_ECN, GsoKinds::ECN),
+                (VIRTIO_NET_F_HOST_UFO, GsoKinds::UFO),
+                (VIRTIO_NET_F_HOST_USO, GsoKinds::USO4 | GsoKinds::USO6),
+            ],
+        ),
+        guest_gso: kinds(
+            VIRTIO_NET_F_GUEST_CSUM,
+            &[
+                (VIRTIO_NET_F_GUEST_TSO4, GsoKinds::TCP4),
+                (VIRTIO_NET_F_GUEST_TSO6, GsoKinds::TCP6),
+                (VIRTIO_NET_F_GUEST_ECN, GsoKinds::ECN),
+                (VIRTIO_NET_F_GUEST_UFO, GsoKinds::UFO),
+                (VIRTIO_NET_F_GUEST_USO4, GsoKinds::USO4),
+                (VIRTIO_NET_F_GUEST_USO6, GsoKinds::USO6),
+            ],
+        ),
     }
 }
 
@@ -85,6 +128,21 @@ mod tests {
             OFFERED.count_ones()
         );
         assert_eq!(names(0), "");
+    }
+
+    #[test]
+    fn oversized_frames_need_partial_checksums_by_direction() {
+        let host = 1 << VIRTIO_NET_F_HOST_TSO4 | 1 << VIRTIO_NET_F_HOST_USO;
+        let guest = 1 << VIRTIO_NET_F_GUEST_TSO6 | 1 << VIRTIO_NET_F_GUEST_ECN;
+        let csum = 1 << VIRTIO_NET_F_CSUM;
+        let guest_csum = 1 << VIRTIO_NET_F_GUEST_CSUM;
+        let gso = |acked| (for_ring(acked).host_gso, for_ring(acked).guest_gso);
+        assert_eq!(gso(host | guest), (GsoKinds::NONE, GsoKinds::NONE));
+        let uso = GsoKinds::USO4 | GsoKinds::USO6;
+        assert_eq!(gso(host | csum), (GsoKinds::TCP4 | uso, GsoKinds::NONE));
+        let tcp6 = GsoKinds::TCP6 | GsoKinds::ECN;
+        assert_eq!(gso(guest | guest_csum), (GsoKinds::NONE, tcp6));
+        assert_eq!(gso(OFFERED), (GsoKinds::ALL, GsoKinds::ALL));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod dequeue;
 mod early;
 mod enqueue;
 pub mod features;
+pub mod gso;
 mod memory;
 mod packet;
 pub mod ring;
@@ -26,12 +27,14 @@ mod status;
 pub use claim::{Claim, Claimed};
 pub use dequeue::Dequeued;
 pub use enqueue::Enqueued;
+pub use gso::{Cut, GsoKinds, Headers, Next, Offer, Taker};
 pub use memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
 pub use packet::{
-    BURST, BURST_PACKETS, Burst, HEAD_BYTES, HEAD_CAPACITY, MAX_FRAME_BYTES, MAX_SEGMENTS, Packets,
-    VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VNET_HEADER_BYTES, VnetHeader,
+    BURST, BURST_PACKETS, Burst, HEAD_BYTES, HEAD_CAPACITY, MAX_FRAME_BYTES, MAX_SEGMENTS,
+    PacketSet, Packets, Reader, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VNET_HEADER_BYTES,
+    VnetHeader,
 };
-pub use ring::split::{DeviceFault, RingFault, SplitRing};
+pub use ring::split::{DeviceFault, RingFault, RingFeatures, SplitRing};
 pub use session::{DeviceRings, QueuePair, RingPublisher};
 pub use socket::{
     GuestPort, GuestPortConfig, GuestPortError, MAX_PATH_BYTES, MAX_QUEUE_PAIRS, Mode,

@@ -15,6 +15,7 @@
 #![allow(unsafe_code)]
 // UNSAFETY: segments are raw pointers into guest memory, copied from here.
 
+use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
 
 /// Packets per burst. 8 cost a third more per packet, 64 brought nothing.
@@ -27,18 +28,20 @@ pub const HEAD_BYTES: usize = 128;
 pub const HEAD_CAPACITY: usize = HEAD_BYTES + 64;
 
 /// Packets that a burst can hold: those that came, and copies of them that
-/// were made to be rewritten in another way.
-pub const BURST_PACKETS: usize = 2 * BURST;
+/// were made to be rewritten in another way, and segments of oversized frames.
+/// As many as an index has values; places are used from the lowest on, so those
+/// that are not needed cost nothing.
+pub const BURST_PACKETS: usize = 256;
 
 /// Length of virtio_net_hdr with `num_buffers` (VirtIO 1.2, 5.1.6).
 pub const VNET_HEADER_BYTES: usize = 12;
 
 /// Space in front of the virtio-net header, for headers pushed later.
 const HEADROOM: usize = 52;
-const FRAME_START: usize = HEADROOM + VNET_HEADER_BYTES;
+pub(crate) const FRAME_START: usize = HEADROOM + VNET_HEADER_BYTES;
 
-/// Longest frame: a 64 KiB TSO frame with its Ethernet and VLAN headers.
-pub const MAX_FRAME_BYTES: usize = 65_535 + 18;
+/// Longest frame: the longest IP packet with an Ethernet header and two tags.
+pub const MAX_FRAME_BYTES: usize = 65_535 + 22;
 
 /// Most segments one packet may have: the ring size that QEMU allows at most.
 pub const MAX_SEGMENTS: usize = 1024;
@@ -47,9 +50,20 @@ pub const MAX_SEGMENTS: usize = 1024;
 /// [`MAX_SEGMENTS`] are left, so one packet always fits.
 pub(crate) const BURST_SEGMENTS: usize = 2 * MAX_SEGMENTS;
 
+/// Segments of oversized frames that can be in the burst at a time: as many as
+/// are delivered at a time.
+pub(crate) const CUT_PACKETS: usize = BURST;
+
+/// Parts that their bodies may have together. A cut adds one to what the
+/// frame has, so one frame's segments always fit.
+pub(crate) const CUT_SEGMENTS: usize = MAX_SEGMENTS + CUT_PACKETS;
+
+/// Their places are the last ones.
+pub(crate) const CUT_START: usize = BURST_PACKETS - CUT_PACKETS;
+
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
-pub(crate) struct Slot([u8; HEADROOM + VNET_HEADER_BYTES + HEAD_CAPACITY]);
+pub(crate) struct Slot(pub(crate) [u8; HEADROOM + VNET_HEADER_BYTES + HEAD_CAPACITY]);
 
 /// A part of a packet's body.
 #[derive(Clone, Copy, Debug)]
@@ -91,18 +105,74 @@ pub const VNET_F_NEEDS_CSUM: u8 = 1;
 /// The checksum was verified.
 pub const VNET_F_DATA_VALID: u8 = 2;
 
+/// A set of packets of a burst, by index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketSet([u64; BURST_PACKETS / 64]);
+
+impl PacketSet {
+    /// Puts a packet in.
+    #[inline(always)]
+    pub fn insert(&mut self, index: usize) {
+        if let Some(word) = self.0.get_mut(index / 64) {
+            *word |= 1 << (index % 64);
+        }
+    }
+
+    /// Whether a packet is in it.
+    #[inline(always)]
+    pub fn contains(&self, index: usize) -> bool {
+        (self.0.get(index / 64)).is_some_and(|word| word >> (index % 64) & 1 != 0)
+    }
+
+    /// What is in one or the other.
+    #[must_use]
+    pub fn union(mut self, other: &Self) -> Self {
+        for (word, more) in self.0.iter_mut().zip(other.0) {
+            *word |= more;
+        }
+        self
+    }
+
+    /// The lowest index from `from` on that is not in it.
+    fn first_free(&self, from: usize) -> Option<usize> {
+        let words = self.0.iter().enumerate().skip(from / 64);
+        for (nth, word) in words {
+            let below = if nth == from / 64 {
+                (1 << (from % 64)) - 1
+            } else {
+                0
+            };
+            let taken = word | below;
+            if taken != u64::MAX {
+                return Some(nth * 64 + taken.trailing_ones() as usize);
+            }
+        }
+        None
+    }
+}
+
 /// Storage for one burst; allocated once per PMD.
 pub struct Burst {
     pub(crate) slots: Box<[Slot; BURST_PACKETS]>,
     pub(crate) packets: [Packet; BURST_PACKETS],
-    pub(crate) segments: Box<[Segment; BURST_SEGMENTS]>,
+    pub(crate) segments: Box<[Segment; BURST_SEGMENTS + CUT_SEGMENTS]>,
     pub(crate) segments_used: usize,
     /// Packets that came and can be delivered.
     pub(crate) len: usize,
-    /// Copies of them, in the places behind.
-    pub(crate) copies: usize,
+    /// Places behind them that hold copies.
+    pub(crate) copies: PacketSet,
+    /// Segments of oversized frames, from [`CUT_START`] on, and the parts of
+    /// their bodies, behind [`BURST_SEGMENTS`].
+    pub(crate) cuts: usize,
+    pub(crate) cut_segments: usize,
     /// Some packet has a partial checksum.
     pub(crate) any_partial: bool,
+    /// Some packet is an oversized frame.
+    pub(crate) any_gso: bool,
+    /// No frame is longer.
+    pub(crate) longest: u32,
+    /// Number of the next IPv6 datagram that is cut into fragments.
+    pub(crate) fragment_id: u32,
 }
 
 // SAFETY: the raw pointers in `segments` are only followed through
@@ -118,11 +188,17 @@ impl Default for Burst {
         Self {
             slots: Box::new([Slot([0; _]); BURST_PACKETS]),
             packets: [Packet::default(); BURST_PACKETS],
-            segments: Box::new([empty; BURST_SEGMENTS]),
+            segments: Box::new([empty; BURST_SEGMENTS + CUT_SEGMENTS]),
             segments_used: 0,
             len: 0,
-            copies: 0,
+            copies: PacketSet::default(),
+            cuts: 0,
+            cut_segments: 0,
             any_partial: false,
+            any_gso: false,
+            longest: 0,
+            // RFC 7739: not to be foreseen from outside.
+            fragment_id: RandomState::new().hash_one(0) as u32,
         }
     }
 }
@@ -130,9 +206,20 @@ impl Default for Burst {
 impl Burst {
     pub(crate) fn clear(&mut self) {
         self.len = 0;
-        self.copies = 0;
+        self.copies = PacketSet::default();
         self.segments_used = 0;
+        self.cuts = 0;
+        self.cut_segments = 0;
         self.any_partial = false;
+        self.any_gso = false;
+        self.longest = 0;
+    }
+
+    /// Notes the longest frame, once all have come.
+    #[inline(always)]
+    pub(crate) fn note_longest(&mut self) {
+        let lens = self.packets[..self.len].iter().map(|packet| packet.len);
+        self.longest = lens.fold(0, u32::max);
     }
 
     /// Where the guest's header and frame are copied to.
@@ -162,6 +249,7 @@ impl Burst {
                 refused += 1;
             }
         }
+        self.note_longest();
         let mut packets = Packets {
             burst: self,
             memory: PhantomData,
@@ -285,54 +373,41 @@ impl Packets<'_> {
         let packet = &mut self.burst.packets[index];
         packet.head_len = head_len.min(HEAD_CAPACITY) as u16;
         packet.len = frame_len as u32;
+        self.burst.longest = self.burst.longest.max(frame_len as u32);
     }
 
     /// Makes a copy of packet `index`, whose head can be rewritten without the
     /// other's being changed; the body is the same memory. `None`: there is no
-    /// room for one more until [`keep_copy`](Self::keep_copy).
+    /// room for one more until [`keep_copies`](Self::keep_copies) makes some.
     pub fn copy_packet(&mut self, index: usize) -> Option<usize> {
         let burst = &mut *self.burst;
-        let copy = burst.len + burst.copies;
-        if copy >= BURST_PACKETS {
+        let copy = burst.copies.first_free(burst.len)?;
+        if copy >= CUT_START {
             return None;
         }
-        burst.copies += 1;
+        burst.copies.insert(copy);
         burst.packets[copy] = burst.packets[index];
         burst.slots[copy] = burst.slots[index];
         Some(copy)
     }
 
-    /// Makes room for copies, but keeps packet `index`, which may be a copy;
-    /// returns where it is now.
-    pub fn keep_copy(&mut self, index: usize) -> usize {
-        let burst = &mut *self.burst;
-        burst.copies = 0;
-        if index < burst.len {
-            return index;
-        }
-        let kept = burst.len;
-        burst.copies = 1;
-        burst.packets[kept] = burst.packets[index];
-        burst.slots[kept] = burst.slots[index];
-        kept
+    /// Nobody needs the copies that are not in `kept` any more.
+    pub fn keep_copies(&mut self, kept: &PacketSet) {
+        self.burst.copies = *kept;
     }
 
     /// Copies as much of frame `index` into `out` as fits; returns how much.
     pub fn copy_prefix(&self, index: usize, out: &mut [u8]) -> usize {
-        let head = self.head(index);
-        let mut at = head.len().min(out.len());
-        out[..at].copy_from_slice(&head[..at]);
-        for segment in self.segments(index) {
-            let len = (segment.len as usize).min(out.len() - at);
-            // SAFETY: a segment is readable for as long as this `Packets`
-            // lives, and `len` is no more than its length; it cannot overlap
-            // `out`, which is ours.
-            unsafe {
-                std::ptr::copy_nonoverlapping(segment.ptr, out[at..].as_mut_ptr(), len);
-            }
-            at += len;
+        self.reader(index).read(out)
+    }
+
+    /// Frame `index`, to be copied piece by piece.
+    pub fn reader(&self, index: usize) -> Reader<'_> {
+        Reader {
+            head: self.head(index),
+            segments: self.segments(index),
+            gone: 0,
         }
-        at
     }
 
     /// The virtio-net header that came with frame `index` (zero for frames
@@ -364,6 +439,7 @@ impl Packets<'_> {
         // num_buffers is ours to fill at enqueue.
         bytes[10..12].fill(0);
         self.burst.any_partial |= header.flags & VNET_F_NEEDS_CSUM != 0;
+        self.burst.any_gso |= header.gso_type != 0;
     }
 
     /// Pointer to virtio-net header and head, contiguous.
@@ -392,6 +468,42 @@ impl Packets<'_> {
             return false;
         }
         self.copy_prefix(index, out) == len
+    }
+}
+
+/// What of a frame is still to be copied.
+pub struct Reader<'p> {
+    head: &'p [u8],
+    segments: &'p [Segment],
+    /// Bytes of the first segment that are copied.
+    gone: usize,
+}
+
+impl Reader<'_> {
+    /// Copies what comes next, as much as `out` takes; returns how much.
+    pub fn read(&mut self, out: &mut [u8]) -> usize {
+        let mut at = self.head.len().min(out.len());
+        let (now, later) = self.head.split_at(at);
+        out[..at].copy_from_slice(now);
+        self.head = later;
+        while let Some((segment, rest)) = self.segments.split_first() {
+            let left = segment.len as usize - self.gone;
+            let len = left.min(out.len() - at);
+            // SAFETY: a segment is readable for as long as the `Packets` that
+            // this borrows from, and `gone + len` is no more than its length;
+            // it cannot overlap `out`, which is ours.
+            unsafe {
+                let from = segment.ptr.add(self.gone);
+                std::ptr::copy_nonoverlapping(from, out[at..].as_mut_ptr(), len);
+            }
+            at += len;
+            if len < left {
+                self.gone += len;
+                break;
+            }
+            (self.segments, self.gone) = (rest, 0);
+        }
+        at
     }
 }
 
@@ -492,12 +604,44 @@ mod tests {
                 assert!(packets.copy_frame(copy, &mut out));
                 assert_eq!((out[0], &out[132..]), (0xee, &frame[128..]));
                 assert_eq!(packets.copy_prefix(copy, &mut out[..7]), 7);
-                while packets.copy_packet(0).is_some() {}
-                assert_eq!(packets.keep_copy(copy + 1), BURST);
-                assert_eq!(packets.head(BURST), packets.head(0));
-                assert_eq!(packets.copy_packet(0), Some(BURST + 1));
-                assert_eq!(packets.keep_copy(0), 0);
+                let more = std::iter::from_fn(|| packets.copy_packet(0)).count();
+                assert_eq!(more, CUT_START - BURST - 1);
+                let mut kept = PacketSet::default();
+                kept.insert(copy);
+                kept.insert(200);
+                packets.keep_copies(&kept);
+                assert!(packets.copy_frame(copy, &mut out));
+                assert_eq!((out[0], &out[132..]), (0xee, &frame[128..]));
+                let again: Vec<_> = std::iter::from_fn(|| packets.copy_packet(0)).collect();
+                assert_eq!(again.len(), CUT_START - BURST - 2);
+                assert!(!again.contains(&copy) && !again.contains(&200));
+                packets.keep_copies(&PacketSet::default());
                 assert_eq!(packets.copy_packet(0), Some(BURST));
+            },
+        );
+    }
+
+    #[test]
+    fn a_frame_is_read_in_pieces_of_any_size() {
+        let frame: Vec<u8> = (0..700u32).map(|i| i as u8).collect();
+        let parts = [&frame[..200], &frame[200..201], &frame[201..]];
+        Burst::default().lend_slices(
+            1,
+            |_| parts.iter().copied(),
+            |packets| {
+                for size in [1, 7, 72, 128, 129, 699, 700, 701] {
+                    let (mut reader, mut out) = (packets.reader(0), vec![0; size]);
+                    let mut all = Vec::new();
+                    loop {
+                        let len = reader.read(&mut out);
+                        all.extend_from_slice(&out[..len]);
+                        if len < size {
+                            break;
+                        }
+                    }
+                    assert_eq!(all, frame, "pieces of {size}");
+                    assert_eq!(reader.read(&mut out), 0);
+                }
             },
         );
     }

@@ -16,7 +16,7 @@ Exit codes:
   0  done
   1  refused, failed, or ringwayd cannot be reached; the reason is on stderr
   2  the command line has no meaning; diff-flows: the flows differ
-  3  show: desired and actual state differ";
+  3  show: desired and actual state differ; doctor: something is wrong";
 
 /// Tells ringwayd, the virtual switch, what to do and asks what it does
 #[derive(Debug, Parser)]
@@ -56,6 +56,9 @@ pub fn words(words: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsSt
 pub enum Verb {
     /// Add a bridge
     AddBr(AddBr),
+    /// Change a bridge's options
+    #[command(after_help = crate::options::BRIDGE_HELP)]
+    SetBr(SetBr),
     /// Delete a bridge and its ports
     DelBr(DelBr),
     /// List the bridges' names
@@ -63,6 +66,13 @@ pub enum Verb {
     /// Add a port to a bridge
     #[command(after_help = crate::options::HELP)]
     AddPort(AddPort),
+    /// Change a port's options; an empty value takes an option away
+    ///
+    /// VLANs, MTU, the address of an internal port, external_ids and
+    /// other_config change while packets flow; for other options the port is
+    /// taken down and made anew.
+    #[command(after_help = crate::options::HELP)]
+    SetPort(SetPort),
     /// Delete a port
     DelPort(DelPort),
     /// List the names of a bridge's ports
@@ -104,12 +114,19 @@ pub enum Verb {
         /// Only this port
         #[arg(value_name = "PORT")]
         port: Option<String>,
+        /// Add drops by reason and each device's own counters
+        #[arg(long)]
+        detail: bool,
     },
     /// The poll-mode cores
     #[command(subcommand)]
     Pmd(Pmd),
     /// Where packets were dropped, and why
     Drops,
+    /// Find what keeps traffic from passing, with the commands that mend it
+    ///
+    /// Exits with 3 if there is an error or a warning; notes do not count.
+    Doctor,
     /// Flows, groups, meters
     #[command(flatten)]
     Flows(FlowVerb),
@@ -137,10 +154,41 @@ pub struct AddBr {
     /// Most stations to learn
     #[arg(long, value_name = "N")]
     pub fdb_limit: Option<u32>,
+    /// Make no internal port of the bridge's name: the host is not on the bridge
+    #[arg(long)]
+    pub no_internal: bool,
     /// Do nothing if there is such a bridge already
     #[arg(long)]
     pub may_exist: bool,
     /// Do not wait until the datapath has it
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Arguments of `set-br`.
+#[derive(Debug, Args)]
+pub struct SetBr {
+    /// The bridge
+    #[arg(value_name = "BR")]
+    pub name: String,
+    /// Options
+    #[arg(value_name = "KEY=VALUE", required = true)]
+    pub options: Vec<String>,
+    /// Do not wait until the datapath has it so
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// Arguments of `set-port`.
+#[derive(Debug, Args)]
+pub struct SetPort {
+    /// The port
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Options
+    #[arg(value_name = "KEY=VALUE", required = true)]
+    pub options: Vec<String>,
+    /// Do not wait until the datapath has it so
     #[arg(long)]
     pub no_wait: bool,
 }

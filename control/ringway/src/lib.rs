@@ -6,6 +6,7 @@ pub mod cli;
 pub mod client;
 mod flow_verbs;
 pub mod options;
+pub mod ovs;
 mod verbs;
 
 use std::io::{self, Write};
@@ -82,6 +83,7 @@ async fn with_daemon(
     let mut client = Client::connect_for(&cli.socket, request.patience()).await?;
     let mut printer = verbs::Printer {
         json: cli.json,
+        name: "ringway",
         out,
         err,
     };

@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::time::Duration;
 
-use ringway_proto::v1 as pb;
+use ringway_proto::v1::{self as pb, desired_change::Change};
 use serde_json::{Value, json};
+use tonic::Status;
 
-use crate::answers::{self, dpctl, drops, fdb, pmd, ports, show};
+use crate::answers::{self, doctor, dpctl, drops, fdb, pmd, ports, show};
 use crate::cli::{Dpctl, Fdb, Pmd, Verb};
 use crate::client::{self, Client, Error, Rpc};
 use crate::flow_verbs::{self, FlowRequest};
@@ -18,6 +19,10 @@ pub enum Request {
     AddBridge(pb::AddBridgeRequest),
     /// `del-br`
     DelBridge(pb::DelBridgeRequest),
+    /// `set-br`
+    SetBridge(Set),
+    /// `set-port`
+    SetPort(Set),
     /// `list-br`
     ListBridges,
     /// `add-port`
@@ -48,8 +53,17 @@ pub enum Request {
     PmdStats,
     /// `drops`
     Drops,
+    /// `doctor`
+    Doctor,
     /// `version`
     Version,
+}
+
+/// Options to be changed of an object.
+pub struct Set {
+    name: String,
+    options: Vec<String>,
+    no_wait: bool,
 }
 
 impl Request {
@@ -71,8 +85,20 @@ impl Request {
                     fail_mode: args.fail_mode.unwrap_or_default().into(),
                     fdb_ageing_seconds: args.fdb_ageing,
                     fdb_limit: args.fdb_limit,
+                    no_internal: args.no_internal,
+                    ..Default::default()
                 }),
                 may_exist: args.may_exist,
+                no_wait: args.no_wait,
+            }),
+            Verb::SetBr(args) => Request::SetBridge(Set {
+                name: args.name.clone(),
+                options: args.options.clone(),
+                no_wait: args.no_wait,
+            }),
+            Verb::SetPort(args) => Request::SetPort(Set {
+                name: args.name.clone(),
+                options: args.options.clone(),
                 no_wait: args.no_wait,
             }),
             Verb::DelBr(args) => Request::DelBridge(pb::DelBridgeRequest {
@@ -125,13 +151,19 @@ impl Request {
             }
             Verb::Dpctl(Dpctl::DelFlows) => Request::Flows(FlowRequest::FlushMegaflows),
             Verb::Flows(verb) => Request::Flows(FlowRequest::from_verb(verb, terminal)?),
-            Verb::DumpPorts { bridge, port } => Request::DumpPorts(pb::DumpPortsRequest {
+            Verb::DumpPorts {
+                bridge,
+                port,
+                detail,
+            } => Request::DumpPorts(pb::DumpPortsRequest {
                 bridge: bridge.clone().unwrap_or_default(),
                 port: port.clone().unwrap_or_default(),
+                detail: *detail,
             }),
             Verb::Pmd(Pmd::Show) => Request::PmdShow,
             Verb::Pmd(Pmd::Stats) => Request::PmdStats,
             Verb::Drops => Request::Drops,
+            Verb::Doctor => Request::Doctor,
             Verb::Version => Request::Version,
             Verb::Completions { .. } => {
                 return Err(Error::Usage("completions need no daemon".into()));
@@ -144,6 +176,8 @@ impl Request {
 pub struct Printer<'a> {
     /// JSON instead of text.
     pub json: bool,
+    /// The name by which the program was called, for warnings.
+    pub name: &'static str,
     /// For results.
     pub out: &'a mut dyn Write,
     /// For warnings.
@@ -178,7 +212,7 @@ impl Printer<'_> {
     pub fn change(&mut self, warnings: &[String], json: Value) -> Result<u8, Error> {
         if !self.json {
             for warning in warnings {
-                writeln!(self.err, "ringway: warning: {warning}")?;
+                writeln!(self.err, "{}: warning: {warning}", self.name)?;
             }
         }
         self.answer(String::new, json)
@@ -218,6 +252,8 @@ pub async fn perform(
             let done = rpc.del_bridge(request).await?.into_inner();
             to.change(&[], json!({"deleted": done.deleted}))
         }
+        Request::SetBridge(set) => set_bridge(set, rpc, to).await,
+        Request::SetPort(set) => set_port(set, rpc, to).await,
         Request::ListBridges => {
             let answer = rpc.list_bridges(pb::ListBridgesRequest {}).await?;
             to.names(answer.into_inner().names, "bridges")
@@ -250,8 +286,9 @@ pub async fn perform(
         }
         Request::Watch => watch(rpc, to).await,
         Request::FdbShow(request) => {
+            let bridge = request.bridge.clone();
             let table = rpc.fdb_show(request).await?.into_inner();
-            to.answer(|| fdb::text(&table), fdb::json(&table))
+            to.answer(|| fdb::text(&table, &bridge), fdb::json(&table))
         }
         Request::FdbFlush(request) => {
             let forgotten = rpc.fdb_flush(request).await?.into_inner().forgotten;
@@ -267,8 +304,17 @@ pub async fn perform(
         }
         Request::Flows(request) => flow_verbs::perform(request, rpc, to).await,
         Request::DumpPorts(request) => {
+            let detail = request.detail;
             let counters = rpc.dump_ports(request).await?.into_inner();
-            to.answer(|| ports::text(&counters), ports::json(&counters))
+            let dropped = match detail {
+                true => Some(rpc.drops(pb::DropsRequest {}).await?.into_inner()),
+                false => None,
+            };
+            let dropped = dropped.as_ref();
+            to.answer(
+                || ports::text(&counters, dropped),
+                ports::json(&counters, dropped),
+            )
         }
         Request::PmdShow => {
             let pmds = rpc.pmd_show(pb::PmdShowRequest {}).await?.into_inner();
@@ -277,6 +323,15 @@ pub async fn perform(
         Request::PmdStats => {
             let stats = rpc.pmd_stats(pb::PmdStatsRequest {}).await?.into_inner();
             to.answer(|| pmd::stats_text(&stats), pmd::stats_json(&stats))
+        }
+        Request::Doctor => {
+            let told = rpc.doctor(pb::DoctorRequest {}).await?.into_inner();
+            to.answer(|| doctor::text(&told), doctor::json(&told))?;
+            Ok(if doctor::ill(&told) {
+                EXIT_DIFFERS
+            } else {
+                EXIT_OK
+            })
         }
         Request::Drops => {
             let dropped = rpc.drops(pb::DropsRequest {}).await?.into_inner();
@@ -287,6 +342,49 @@ pub async fn perform(
             version(&daemon, to)
         }
     }
+}
+
+/// Changes some options of a bridge: the others are asked for first.
+async fn set_bridge(set: Set, rpc: &mut Rpc, to: &mut Printer<'_>) -> Result<u8, Error> {
+    let shown = rpc.show(pb::ShowRequest {}).await?.into_inner();
+    let bridges = shown
+        .bridges
+        .into_iter()
+        .filter_map(|bridge| bridge.desired);
+    let found = bridges.into_iter().find(|bridge| bridge.name == set.name);
+    let mut bridge = found.ok_or_else(|| not_found("bridge", &set.name))?;
+    options::change_bridge(&mut bridge, &set.options)
+        .map_err(|why| Error::Usage(format!("bridge {}: {why}", set.name)))?;
+    apply(Change::SetBridge(bridge), set.no_wait, rpc, to).await
+}
+
+/// Changes some options of a port: the others are asked for first.
+async fn set_port(set: Set, rpc: &mut Rpc, to: &mut Printer<'_>) -> Result<u8, Error> {
+    let shown = rpc.show(pb::ShowRequest {}).await?.into_inner();
+    let ports = shown.bridges.into_iter().flat_map(|bridge| bridge.ports);
+    let mut ports = ports.filter_map(|port| port.desired);
+    let found = ports.find(|port| port.name == set.name);
+    let mut port = found.ok_or_else(|| not_found("port", &set.name))?;
+    options::change(&mut port, &set.options)
+        .map_err(|why| Error::Usage(format!("port {}: {why}", set.name)))?;
+    apply(Change::SetPort(port), set.no_wait, rpc, to).await
+}
+
+fn not_found(object: &str, name: &str) -> Status {
+    Status::not_found(format!("no {object} named {name}"))
+}
+
+async fn apply(
+    change: Change,
+    no_wait: bool,
+    rpc: &mut Rpc,
+    to: &mut Printer<'_>,
+) -> Result<u8, Error> {
+    let change = Some(change);
+    let changes = vec![pb::DesiredChange { change }];
+    let request = pb::ApplyRequest { changes, no_wait };
+    let done = rpc.apply(request).await?.into_inner();
+    to.change(&done.warnings, json!({"warnings": done.warnings}))
 }
 
 async fn watch(rpc: &mut Rpc, to: &mut Printer<'_>) -> Result<u8, Error> {

@@ -1,22 +1,25 @@
 //! Changes: validate, write the desired state durably, apply, answer.
 
+mod apply;
 mod flow_changes;
+mod plan;
 
+pub use apply::{AddFlags, Added, Applied, DelFlags, Failed};
 pub use flow_changes::{Asked, Modified, Side};
+pub use plan::Change;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ringway_datapath::spec::BridgeSpec;
 use ringway_datapath::status::BridgeStatus;
 use ringway_proto::v1 as pb;
 use tokio::sync::{Notify, watch};
 
-use crate::convert;
 use crate::flows::Flows;
+use crate::host::Host;
 use crate::journal::{Journal, JournalError};
-use crate::model::{self, Desired, Port};
-use crate::reconcile::{self, BringUpError, Notes, Now, Retry};
+use crate::model::{Desired, Port};
+use crate::reconcile::{self, Means, Notes, Now, Retry};
 use crate::state::{StateError, StateFile};
 use crate::switch::Switch;
 use crate::view;
@@ -59,6 +62,16 @@ pub enum ChangeError {
         /// The port was to be created.
         creating: bool,
     },
+    /// The port is its bridge's own interface. Nothing was changed.
+    #[error(
+        "cannot delete port {name} because it is the local port for bridge {name} (deleting this \
+         port requires deleting the entire bridge)\nTo have the bridge without it: ringway set-br \
+         {name} no-internal=true"
+    )]
+    Local {
+        /// The port and its bridge.
+        name: String,
+    },
     /// It is desired now, but the datapath cannot take it over yet.
     #[error(
         "{object} {name} is not up: {reason}\nIt is kept and ringwayd goes on trying; \
@@ -84,6 +97,9 @@ pub enum ChangeError {
         /// Why.
         reason: String,
     },
+    /// Several objects are not as desired now.
+    #[error("{}", list(.0))]
+    Several(Vec<ChangeError>),
     /// The desired state could not be stored. Nothing was changed.
     #[error(transparent)]
     State(#[from] StateError),
@@ -123,33 +139,9 @@ pub enum ChangeError {
     Journal(#[from] JournalError),
 }
 
-/// What adding did.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Added {
-    /// False if it was there already.
-    pub created: bool,
-    /// What the caller should know.
-    pub warnings: Vec<String>,
-    /// A port's number, 0 if it was not waited for.
-    pub number: u32,
-}
-
-/// Flags of an adding change.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AddFlags {
-    /// Do nothing if it is there already.
-    pub may_exist: bool,
-    /// Do not wait for the datapath.
-    pub no_wait: bool,
-}
-
-/// Flags of a deleting change.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DelFlags {
-    /// Do nothing if it is not there.
-    pub if_exists: bool,
-    /// Do not wait for the datapath.
-    pub no_wait: bool,
+fn list(errors: &[ChangeError]) -> String {
+    let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }
 
 /// What is desired, and how each object stood after the last try.
@@ -164,6 +156,7 @@ pub struct Control<S> {
     switch: Arc<S>,
     file: StateFile,
     flows: Flows,
+    host: Arc<dyn Host>,
     control_socket: PathBuf,
     /// Held over a whole change or pass, so that they come one after another.
     changing: Mutex<()>,
@@ -171,6 +164,8 @@ pub struct Control<S> {
     book: Mutex<Book>,
     /// Asks the reconcile loop for a pass.
     wake: Notify,
+    /// Asks it for a pass because interfaces came, changed or went.
+    links: Notify,
     /// Tells watchers that something may have changed.
     changed: watch::Sender<()>,
 }
@@ -184,6 +179,7 @@ impl<S: Switch> Control<S> {
     /// brought up yet. `control_socket` is refused as a port's socket.
     pub fn new(
         switch: Arc<S>,
+        host: Arc<dyn Host>,
         file: StateFile,
         journal: Journal,
         mut desired: Desired,
@@ -192,15 +188,18 @@ impl<S: Switch> Control<S> {
         // A file of an older version: the same file gives the same numbers, so
         // they are stored no sooner than the next change.
         desired.assign_numbers();
+        give_local_ports(&file, &mut desired);
         let notes = Notes::pending(&desired, Now::read());
         Self {
             switch,
             file,
             flows: Flows::new(journal),
+            host,
             control_socket: control_socket.to_owned(),
             changing: Mutex::new(()),
             book: Mutex::new(Book { desired, notes }),
             wake: Notify::new(),
+            links: Notify::new(),
             changed: watch::Sender::new(()),
         }
     }
@@ -225,9 +224,25 @@ impl<S: Switch> Control<S> {
         self.changed.subscribe()
     }
 
-    /// Returns when a change asks for a pass.
-    pub async fn woken(&self) {
-        self.wake.notified().await;
+    /// Returns when something asks for a pass; says what is to be tried.
+    pub async fn woken(&self) -> Retry {
+        tokio::select! {
+            () = self.wake.notified() => Retry::All,
+            () = self.links.notified() => Retry::Interfaces,
+        }
+    }
+
+    /// Interfaces of the host came, changed or went.
+    pub fn links_changed(&self) {
+        self.links.notify_one();
+    }
+
+    fn means(&self) -> Means<'_, S> {
+        Means {
+            switch: &*self.switch,
+            flows: &self.flows,
+            host: &*self.host,
+        }
     }
 
     /// One reconcile pass.
@@ -236,14 +251,7 @@ impl<S: Switch> Control<S> {
         let desired = self.desired();
         let before = lock(&self.book).notes.clone();
         let mut notes = before.clone();
-        reconcile::pass(
-            &*self.switch,
-            &self.flows,
-            &desired,
-            &mut notes,
-            Now::read(),
-            retry,
-        );
+        reconcile::pass(self.means(), &desired, &mut notes, Now::read(), retry);
         if notes != before {
             lock(&self.book).notes = notes;
             self.changed.send_replace(());
@@ -262,137 +270,6 @@ impl<S: Switch> Control<S> {
         view::show(&book.desired, &book.notes, &bridges, &ports, &flows)
     }
 
-    /// Adds a bridge.
-    pub fn add_bridge(&self, bridge: BridgeSpec, flags: AddFlags) -> Result<Added, ChangeError> {
-        model::check_bridge(&bridge).map_err(ChangeError::Invalid)?;
-        let _changing = lock(&self.changing);
-        let old = self.desired();
-        if let Some(existing) = old.bridge(&bridge.name).filter(|_| flags.may_exist) {
-            let warnings = match *existing == bridge {
-                true => vec![],
-                false => vec![format!(
-                    "bridge {} was there already and keeps its options",
-                    bridge.name
-                )],
-            };
-            if !flags.no_wait {
-                self.ensure_bridge(existing)?;
-            }
-            return Ok(Added {
-                warnings,
-                ..Added::default()
-            });
-        }
-        refuse_taken(&old, "bridge", &bridge.name)?;
-        // What a bridge of that name had once is not this one's.
-        self.flows.forget(&bridge.name, Now::read().unix_ms());
-
-        let mut new = old.clone();
-        new.bridges.push(bridge.clone());
-        self.commit(&old, new)?;
-        let added = Added {
-            created: true,
-            ..Added::default()
-        };
-        if flags.no_wait {
-            return Ok(added);
-        }
-        match self.bring_up_bridge(&bridge) {
-            Ok(()) => Ok(added),
-            Err(BringUpError::Never(why)) => self.roll_back(old, "bridge", &bridge.name, why),
-            Err(BringUpError::Later(reason)) => Err(not_up("bridge", &bridge.name, reason)),
-        }
-    }
-
-    /// Adds a port.
-    pub fn add_port(&self, mut port: Port, flags: AddFlags) -> Result<Added, ChangeError> {
-        let name = port.name.clone();
-        let invalid = |why| ChangeError::Invalid(format!("port {name}: {why}"));
-        port.check().map_err(invalid)?;
-        let _changing = lock(&self.changing);
-        let old = self.desired();
-        if let Some(existing) = old.port(&port.name).filter(|_| flags.may_exist) {
-            return self.port_exists(existing, &port, flags);
-        }
-        refuse_taken(&old, "port", &port.name)?;
-        if old.bridge(&port.bridge).is_none() {
-            return Err(not_found("bridge", &port.bridge));
-        }
-        self.check_socket(&old, &port).map_err(invalid)?;
-        port.number = Some(number_for(&old, &port).map_err(invalid)?);
-        convert::port_to_spec(&port).map_err(invalid)?;
-
-        let mut new = old.clone();
-        new.ports.push(port.clone());
-        self.commit(&old, new)?;
-        let added = Added {
-            created: true,
-            ..Added::default()
-        };
-        if flags.no_wait {
-            return Ok(added);
-        }
-        match self.note(|notes, now| reconcile::bring_up_port(&*self.switch, &port, notes, now)) {
-            Ok(number) => Ok(Added { number, ..added }),
-            Err(BringUpError::Never(why)) => self.roll_back(old, "port", &port.name, why),
-            Err(BringUpError::Later(reason)) => Err(not_up("port", &port.name, reason)),
-        }
-    }
-
-    /// Deletes a bridge with its ports. Returns whether there was one.
-    pub fn del_bridge(&self, name: &str, flags: DelFlags) -> Result<bool, ChangeError> {
-        let _changing = lock(&self.changing);
-        let old = self.desired();
-        if old.bridge(name).is_none() {
-            return match flags.if_exists {
-                true => Ok(false),
-                false => Err(not_found("bridge", name)),
-            };
-        }
-        let mut new = old.clone();
-        new.bridges.retain(|bridge| bridge.name != name);
-        new.ports.retain(|port| port.bridge != name);
-        self.commit(&old, new)?;
-        self.flows.forget(name, Now::read().unix_ms());
-        if !flags.no_wait {
-            self.note(|notes, now| reconcile::take_down_bridge(&*self.switch, name, notes, now))
-                .map_err(|reason| not_gone("bridge", name, reason))?;
-        }
-        Ok(true)
-    }
-
-    /// Deletes a port, which must be on `bridge` if that is given. Returns
-    /// whether there was one.
-    pub fn del_port(
-        &self,
-        bridge: Option<&str>,
-        name: &str,
-        flags: DelFlags,
-    ) -> Result<bool, ChangeError> {
-        let _changing = lock(&self.changing);
-        let old = self.desired();
-        if let Some(bridge) = bridge.filter(|bridge| old.bridge(bridge).is_none()) {
-            return Err(not_found("bridge", bridge));
-        }
-        let Some(port) = old.port(name) else {
-            return match flags.if_exists {
-                true => Ok(false),
-                false => Err(not_found("port", name)),
-            };
-        };
-        if let Some(asked) = bridge.filter(|bridge| *bridge != port.bridge) {
-            return Err(other_bridge(port, asked, false));
-        }
-        let mut new = old.clone();
-        new.ports.retain(|port| port.name != name);
-        self.commit(&old, new)?;
-        if !flags.no_wait {
-            self.note(|notes, now| reconcile::take_down_port(&*self.switch, name, notes, now))
-                .map_err(|reason| not_gone("port", name, reason))?;
-        }
-        Ok(true)
-    }
-
     /// Stores a new desired state in place of `old`, on disk first.
     fn commit(&self, old: &Desired, new: Desired) -> Result<(), ChangeError> {
         if let Err(error) = self.file.save(&new) {
@@ -407,6 +284,7 @@ impl<S: Switch> Control<S> {
             bridges,
             ports,
             flows,
+            ..
         } = &mut book.notes;
         flows.retain(|name, _| new.bridge(name).is_some());
         bridges.retain(|name, _| new.bridge(name).is_some());
@@ -434,128 +312,25 @@ impl<S: Switch> Control<S> {
         self.changed.send_replace(());
         outcome
     }
-
-    /// The datapath found an option without meaning: nothing was changed.
-    fn roll_back(
-        &self,
-        old: Desired,
-        object: &'static str,
-        name: &str,
-        why: String,
-    ) -> Result<Added, ChangeError> {
-        self.file.save(&old)?;
-        let mut book = lock(&self.book);
-        book.desired = old;
-        match object {
-            "bridge" => book.notes.bridges.remove(name),
-            _ => book.notes.ports.remove(name),
-        };
-        drop(book);
-        self.changed.send_replace(());
-        Err(ChangeError::Invalid(format!("{object} {name}: {why}")))
-    }
-
-    /// `--may-exist` on a port that is desired already.
-    fn port_exists(
-        &self,
-        existing: &Port,
-        asked: &Port,
-        flags: AddFlags,
-    ) -> Result<Added, ChangeError> {
-        if existing.bridge != asked.bridge {
-            return Err(other_bridge(existing, &asked.bridge, true));
-        }
-        let warnings = match existing.is_as_asked(asked) {
-            true => vec![],
-            false => vec![format!(
-                "port {} was there already and keeps its options; to change them: ringway del-port \
-                 {}, then add-port again",
-                asked.name, asked.name
-            )],
-        };
-        let number = match flags.no_wait {
-            true => 0,
-            false => self.ensure_port(existing)?,
-        };
-        Ok(Added {
-            created: false,
-            warnings,
-            number,
-        })
-    }
-
-    fn ensure_bridge(&self, bridge: &BridgeSpec) -> Result<(), ChangeError> {
-        let mut there = self.switch.bridges().into_iter();
-        if there.any(|status| status.name == bridge.name) {
-            return Ok(());
-        }
-        self.bring_up_bridge(bridge)
-            .map_err(|error| not_up("bridge", &bridge.name, error.reason()))
-    }
-
-    fn bring_up_bridge(&self, bridge: &BridgeSpec) -> Result<(), BringUpError> {
-        self.note(|notes, now| {
-            reconcile::bring_up_bridge(&*self.switch, &self.flows, bridge, notes, now)
-        })
-    }
-
-    fn ensure_port(&self, port: &Port) -> Result<u32, ChangeError> {
-        let mut there = self.switch.ports().into_iter();
-        if let Some(status) = there.find(|status| status.name == port.name) {
-            return Ok(status.number);
-        }
-        self.note(|notes, now| reconcile::bring_up_port(&*self.switch, port, notes, now))
-            .map_err(|error| not_up("port", &port.name, error.reason()))
-    }
-
-    fn check_socket(&self, desired: &Desired, port: &Port) -> Result<(), String> {
-        let Some(path) = port.socket() else {
-            return Ok(());
-        };
-        if path == self.control_socket {
-            return Err(format!(
-                "path {} is ringwayd's own control socket; choose another path=",
-                path.display()
-            ));
-        }
-        match desired.port_on_socket(path) {
-            Some(other) => Err(format!(
-                "path {} is port {}'s already; choose another path=",
-                path.display(),
-                other.name
-            )),
-            None => Ok(()),
-        }
-    }
 }
 
-/// The number that a new port gets.
-fn number_for(desired: &Desired, port: &Port) -> Result<u32, String> {
-    let Some(number) = port.number else {
-        let none = || format!("all numbers from 1 to {} are taken", model::MAX_PORT_NUMBER);
-        return desired.free_number().ok_or_else(none);
-    };
-    match desired.port_numbered(number) {
-        None => Ok(number),
-        Some(other) => Err(format!(
-            "number {number} is port {}'s already; choose another number=",
-            other.name
-        )),
+/// A file of an older ringwayd, whose bridges have no interface of their own:
+/// Open vSwitch's always have one, so they get it.
+fn give_local_ports(file: &StateFile, desired: &mut Desired) {
+    let before = desired.clone();
+    let given = desired.give_local_ports();
+    if *desired == before {
+        return;
     }
-}
-
-fn refuse_taken(desired: &Desired, object: &'static str, name: &str) -> Result<(), ChangeError> {
-    match desired.taken(name) {
-        Some(other) => Err(ChangeError::Exists {
-            object,
-            name: name.to_owned(),
-            other,
-            hint: match other == object {
-                true => " (--may-exist makes that no error)",
-                false => "; choose another name",
-            },
-        }),
-        None => Ok(()),
+    for bridge in &given {
+        tracing::info!(
+            "bridge {bridge} had no interface of its own in the host and gets the internal port \
+             {bridge}, as Open vSwitch's bridges have it; to have none: ringway set-br {bridge} \
+             no-internal=true"
+        );
+    }
+    if let Err(error) = file.save(desired) {
+        tracing::warn!("{error}");
     }
 }
 

@@ -199,6 +199,29 @@ impl Flows {
         }
     }
 
+    /// Gives a bridge the flows with which it begins, in place of those it has.
+    /// One that the datapath does not have begins so when it comes up.
+    pub fn begin_anew<S: Switch>(
+        &self,
+        switch: &S,
+        bridge: &BridgeSpec,
+        unix_ms: u64,
+    ) -> Result<(), FlowsError> {
+        let mut changes = vec![delete_all()];
+        changes.extend(first_flow(bridge));
+        if lock(&self.desired).contains_key(&bridge.name) {
+            return self
+                .change(switch, &bridge.name, &changes, unix_ms)
+                .map(drop);
+        }
+        let mut inner = lock(&self.inner);
+        if inner.journal.mentions(&bridge.name) {
+            let lines: String = changes.iter().map(flow_text::journal_line).collect();
+            inner.journal.append(&bridge.name, &lines, unix_ms)?;
+        }
+        Ok(())
+    }
+
     /// Takes away the flows whose time has come; returns how many.
     pub fn expire<S: Switch>(&self, switch: &S, unix_ms: u64) -> usize {
         let mut inner = lock(&self.inner);
@@ -331,16 +354,9 @@ impl Inner {
         bridge: &BridgeSpec,
         unix_ms: u64,
     ) -> Result<(), String> {
-        if bridge.fail_mode == FailMode::Secure {
+        let Some(add) = first_flow(bridge) else {
             return Ok(());
-        }
-        let normal = FlowSpec {
-            table: Some(0),
-            priority: 0,
-            actions: vec![Action::Normal],
-            ..FlowSpec::default()
         };
-        let add = Change::Flow(FlowCommand::Add, Box::new(normal));
         self.change(switch, &bridge.name, &[add], unix_ms)
             .map(drop)
             .map_err(|error| format!("its first flow cannot be added: {error}"))
@@ -398,6 +414,18 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// What makes a standalone bridge a learning switch.
+fn first_flow(bridge: &BridgeSpec) -> Option<Change> {
+    let normal = || FlowSpec {
+        table: Some(0),
+        priority: 0,
+        actions: vec![Action::Normal],
+        ..FlowSpec::default()
+    };
+    (bridge.fail_mode != FailMode::Secure)
+        .then(|| Change::Flow(FlowCommand::Add, Box::new(normal())))
 }
 
 fn delete_all() -> Change {

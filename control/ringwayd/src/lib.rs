@@ -5,14 +5,17 @@
 //! `state` (the file) → `reconcile` (the datapath). A question goes `service` →
 //! `view` (desired beside actual) or `report` (the datapath alone).
 
+mod apply_request;
 pub mod atomic;
 pub mod cli;
 pub mod control;
 pub mod convert;
+pub mod doctor;
 pub mod flow_report;
 mod flow_requests;
 pub mod flow_text;
 pub mod flows;
+pub mod host;
 pub mod journal;
 pub mod logging;
 pub mod model;

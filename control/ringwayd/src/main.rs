@@ -9,6 +9,7 @@ use ringway_datapath::Datapath;
 use ringway_datapath::spec::DatapathConfig;
 use ringwayd::cli::Cli;
 use ringwayd::control::Control;
+use ringwayd::host::{KernelHost, watch_links};
 use ringwayd::journal::Journal;
 use ringwayd::notify::notify;
 use ringwayd::placement;
@@ -39,7 +40,26 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
     let pmd_cores = config.pmd_cores.clone();
     let datapath = Arc::new(start_datapath(config)?);
     placement::stay_off(&pmd_cores);
-    let control = Control::new(Arc::clone(&datapath), file, journal, desired, &cli.socket);
+    let control = Arc::new(Control::new(
+        Arc::clone(&datapath),
+        Arc::new(KernelHost),
+        file,
+        journal,
+        desired,
+        &cli.socket,
+    ));
+    let watched = Arc::downgrade(&control);
+    std::thread::Builder::new()
+        .name("ringwayd-links".into())
+        .spawn(move || {
+            watch_links(|| match watched.upgrade() {
+                Some(control) => {
+                    control.links_changed();
+                    true
+                }
+                None => false,
+            });
+        })?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -52,7 +72,7 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
             tracing::info!("ready on {}", cli.socket.display());
             notify("READY=1");
         };
-        serve(Arc::new(control), listener, stop, ready).await?;
+        serve(control, listener, stop, ready).await?;
         Ok(())
     });
 

@@ -1,27 +1,52 @@
 //! The desired state: what was asked for, before the datapath has any of it.
 
+mod check;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ringway_datapath::spec::{BridgeSpec, DpdkSpec, SocketMode};
+use ringway_datapath::spec::{
+    BridgeSpec, DpdkSpec, InternalSpec, PatchSpec, SocketMode, SystemSpec, VlanSpec,
+};
 
-use crate::owner;
+pub use check::{MAX_INTERFACE_NAME, MAX_NAME, MAX_SOCKET_PATH};
 
 /// Highest number of a port.
 pub const MAX_PORT_NUMBER: u32 = 1023;
-/// Longest name of a bridge or port, in bytes.
-pub const MAX_NAME: usize = 64;
-/// Longest vhost-user path, in bytes: `sun_path` has 108 with its closing NUL.
-pub const MAX_SOCKET_PATH: usize = 107;
 /// Directory of the sockets that are not given a `path`.
 pub const DEFAULT_SOCKET_DIR: &str = "/run/ringway";
 
 /// Every bridge and port that shall be, in the order they were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
+    /// What is noted about the switch as a whole.
+    pub switch: Columns,
     /// Bridges; names are unique.
-    pub bridges: Vec<BridgeSpec>,
-    /// Ports; names are unique over ports and bridges.
+    pub bridges: Vec<Bridge>,
+    /// Ports; names are unique over ports and bridges, but for a bridge's own
+    /// interface, which is named like the bridge.
     pub ports: Vec<Port>,
+}
+
+/// What is kept for those who ask for it, under the names of Open vSwitch's
+/// columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// Whatever the user wants to note.
+    pub external_ids: BTreeMap<String, String>,
+    /// Settings, as they were written.
+    pub other_config: BTreeMap<String, String>,
+}
+
+/// A bridge that shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// What the datapath is told of it.
+    pub spec: BridgeSpec,
+    /// What is noted about it.
+    pub columns: Columns,
+    /// It has no internal port of its own name.
+    pub no_internal: bool,
 }
 
 /// A port that shall be.
@@ -35,6 +60,12 @@ pub struct Port {
     pub number: Option<u32>,
     /// Its kind and that kind's options.
     pub kind: Kind,
+    /// Which VLANs NORMAL takes from it and gives to it.
+    pub vlan: VlanSpec,
+    /// Bytes that a frame may have behind its Ethernet header and VLAN tags.
+    pub mtu: Option<u16>,
+    /// What is noted about it.
+    pub columns: Columns,
 }
 
 /// Kinds of port with their options.
@@ -44,6 +75,14 @@ pub enum Kind {
     VhostUser(VhostUser),
     /// `type=dpdk`
     Dpdk(DpdkSpec),
+    /// `type=system`
+    System(SystemSpec),
+    /// `type=internal`
+    Internal(InternalSpec),
+    /// `type=tap`
+    Tap(Tap),
+    /// `type=patch`
+    Patch(PatchSpec),
 }
 
 /// Options of a vhost-user port. The owner stays as it was written: names may
@@ -62,10 +101,17 @@ pub struct VhostUser {
     pub permissions: Option<u32>,
 }
 
+/// Options of a tap port. The owner stays as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tap {
+    /// `USER[:GROUP]` that may open it without privileges.
+    pub owner: Option<String>,
+}
+
 impl Desired {
     /// The bridge of that name.
-    pub fn bridge(&self, name: &str) -> Option<&BridgeSpec> {
-        self.bridges.iter().find(|bridge| bridge.name == name)
+    pub fn bridge(&self, name: &str) -> Option<&Bridge> {
+        self.bridges.iter().find(|bridge| bridge.name() == name)
     }
 
     /// The port of that name.
@@ -73,10 +119,25 @@ impl Desired {
         self.ports.iter().find(|port| port.name == name)
     }
 
-    /// Whether a bridge or port has that name, and which.
+    /// The ports of a bridge.
+    pub fn ports_of<'a>(&'a self, bridge: &'a str) -> impl Iterator<Item = &'a Port> {
+        self.ports.iter().filter(move |port| port.bridge == bridge)
+    }
+
+    /// What has the name that a new bridge shall have.
     pub fn taken(&self, name: &str) -> Option<&'static str> {
         match (self.bridge(name), self.port(name)) {
             (Some(_), _) => Some("bridge"),
+            (_, Some(_)) => Some("port"),
+            _ => None,
+        }
+    }
+
+    /// What has the name that `port` shall have. A bridge's own interface may
+    /// have the bridge's.
+    pub fn taken_for(&self, port: &Port) -> Option<&'static str> {
+        match (self.bridge(&port.name), self.port(&port.name)) {
+            (Some(_), _) if !port.is_local() => Some("bridge"),
             (_, Some(_)) => Some("port"),
             _ => None,
         }
@@ -88,19 +149,48 @@ impl Desired {
         ports.find(|port| port.number == Some(number))
     }
 
-    /// The lowest number that no port has.
-    pub fn free_number(&self) -> Option<u32> {
-        (1..=MAX_PORT_NUMBER).find(|number| self.port_numbered(*number).is_none())
+    /// The number that a port gets which asks for none: the lowest that is
+    /// free, for a bridge's own interface the highest.
+    pub fn free_number(&self, local: bool) -> Option<u32> {
+        let is_free = |number: &u32| self.port_numbered(*number).is_none();
+        let mut numbers = 1..=MAX_PORT_NUMBER;
+        match local {
+            true => numbers.rev().find(is_free),
+            false => numbers.find(is_free),
+        }
     }
 
-    /// Gives every port without a number the lowest that is free, in the ports'
+    /// Gives every port without a number the one it would get, in the ports'
     /// order, so that a file without numbers gives the same ones each time.
     pub fn assign_numbers(&mut self) {
         for index in 0..self.ports.len() {
             if self.ports[index].number.is_none() {
-                self.ports[index].number = self.free_number();
+                self.ports[index].number = self.free_number(self.ports[index].is_local());
             }
         }
+    }
+
+    /// Gives every bridge its own interface that has none and is not said to
+    /// have none: those of a file that an older ringwayd wrote. Returns their
+    /// names. A bridge whose name no interface can have is noted to have none.
+    pub fn give_local_ports(&mut self) -> Vec<String> {
+        let mut given = Vec::new();
+        for index in 0..self.bridges.len() {
+            let name = self.bridges[index].name().to_owned();
+            if self.bridges[index].no_internal || self.port(&name).is_some() {
+                continue;
+            }
+            let mut local = Port::local(&name);
+            local.number = self.free_number(true);
+            match local.check().is_ok() && local.number.is_some() {
+                true => {
+                    self.ports.push(local);
+                    given.push(name);
+                }
+                false => self.bridges[index].no_internal = true,
+            }
+        }
+        given
     }
 
     /// The vhost-user port on that socket, if there is one.
@@ -109,7 +199,46 @@ impl Desired {
     }
 }
 
+impl Bridge {
+    /// A bridge with the defaults.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            spec: BridgeSpec::new(name),
+            columns: Columns::default(),
+            no_internal: false,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+}
+
 impl Port {
+    /// A trunk of all VLANs, without a number.
+    pub fn new(name: impl Into<String>, bridge: impl Into<String>, kind: Kind) -> Self {
+        Self {
+            name: name.into(),
+            bridge: bridge.into(),
+            number: None,
+            kind,
+            vlan: VlanSpec::default(),
+            mtu: None,
+            columns: Columns::default(),
+        }
+    }
+
+    /// A bridge's own interface.
+    pub fn local(bridge: &str) -> Self {
+        Self::new(bridge, bridge, Kind::Internal(InternalSpec::default()))
+    }
+
+    /// Whether it is its bridge's own interface.
+    pub fn is_local(&self) -> bool {
+        self.name == self.bridge && matches!(self.kind, Kind::Internal(_))
+    }
+
     /// Whether `asked` would be this port: a number that was not asked for may
     /// be any.
     pub fn is_as_asked(&self, asked: &Port) -> bool {
@@ -121,25 +250,44 @@ impl Port {
             }
     }
 
+    /// Whether `other` may become this port while packets flow: different are
+    /// its VLANs, its MTU or its Ethernet address.
+    pub fn differs_in_live_options_only(&self, other: &Port) -> bool {
+        let Port {
+            name,
+            bridge,
+            number,
+            kind,
+            ..
+        } = other;
+        let same_device = match (&self.kind, kind) {
+            (Kind::Internal(own), Kind::Internal(other)) => own.queues == other.queues,
+            (own, other) => own == other,
+        };
+        same_device && (&self.name, &self.bridge, self.number) == (name, bridge, *number)
+    }
+
+    /// Whether the datapath is told the same of both.
+    pub fn is_same_to_datapath(&self, other: &Port) -> bool {
+        self.differs_in_live_options_only(other)
+            && (&self.kind, &self.vlan, self.mtu) == (&other.kind, &other.vlan, other.mtu)
+    }
+
     /// Its vhost-user socket.
     pub fn socket(&self) -> Option<&Path> {
         match &self.kind {
             Kind::VhostUser(options) => Some(&options.path),
-            Kind::Dpdk(_) => None,
+            _ => None,
         }
     }
 
-    /// Checks every option by itself; the sentence says what is wrong and what
-    /// is allowed.
-    pub fn check(&self) -> Result<(), String> {
-        check_name("port", &self.name)?;
-        if let Some(number) = self.number {
-            check_range("number", number.into(), 1, MAX_PORT_NUMBER.into())?;
-        }
-        match &self.kind {
-            Kind::VhostUser(options) => options.check(),
-            Kind::Dpdk(options) => check_dpdk(options),
-        }
+    /// The interface that it stands on comes and goes, or is made, in the
+    /// kernel.
+    pub fn has_interface(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::System(_) | Kind::Internal(_) | Kind::Tap(_)
+        )
     }
 }
 
@@ -148,82 +296,4 @@ impl VhostUser {
     pub fn default_path(port: &str) -> PathBuf {
         Path::new(DEFAULT_SOCKET_DIR).join(format!("{port}.sock"))
     }
-
-    fn check(&self) -> Result<(), String> {
-        let path = self.path.display();
-        let bytes = self.path.as_os_str().len();
-        if !self.path.is_absolute() {
-            return Err(format!("path {path} is not absolute; begin it with /"));
-        }
-        if bytes > MAX_SOCKET_PATH {
-            return Err(format!(
-                "path {path} has {bytes} bytes; a unix socket's path may have at most \
-                 {MAX_SOCKET_PATH}, so choose a shorter one"
-            ));
-        }
-        if self.path.file_name().is_none() || self.path.to_string_lossy().contains(char::is_control)
-        {
-            return Err(format!("path {path} does not name a socket file"));
-        }
-        check_range("queues", self.queues.into(), 1, 128)?;
-        if self.mode == SocketMode::Client && (self.owner.is_some() || self.permissions.is_some()) {
-            return Err(
-                "owner and permissions are for mode=server: with mode=client QEMU makes the socket"
-                    .into(),
-            );
-        }
-        if let Some(bits) = self.permissions.filter(|bits| *bits > 0o777) {
-            return Err(format!("permissions {bits:04o} are above 0777"));
-        }
-        match &self.owner {
-            Some(owner) => owner::check_form(owner),
-            None => Ok(()),
-        }
-    }
-}
-
-fn check_dpdk(options: &DpdkSpec) -> Result<(), String> {
-    if options.devargs.is_empty() {
-        return Err(
-            "devargs is missing: a PCI address or a virtual device, such as devargs=net_null0"
-                .into(),
-        );
-    }
-    if options
-        .devargs
-        .contains(|c: char| c.is_control() || c.is_whitespace())
-    {
-        return Err(format!(
-            "devargs {:?} contain white space or control characters",
-            options.devargs
-        ));
-    }
-    check_range("n_rxq", options.rx_queues.into(), 1, 1024)
-}
-
-/// Checks a bridge's options by themselves.
-pub fn check_bridge(bridge: &BridgeSpec) -> Result<(), String> {
-    check_name("bridge", &bridge.name)?;
-    let ageing = bridge.fdb_ageing.as_secs();
-    check_range("fdb-ageing", ageing, 1, 1_000_000)?;
-    check_range("fdb-limit", bridge.fdb_limit.into(), 1, 1_000_000)
-}
-
-fn check_name(object: &str, name: &str) -> Result<(), String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    if begins_well && name.len() <= MAX_NAME && name.chars().all(allowed) {
-        return Ok(());
-    }
-    Err(format!(
-        "{object} name {name:?} is not allowed: 1 to {MAX_NAME} characters of A-Z a-z 0-9 _ . -, \
-         the first a letter, digit or _"
-    ))
-}
-
-fn check_range(what: &str, value: u64, least: u64, most: u64) -> Result<(), String> {
-    if (least..=most).contains(&value) {
-        return Ok(());
-    }
-    Err(format!("{what} {value} is not between {least} and {most}"))
 }

@@ -1,90 +1,68 @@
 //! Drives the datapath towards the desired state and notes, per object, why
 //! it is not there yet and since when. No object is given up.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+mod notes;
+
+pub use notes::{FIRST_RETRY, LAST_RETRY, Note, Notes, Now, Retry, Standing};
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringway_datapath::DatapathError;
 use ringway_datapath::spec::BridgeSpec;
 use ringway_datapath::status::{PortState, PortStatus};
 
+use self::notes::{settle, unsettle};
 use crate::convert;
 use crate::flows::Flows;
-use crate::model::{Desired, Port};
+use crate::host::{self, Host};
+use crate::model::{Bridge, Desired, Port};
 use crate::switch::Switch;
 
-/// Between the first failure and the next try; doubles with each failure.
-pub const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// Most time between two tries.
-pub const LAST_RETRY: Duration = Duration::from_secs(8);
-
-/// The time of a pass.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// For retries.
-    pub instant: Instant,
-    /// For people.
-    pub wall: SystemTime,
+/// What is worked with.
+pub struct Means<'a, S> {
+    /// The datapath.
+    pub switch: &'a S,
+    /// The flows that shall be.
+    pub flows: &'a Flows,
+    /// The host's interfaces.
+    pub host: &'a dyn Host,
 }
 
-impl Now {
-    /// Reads both clocks.
-    pub fn read() -> Self {
-        Self {
-            instant: Instant::now(),
-            wall: SystemTime::now(),
-        }
-    }
-
-    /// Milliseconds since 1970.
-    pub fn unix_ms(self) -> u64 {
-        convert::unix_ms(self.wall).try_into().unwrap_or(0)
+impl<S> Clone for Means<'_, S> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
 
-/// What is to be tried in a pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// Objects whose time has come.
-    Due,
-    /// All that are not as desired.
-    All,
+impl<S> Copy for Means<'_, S> {}
+
+/// Names of objects that a change is about.
+#[derive(Debug, Default)]
+pub struct Targets {
+    /// Bridges.
+    pub bridges: BTreeSet<String>,
+    /// Ports.
+    pub ports: BTreeSet<String>,
 }
 
-/// How an object stood after the last try.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// The datapath took it over.
-    Settled,
-    /// It is not as desired.
-    Unsettled {
-        /// Why.
-        reason: String,
-        /// Tries that failed in a row.
-        failures: u32,
-        /// When to try again.
-        retry_at: Instant,
-    },
+/// An object that did not become as desired.
+#[derive(Debug)]
+pub struct Trouble {
+    /// `bridge` or `port`.
+    pub object: &'static str,
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub why: TroubleKind,
 }
 
-/// A [`Standing`] and since when it is so.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// How the object stands.
-    pub standing: Standing,
-    /// Since when.
-    pub since: SystemTime,
-}
-
-/// A note for every object that is desired, or is there without being desired.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Notes {
-    /// By bridge name.
-    pub bridges: BTreeMap<String, Note>,
-    /// By port name.
-    pub ports: BTreeMap<String, Note>,
-    /// By the name of the bridge whose flows they are.
-    pub flows: BTreeMap<String, Note>,
+/// What went wrong with it.
+#[derive(Debug)]
+pub enum TroubleKind {
+    /// It is desired and not up, or not with these options.
+    NotUp(BringUpError),
+    /// It is not desired any more and is still there.
+    NotGone(String),
 }
 
 /// Why an object could not be brought up.
@@ -105,132 +83,66 @@ impl BringUpError {
     }
 }
 
-impl Note {
-    fn settled(now: Now) -> Self {
-        Self {
-            standing: Standing::Settled,
-            since: now.wall,
-        }
-    }
-
-    /// Asked for, not tried yet.
-    pub fn pending(now: Now) -> Self {
-        Self {
-            standing: Standing::Unsettled {
-                reason: "not brought up yet".into(),
-                failures: 0,
-                retry_at: now.instant,
-            },
-            since: now.wall,
-        }
-    }
-
-    /// Why it is not as desired; empty when it is.
-    pub fn reason(&self) -> &str {
-        match &self.standing {
-            Standing::Settled => "",
-            Standing::Unsettled { reason, .. } => reason,
-        }
-    }
-
-    fn due(&self, now: Now, retry: Retry) -> bool {
-        match &self.standing {
-            Standing::Settled => true,
-            Standing::Unsettled { retry_at, .. } => retry == Retry::All || now.instant >= *retry_at,
-        }
-    }
-
-    fn failures(&self) -> u32 {
-        match &self.standing {
-            Standing::Settled => 0,
-            Standing::Unsettled { failures, .. } => *failures,
-        }
-    }
-}
-
-/// When to try again after so many failures.
-fn retry_after(failures: u32) -> Duration {
-    FIRST_RETRY
-        .saturating_mul(1 << failures.min(8))
-        .min(LAST_RETRY)
-}
-
-/// Notes a success. The time stays if the object stood so before.
-fn settle(notes: &mut BTreeMap<String, Note>, name: &str, now: Now) {
-    match notes.get(name) {
-        Some(note) if note.standing == Standing::Settled => {}
-        _ => {
-            notes.insert(name.to_owned(), Note::settled(now));
-        }
-    }
-}
-
-/// Notes a failure. The time stays while one failure follows another.
-fn unsettle(notes: &mut BTreeMap<String, Note>, what: &str, name: &str, why: String, now: Now) {
-    let before = notes.get(name);
-    if before.is_none_or(|note| note.reason() != why) {
-        tracing::warn!("{what} {name}: {why}");
-    }
-    let failures = before.map_or(0, Note::failures);
-    let since = match before {
-        Some(note) if note.standing != Standing::Settled => note.since,
-        _ => now.wall,
-    };
-    let standing = Standing::Unsettled {
-        reason: why,
-        failures: failures.saturating_add(1),
-        retry_at: now.instant + retry_after(failures),
-    };
-    notes.insert(name.to_owned(), Note { standing, since });
-}
-
-impl Notes {
-    /// Every desired object, not tried yet.
-    pub fn pending(desired: &Desired, now: Now) -> Self {
-        let note = |name: &String| (name.clone(), Note::pending(now));
-        Self {
-            bridges: desired.bridges.iter().map(|b| note(&b.name)).collect(),
-            ports: desired.ports.iter().map(|p| note(&p.name)).collect(),
-            flows: BTreeMap::new(),
-        }
-    }
-}
-
 /// Brings up a bridge with its flows and notes how it went.
 pub fn bring_up_bridge<S: Switch>(
-    switch: &S,
-    flows: &Flows,
+    means: Means<'_, S>,
     bridge: &BridgeSpec,
     notes: &mut Notes,
     now: Now,
 ) -> Result<(), BringUpError> {
     let name = &bridge.name;
-    let outcome = match switch.add_bridge(bridge.clone()) {
-        Ok(()) => Ok(()),
-        Err(DatapathError::BadOption { why, .. }) => Err(BringUpError::Never(why)),
-        Err(DatapathError::Unavailable { why, .. }) => Err(BringUpError::Later(why)),
-        Err(error) => Err(BringUpError::Later(error.to_string())),
-    };
-    match outcome {
+    match means.switch.add_bridge(bridge.clone()) {
         Ok(()) => {
             settle(&mut notes.bridges, name, now);
+            notes.told_bridges.insert(name.clone(), bridge.clone());
             notes.flows.remove(name);
-            load_flows(switch, flows, bridge, notes, now)
+            load_flows(means, bridge, notes, now)
         }
-        Err(error) => note_failure(&mut notes.bridges, "bridge", name, error, now),
+        Err(error) => {
+            let error = explain_bridge(error);
+            note_failure(&mut notes.bridges, "bridge", name, error, now)
+        }
+    }
+}
+
+fn explain_bridge(error: DatapathError) -> BringUpError {
+    match error {
+        DatapathError::BadOption { why, .. } => BringUpError::Never(why),
+        DatapathError::Unavailable { why, .. } => BringUpError::Later(why),
+        error => BringUpError::Later(error.to_string()),
+    }
+}
+
+/// Gives a bridge that is there other options.
+fn change_bridge<S: Switch>(
+    means: Means<'_, S>,
+    bridge: &BridgeSpec,
+    notes: &mut Notes,
+    now: Now,
+) -> Result<(), BringUpError> {
+    let name = &bridge.name;
+    match means.switch.set_bridge(bridge.clone()) {
+        Ok(()) => {
+            settle(&mut notes.bridges, name, now);
+            notes.told_bridges.insert(name.clone(), bridge.clone());
+            Ok(())
+        }
+        Err(error) => {
+            let error = explain_bridge(error);
+            note_failure(&mut notes.bridges, "bridge", name, error, now)
+        }
     }
 }
 
 /// Puts a bridge's flows into the datapath and notes how it went.
 fn load_flows<S: Switch>(
-    switch: &S,
-    flows: &Flows,
+    means: Means<'_, S>,
     bridge: &BridgeSpec,
     notes: &mut Notes,
     now: Now,
 ) -> Result<(), BringUpError> {
     let name = &bridge.name;
-    match flows.load(switch, bridge, now.unix_ms()) {
+    match means.flows.load(means.switch, bridge, now.unix_ms()) {
         Ok(()) => {
             settle(&mut notes.flows, name, now);
             Ok(())
@@ -244,23 +156,57 @@ fn load_flows<S: Switch>(
 
 /// Brings up a port and notes how it went. Returns the port's number.
 pub fn bring_up_port<S: Switch>(
-    switch: &S,
+    means: Means<'_, S>,
     port: &Port,
     notes: &mut Notes,
     now: Now,
 ) -> Result<u32, BringUpError> {
     let name = &port.name;
-    let added = match convert::port_to_spec(port) {
-        Ok(spec) => match switch.add_port(spec) {
-            Ok(number) => Ok(number),
-            Err(error) => Err(explain(port, error, notes)),
+    let added = match host::obstacle(means.host, port) {
+        Some(why) => Err(BringUpError::Later(why)),
+        None => match convert::port_to_spec(port) {
+            Ok(spec) => match means.switch.add_port(spec) {
+                Ok(number) => Ok(number),
+                Err(error) => Err(explain(port, error, notes)),
+            },
+            Err(why) => Err(BringUpError::Later(why)),
         },
-        Err(why) => Err(BringUpError::Later(why)),
     };
     match added {
         Ok(number) => {
             settle(&mut notes.ports, name, now);
+            notes.told_ports.insert(name.clone(), port.clone());
             Ok(number)
+        }
+        Err(error) => note_failure(&mut notes.ports, "port", name, error, now),
+    }
+}
+
+/// Gives a port that is there other options: while packets flow where the
+/// datapath can, else it is made anew.
+fn change_port<S: Switch>(
+    means: Means<'_, S>,
+    port: &Port,
+    notes: &mut Notes,
+    now: Now,
+) -> Result<(), BringUpError> {
+    let name = &port.name;
+    let changed = match convert::port_to_spec(port) {
+        Ok(spec) => match means.switch.set_port(spec) {
+            Ok(()) => Ok(()),
+            Err(DatapathError::NotLive { .. }) => {
+                take_down_and_count(means.switch, name, notes, now).map_err(BringUpError::Later)?;
+                return bring_up_port(means, port, notes, now).map(drop);
+            }
+            Err(error) => Err(explain(port, error, notes)),
+        },
+        Err(why) => Err(BringUpError::Later(why)),
+    };
+    match changed {
+        Ok(()) => {
+            settle(&mut notes.ports, name, now);
+            notes.told_ports.insert(name.clone(), port.clone());
+            Ok(())
         }
         Err(error) => note_failure(&mut notes.ports, "port", name, error, now),
     }
@@ -298,7 +244,9 @@ pub fn take_down_port<S: Switch>(
     notes: &mut Notes,
     now: Now,
 ) -> Result<(), String> {
-    take_down(switch.del_port(name), &mut notes.ports, "port", name, now)
+    take_down(switch.del_port(name), &mut notes.ports, "port", name, now)?;
+    notes.told_ports.remove(name);
+    Ok(())
 }
 
 /// Takes a bridge with its ports down and notes if it would not go.
@@ -309,7 +257,10 @@ pub fn take_down_bridge<S: Switch>(
     now: Now,
 ) -> Result<(), String> {
     let outcome = switch.del_bridge(name);
-    take_down(outcome, &mut notes.bridges, "bridge", name, now)
+    take_down(outcome, &mut notes.bridges, "bridge", name, now)?;
+    notes.told_bridges.remove(name);
+    notes.told_ports.retain(|_, port| port.bridge != name);
+    Ok(())
 }
 
 fn take_down(
@@ -332,30 +283,113 @@ fn take_down(
     }
 }
 
+/// Makes the objects that a change is about as they are desired now, whether
+/// or not their time has come: what goes goes first, bridges come before ports.
+pub fn carry_out<S: Switch>(
+    means: Means<'_, S>,
+    desired: &Desired,
+    targets: &Targets,
+    notes: &mut Notes,
+    now: Now,
+) -> Vec<Trouble> {
+    let switch = means.switch;
+    let mut troubles = Vec::new();
+    let mut tell = |object, name: &str, why| {
+        let name = name.to_owned();
+        troubles.push(Trouble { object, name, why });
+    };
+
+    for status in switch.ports() {
+        let name = &status.name;
+        let goes_with_bridge =
+            targets.bridges.contains(&status.bridge) && desired.bridge(&status.bridge).is_none();
+        if !targets.ports.contains(name) || goes_with_bridge {
+            continue;
+        }
+        let stays = desired.port(name).is_some_and(|port| {
+            let told = notes.told_ports.get(name);
+            port.bridge == status.bridge
+                && told.is_none_or(|told| told.differs_in_live_options_only(port))
+        });
+        if !stays && let Err(why) = take_down_port(switch, name, notes, now) {
+            tell("port", name, TroubleKind::NotGone(why));
+        }
+    }
+    for name in &targets.bridges {
+        if desired.bridge(name).is_none()
+            && let Err(why) = take_down_bridge(switch, name, notes, now)
+        {
+            tell("bridge", name, TroubleKind::NotGone(why));
+        }
+    }
+
+    let there: BTreeSet<_> = switch.bridges().into_iter().map(|b| b.name).collect();
+    let is_target = |bridge: &&Bridge| targets.bridges.contains(bridge.name());
+    for bridge in desired.bridges.iter().filter(is_target) {
+        let name = bridge.name();
+        let outcome = match there.contains(name) {
+            false => bring_up_bridge(means, &bridge.spec, notes, now),
+            true if notes.told_bridges.get(name) != Some(&bridge.spec) => {
+                change_bridge(means, &bridge.spec, notes, now)
+            }
+            true => Ok(()),
+        };
+        if let Err(error) = outcome {
+            tell("bridge", name, TroubleKind::NotUp(error));
+        }
+    }
+
+    let there: BTreeSet<_> = switch.ports().into_iter().map(|p| p.name).collect();
+    let is_target = |port: &&Port| targets.ports.contains(&port.name);
+    for port in desired.ports.iter().filter(is_target) {
+        let outcome = match there.contains(&port.name) {
+            false => bring_up_port(means, port, notes, now).map(drop),
+            true if notes.is_told_otherwise(port) => change_port(means, port, notes, now),
+            true => Ok(()),
+        };
+        if let Err(error) = outcome {
+            tell("port", &port.name, TroubleKind::NotUp(error));
+        }
+    }
+    troubles
+}
+
 /// One pass over every object: surplus ones go, missing ones come, a bridge's
 /// flows before its ports, failed ports are made anew.
 pub fn pass<S: Switch>(
-    switch: &S,
-    flows: &Flows,
+    means: Means<'_, S>,
     desired: &Desired,
     notes: &mut Notes,
     now: Now,
     retry: Retry,
 ) {
+    let switch = means.switch;
+    if retry == Retry::Interfaces {
+        switch.links_changed();
+    }
     remove_surplus(switch, desired, notes, now, retry);
 
+    let at_once = retry == Retry::All;
     let actual: Vec<_> = switch.bridges().into_iter().map(|b| b.name).collect();
-    for bridge in &desired.bridges {
-        if actual.contains(&bridge.name) {
-            settle(&mut notes.bridges, &bridge.name, now);
-            let loaded = notes.flows.get(&bridge.name);
-            if loaded.is_none_or(|note| note.standing != Standing::Settled)
-                && due(&notes.flows, &bridge.name, now, retry)
-            {
-                let _ = load_flows(switch, flows, bridge, notes, now);
+    for bridge in desired.bridges.iter().map(|bridge| &bridge.spec) {
+        let name = &bridge.name;
+        if !actual.contains(name) {
+            if due(&notes.bridges, name, now, at_once) {
+                let _ = bring_up_bridge(means, bridge, notes, now);
             }
-        } else if due(&notes.bridges, &bridge.name, now, retry) {
-            let _ = bring_up_bridge(switch, flows, bridge, notes, now);
+            continue;
+        }
+        let told = notes.told_bridges.get(name);
+        if told.is_none_or(|told| told == bridge) {
+            settle(&mut notes.bridges, name, now);
+        } else if due(&notes.bridges, name, now, at_once) {
+            let _ = change_bridge(means, bridge, notes, now);
+        }
+        let loaded = notes.flows.get(name);
+        if loaded.is_none_or(|note| note.standing != Standing::Settled)
+            && due(&notes.flows, name, now, at_once)
+        {
+            let _ = load_flows(means, bridge, notes, now);
         }
     }
 
@@ -365,52 +399,67 @@ pub fn pass<S: Switch>(
         .map(|status| (status.name.clone(), status))
         .collect();
     for port in &desired.ports {
-        reconcile_port(switch, port, actual.get(&port.name), notes, now, retry);
+        let at_once = at_once || (retry == Retry::Interfaces && port.has_interface());
+        reconcile_port(means, port, actual.get(&port.name), notes, now, at_once);
     }
     forget_gone(switch, desired, notes);
 }
 
 fn reconcile_port<S: Switch>(
-    switch: &S,
+    means: Means<'_, S>,
     port: &Port,
     actual: Option<&PortStatus>,
     notes: &mut Notes,
     now: Now,
-    retry: Retry,
+    at_once: bool,
 ) {
     let name = &port.name;
     match actual.map(|status| &status.state) {
         Some(PortState::Failed { why }) => {
             let known = notes.ports.get(name);
-            if known.is_none_or(|note| note.standing == Standing::Settled) {
-                // Just failed: leave it in sight until the first retry is due.
+            let just_failed = known.is_none_or(|note| note.standing == Standing::Settled);
+            if just_failed {
                 unsettle(&mut notes.ports, "port", name, why.clone(), now);
-            } else if due(&notes.ports, name, now, retry)
-                && take_down_and_count(switch, name, notes, now)
-            {
-                let _ = bring_up_port(switch, port, notes, now);
+            }
+            // One that just failed is left in sight until the first retry is
+            // due, but not where an interface has gone: nothing is left there.
+            let anew = match just_failed {
+                true => port.has_interface(),
+                false => due(&notes.ports, name, now, at_once),
+            };
+            if anew && take_down_and_count(means.switch, name, notes, now).is_ok() {
+                let _ = bring_up_port(means, port, notes, now);
             }
         }
+        Some(_) if notes.is_told_otherwise(port) && due(&notes.ports, name, now, at_once) => {
+            let _ = change_port(means, port, notes, now);
+        }
+        Some(_) if notes.is_told_otherwise(port) => {}
         Some(_) => settle(&mut notes.ports, name, now),
-        None if due(&notes.ports, name, now, retry) => {
-            let _ = bring_up_port(switch, port, notes, now);
+        None if due(&notes.ports, name, now, at_once) => {
+            let _ = bring_up_port(means, port, notes, now);
         }
         None => {}
     }
 }
 
-/// Takes a failed port down but keeps count of its failures.
-fn take_down_and_count<S: Switch>(switch: &S, name: &str, notes: &mut Notes, now: Now) -> bool {
+/// Takes a port down that is to be made anew, and keeps count of its failures.
+fn take_down_and_count<S: Switch>(
+    switch: &S,
+    name: &str,
+    notes: &mut Notes,
+    now: Now,
+) -> Result<(), String> {
     let before = notes.ports.get(name).cloned();
-    let gone = take_down_port(switch, name, notes, now).is_ok();
-    if let (true, Some(note)) = (gone, before) {
+    take_down_port(switch, name, notes, now)?;
+    if let Some(note) = before {
         notes.ports.insert(name.to_owned(), note);
     }
-    gone
+    Ok(())
 }
 
-fn due(notes: &BTreeMap<String, Note>, name: &str, now: Now, retry: Retry) -> bool {
-    notes.get(name).is_none_or(|note| note.due(now, retry))
+fn due(notes: &BTreeMap<String, Note>, name: &str, now: Now, at_once: bool) -> bool {
+    notes.get(name).is_none_or(|note| note.due(now, at_once))
 }
 
 /// Takes down what is not desired, or is on the wrong bridge.
@@ -421,16 +470,18 @@ fn remove_surplus<S: Switch>(
     now: Now,
     retry: Retry,
 ) {
+    let at_once = retry == Retry::All;
     for status in switch.ports() {
         let wanted = desired.port(&status.name);
         if wanted.is_none_or(|port| port.bridge != status.bridge)
-            && due(&notes.ports, &status.name, now, retry)
+            && due(&notes.ports, &status.name, now, at_once)
         {
             let _ = take_down_port(switch, &status.name, notes, now);
         }
     }
     for status in switch.bridges() {
-        if desired.bridge(&status.name).is_none() && due(&notes.bridges, &status.name, now, retry) {
+        if desired.bridge(&status.name).is_none() && due(&notes.bridges, &status.name, now, at_once)
+        {
             let _ = take_down_bridge(switch, &status.name, notes, now);
         }
     }
@@ -449,4 +500,6 @@ fn forget_gone<S: Switch>(switch: &S, desired: &Desired, notes: &mut Notes) {
     notes
         .flows
         .retain(|name, _| desired.bridge(name).is_some() && bridges.contains(name));
+    notes.told_bridges.retain(|name, _| bridges.contains(name));
+    notes.told_ports.retain(|name, _| ports.contains(name));
 }

@@ -45,17 +45,21 @@ pub fn datapath<S: Switch>(switch: &S) -> pb::DatapathShowResponse {
 /// `DumpPorts`; an empty name stands for all.
 pub fn ports<S: Switch>(
     switch: &S,
-    bridge: &str,
-    port: &str,
+    request: &pb::DumpPortsRequest,
 ) -> Result<pb::DumpPortsResponse, Status> {
-    let known = switch.bridges().iter().any(|status| status.name == bridge);
+    let pb::DumpPortsRequest {
+        bridge,
+        port,
+        detail,
+    } = request;
+    let known = switch.bridges().iter().any(|status| status.name == *bridge);
     if !bridge.is_empty() && !known {
         let why = format!("the datapath has no bridge named {bridge}");
         return Err(Status::not_found(why));
     }
     let mut ports = switch.ports();
-    ports.retain(|status| bridge.is_empty() || status.bridge == bridge);
-    ports.retain(|status| port.is_empty() || status.name == port);
+    ports.retain(|status| bridge.is_empty() || status.bridge == *bridge);
+    ports.retain(|status| port.is_empty() || status.name == *port);
     if !port.is_empty() && ports.is_empty() {
         let place = match bridge.is_empty() {
             true => "the datapath".to_owned(),
@@ -65,8 +69,24 @@ pub fn ports<S: Switch>(
         return Err(Status::not_found(why));
     }
     Ok(pb::DumpPortsResponse {
-        ports: ports.iter().map(port_counters).collect(),
+        ports: (ports.iter())
+            .map(|status| pb::PortCounters {
+                device: match detail {
+                    true => device_counters(switch, &status.name),
+                    false => vec![],
+                },
+                ..port_counters(status)
+            })
+            .collect(),
     })
+}
+
+/// None of a port that has just gone.
+fn device_counters<S: Switch>(switch: &S, port: &str) -> Vec<pb::DeviceCounter> {
+    let counters = switch.device_counters(port).unwrap_or_default().into_iter();
+    counters
+        .map(|(name, value)| pb::DeviceCounter { name, value })
+        .collect()
 }
 
 fn port_counters(status: &PortStatus) -> pb::PortCounters {
@@ -83,6 +103,7 @@ fn port_counters(status: &PortStatus) -> pb::PortCounters {
                 counters: Some(convert::counters_to_proto(&queue.counters)),
             })
             .collect(),
+        device: Vec::new(),
     }
 }
 

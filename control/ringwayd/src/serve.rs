@@ -121,7 +121,7 @@ async fn reconcile_loop<S: Switch>(control: Arc<Control<S>>, mut stopping: Stopp
     loop {
         let retry = tokio::select! {
             () = stopping.wait() => return,
-            () = control.woken() => Retry::All,
+            retry = control.woken() => retry,
             _ = passes.tick() => Retry::Due,
             _ = expiries.tick() => {
                 blocking(&control, |control| {

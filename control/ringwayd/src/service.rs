@@ -11,8 +11,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::apply_request;
 use crate::control::{AddFlags, Added, ChangeError, Control, DelFlags};
 use crate::convert;
+use crate::doctor;
 use crate::flow_report::{self, SortKey};
 use crate::flow_requests;
 use crate::flow_text;
@@ -57,7 +59,8 @@ impl From<ChangeError> for Status {
             ChangeError::Exists { .. } => (Code::AlreadyExists, false),
             ChangeError::OtherBridge { creating: true, .. } => (Code::AlreadyExists, false),
             ChangeError::OtherBridge { .. } => (Code::FailedPrecondition, false),
-            ChangeError::NotUp { .. } | ChangeError::NotGone { .. } => {
+            ChangeError::Local { .. } => (Code::FailedPrecondition, false),
+            ChangeError::NotUp { .. } | ChangeError::NotGone { .. } | ChangeError::Several(_) => {
                 (Code::FailedPrecondition, true)
             }
             ChangeError::Text { .. } => (Code::InvalidArgument, false),
@@ -91,7 +94,9 @@ pub(crate) fn datapath_status(error: DatapathError) -> Status {
         DatapathError::Exists { .. } => Code::AlreadyExists,
         DatapathError::NotFound { .. } => Code::NotFound,
         DatapathError::BadOption { .. } | DatapathError::BadPacket(_) => Code::InvalidArgument,
-        DatapathError::Unavailable { .. } => Code::FailedPrecondition,
+        DatapathError::Unavailable { .. } | DatapathError::NotLive { .. } => {
+            Code::FailedPrecondition
+        }
         DatapathError::NoMemory { .. } | DatapathError::TooManyBridges { .. } => {
             Code::ResourceExhausted
         }
@@ -207,7 +212,7 @@ impl<S: Switch> Ringway for Service<S> {
         _request: Request<pb::ListBridgesRequest>,
     ) -> Result<Response<pb::ListBridgesResponse>, Status> {
         let bridges = self.control.desired().bridges.into_iter();
-        let mut names: Vec<_> = bridges.map(|bridge| bridge.name).collect();
+        let mut names: Vec<_> = bridges.map(|bridge| bridge.spec.name).collect();
         names.sort_unstable();
         Ok(Response::new(pb::ListBridgesResponse { names }))
     }
@@ -268,7 +273,7 @@ impl<S: Switch> Ringway for Service<S> {
         }
         let ports = desired.ports.into_iter();
         let mut names: Vec<_> = ports
-            .filter(|port| port.bridge == bridge)
+            .filter(|port| port.bridge == bridge && !port.is_local())
             .map(|port| port.name)
             .collect();
         names.sort_unstable();
@@ -355,8 +360,8 @@ impl<S: Switch> Ringway for Service<S> {
         &self,
         request: Request<pb::DumpPortsRequest>,
     ) -> Result<Response<pb::DumpPortsResponse>, Status> {
-        let pb::DumpPortsRequest { bridge, port } = request.into_inner();
-        self.blocking(move |control| report::ports(control.switch(), &bridge, &port))
+        let request = request.into_inner();
+        self.blocking(move |control| report::ports(control.switch(), &request))
             .await
     }
 
@@ -508,7 +513,7 @@ impl<S: Switch> Ringway for Service<S> {
         request: Request<pb::DumpMegaflowsRequest>,
     ) -> Result<Response<Self::DumpMegaflowsStream>, Status> {
         let request = request.into_inner();
-        let names = self.control.port_names(None);
+        let names = self.control.datapath_names();
         let by_name = request.names;
         self.stream(
             move |control| {
@@ -592,6 +597,31 @@ impl<S: Switch> Ringway for Service<S> {
             control, stopping, request, events, sender,
         ));
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn apply(
+        &self,
+        request: Request<pb::ApplyRequest>,
+    ) -> Result<Response<pb::ApplyResponse>, Status> {
+        let request = request.into_inner();
+        self.blocking(move |control| apply_request::apply(control, request))
+            .await
+    }
+
+    async fn get_switch(
+        &self,
+        _request: Request<pb::GetSwitchRequest>,
+    ) -> Result<Response<pb::SwitchSpec>, Status> {
+        let switch = self.control.switch_columns();
+        Ok(Response::new(convert::switch_to_proto(&switch)))
+    }
+
+    async fn doctor(
+        &self,
+        _request: Request<pb::DoctorRequest>,
+    ) -> Result<Response<pb::DoctorResponse>, Status> {
+        self.blocking(|control| Ok(doctor::examine(&doctor::gather(control))))
+            .await
     }
 
     async fn version(

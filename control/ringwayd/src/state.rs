@@ -1,20 +1,17 @@
 //! The state file: desired state as TOML that people can read and, while the
 //! daemon is stopped, edit.
 
+mod form;
+
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use ringway_datapath::spec::{BridgeSpec, DpdkSpec};
-use ringway_proto::spelling::{self, Spelling};
-use ringway_proto::v1 as pb;
-use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use self::form::{BridgeForm, ColumnsForm, FileForm, PortForm};
 use crate::atomic::{self, directory};
-use crate::convert;
-use crate::model::{self, Desired, Kind, Port, VhostUser};
+use crate::model::{Columns, Desired, Port};
 
 /// The format that this daemon writes and reads.
 const VERSION: u32 = 1;
@@ -128,56 +125,21 @@ impl StateFile {
     }
 }
 
-/// The file as serde sees it.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileForm {
-    version: Spanned<u32>,
-    #[serde(default)]
-    bridge: Vec<Spanned<BridgeForm>>,
-    #[serde(default)]
-    port: Vec<Spanned<PortForm>>,
-}
-
-/// A `[[bridge]]`.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct BridgeForm {
-    name: String,
-    fail_mode: Option<String>,
-    fdb_ageing: Option<u64>,
-    fdb_limit: Option<u32>,
-}
-
-/// A `[[port]]` of any type; [`PortForm::only`] refuses the keys of others.
-#[derive(Serialize, Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct PortForm {
-    name: String,
-    bridge: String,
-    r#type: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    number: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mode: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    queues: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    owner: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    permissions: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    devargs: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    n_rxq: Option<u16>,
-}
-
 /// The desired state as the file's text.
 pub fn render(desired: &Desired) -> Result<String, toml::ser::Error> {
     let form = FileForm {
         version: Spanned::new(0..0, VERSION),
+        switch: (desired.switch != Columns::default()).then(|| {
+            let Columns {
+                external_ids,
+                other_config,
+            } = desired.switch.clone();
+            let form = ColumnsForm {
+                external_ids,
+                other_config,
+            };
+            Spanned::new(0..0, form)
+        }),
         bridge: desired
             .bridges
             .iter()
@@ -210,14 +172,27 @@ pub fn parse(bytes: &[u8]) -> Result<Desired, (usize, String)> {
     }
 
     let mut desired = Desired::default();
+    if let Some(spanned) = form.switch {
+        let line = line_of(spanned.span().start);
+        let ColumnsForm {
+            external_ids,
+            other_config,
+        } = spanned.into_inner();
+        desired.switch = Columns {
+            external_ids,
+            other_config,
+        };
+        let of_switch = |why| (line, format!("switch: {why}"));
+        desired.switch.check().map_err(of_switch)?;
+    }
     for spanned in form.bridge {
         let line = line_of(spanned.span().start);
         let bridge = spanned
             .into_inner()
             .into_model()
             .map_err(|why| (line, why))?;
-        if let Some(object) = desired.taken(&bridge.name) {
-            return Err((line, format!("a second {object} named {}", bridge.name)));
+        if let Some(object) = desired.taken(bridge.name()) {
+            return Err((line, format!("a second {object} named {}", bridge.name())));
         }
         desired.bridges.push(bridge);
     }
@@ -227,7 +202,7 @@ pub fn parse(bytes: &[u8]) -> Result<Desired, (usize, String)> {
             .into_inner()
             .into_model()
             .map_err(|why| (line, why))?;
-        if let Some(object) = desired.taken(&port.name) {
+        if let Some(object) = desired.taken_for(&port) {
             let name = &port.name;
             return Err((line, format!("port {name}: there is a {object} {name}")));
         }
@@ -246,133 +221,4 @@ pub fn parse(bytes: &[u8]) -> Result<Desired, (usize, String)> {
         desired.ports.push(port);
     }
     Ok(desired)
-}
-
-impl BridgeForm {
-    fn from_model(bridge: &BridgeSpec) -> Self {
-        Self {
-            name: bridge.name.clone(),
-            fail_mode: Some(
-                convert::fail_mode_to_proto(bridge.fail_mode)
-                    .spelled()
-                    .into(),
-            ),
-            fdb_ageing: Some(bridge.fdb_ageing.as_secs()),
-            fdb_limit: Some(bridge.fdb_limit),
-        }
-    }
-
-    fn into_model(self) -> Result<BridgeSpec, String> {
-        let mut bridge = BridgeSpec::new(self.name);
-        let of_bridge = |why| format!("bridge {}: {why}", bridge.name);
-        if let Some(mode) = self.fail_mode {
-            let mode = pb::FailMode::from_spelling(&mode).map_err(of_bridge)?;
-            bridge.fail_mode = convert::fail_mode_from_proto(mode);
-        }
-        if let Some(seconds) = self.fdb_ageing {
-            bridge.fdb_ageing = Duration::from_secs(seconds);
-        }
-        bridge.fdb_limit = self.fdb_limit.unwrap_or(bridge.fdb_limit);
-        model::check_bridge(&bridge).map_err(|why| format!("bridge {}: {why}", bridge.name))?;
-        Ok(bridge)
-    }
-}
-
-impl PortForm {
-    fn from_model(port: &Port) -> Self {
-        let (name, bridge) = (port.name.clone(), port.bridge.clone());
-        let kind = convert::kind_to_proto(&port.kind).spelled().to_owned();
-        let form = Self {
-            name,
-            bridge,
-            r#type: kind,
-            number: port.number,
-            ..Self::default()
-        };
-        match &port.kind {
-            Kind::VhostUser(options) => Self {
-                path: Some(options.path.to_string_lossy().into_owned()),
-                mode: Some(convert::socket_mode_to_proto(options.mode).spelled().into()),
-                queues: Some(options.queues),
-                owner: options.owner.clone(),
-                permissions: options.permissions.map(|bits| format!("{bits:04o}")),
-                ..form
-            },
-            Kind::Dpdk(options) => Self {
-                devargs: Some(options.devargs.clone()),
-                n_rxq: Some(options.rx_queues),
-                ..form
-            },
-        }
-    }
-
-    fn into_model(self) -> Result<Port, String> {
-        let name = self.name.clone();
-        self.try_into_model()
-            .map_err(|why| format!("port {name}: {why}"))
-    }
-
-    fn try_into_model(self) -> Result<Port, String> {
-        let kind = match spelling::port_kind(&self.r#type)? {
-            pb::PortKind::Dpdk => {
-                self.only(&["devargs", "n_rxq"])?;
-                Kind::Dpdk(DpdkSpec {
-                    devargs: self.devargs.unwrap_or_default(),
-                    rx_queues: self.n_rxq.unwrap_or(1),
-                })
-            }
-            _ => {
-                self.only(&["path", "mode", "queues", "owner", "permissions"])?;
-                let mode = match &self.mode {
-                    Some(mode) => pb::SocketMode::from_spelling(mode)?,
-                    None => pb::SocketMode::Server,
-                };
-                Kind::VhostUser(VhostUser {
-                    path: match self.path {
-                        Some(path) => path.into(),
-                        None => VhostUser::default_path(&self.name),
-                    },
-                    mode: convert::socket_mode_from_proto(mode),
-                    queues: self.queues.unwrap_or(1),
-                    owner: self.owner,
-                    permissions: match &self.permissions {
-                        Some(bits) => Some(spelling::permissions(bits)?),
-                        None => None,
-                    },
-                })
-            }
-        };
-        let port = Port {
-            name: self.name,
-            bridge: self.bridge,
-            number: self.number,
-            kind,
-        };
-        port.check()?;
-        Ok(port)
-    }
-
-    /// Refuses the keys that belong to another type of port.
-    fn only(&self, allowed: &[&str]) -> Result<(), String> {
-        let given = [
-            ("path", self.path.is_some()),
-            ("mode", self.mode.is_some()),
-            ("queues", self.queues.is_some()),
-            ("owner", self.owner.is_some()),
-            ("permissions", self.permissions.is_some()),
-            ("devargs", self.devargs.is_some()),
-            ("n_rxq", self.n_rxq.is_some()),
-        ];
-        match given
-            .iter()
-            .find(|(key, set)| *set && !allowed.contains(key))
-        {
-            Some((key, _)) => Err(format!(
-                "{key} is no option of type {}; its options: {}",
-                self.r#type,
-                allowed.join(", ")
-            )),
-            None => Ok(()),
-        }
-    }
 }

@@ -27,10 +27,18 @@ pub trait Switch: Send + Sync + 'static {
     fn add_port(&self, spec: PortSpec) -> Result<u32, DatapathError>;
     /// See [`Datapath::del_port`].
     fn del_port(&self, name: &str) -> Result<(), DatapathError>;
+    /// Gives a bridge that is there other options. See [`Datapath::set_bridge`].
+    fn set_bridge(&self, spec: BridgeSpec) -> Result<(), DatapathError>;
+    /// See [`Datapath::set_port`].
+    fn set_port(&self, spec: PortSpec) -> Result<(), DatapathError>;
     /// See [`Datapath::bridges`].
     fn bridges(&self) -> Vec<BridgeStatus>;
     /// See [`Datapath::ports`].
     fn ports(&self) -> Vec<PortStatus>;
+    /// See [`Datapath::links_changed`].
+    fn links_changed(&self);
+    /// See [`Datapath::port_device_counters`].
+    fn device_counters(&self, port: &str) -> Result<Vec<(String, u64)>, DatapathError>;
     /// See [`Datapath::pmds`].
     fn pmds(&self) -> Vec<PmdStatus>;
     /// See [`Datapath::fdb`].
@@ -107,11 +115,23 @@ impl Switch for Datapath {
     fn del_port(&self, name: &str) -> Result<(), DatapathError> {
         Datapath::del_port(self, name)
     }
+    fn set_bridge(&self, spec: BridgeSpec) -> Result<(), DatapathError> {
+        Datapath::set_bridge(self, spec)
+    }
+    fn set_port(&self, spec: PortSpec) -> Result<(), DatapathError> {
+        Datapath::set_port(self, spec)
+    }
     fn bridges(&self) -> Vec<BridgeStatus> {
         Datapath::bridges(self)
     }
     fn ports(&self) -> Vec<PortStatus> {
         Datapath::ports(self)
+    }
+    fn links_changed(&self) {
+        Datapath::links_changed(self);
+    }
+    fn device_counters(&self, port: &str) -> Result<Vec<(String, u64)>, DatapathError> {
+        Datapath::port_device_counters(self, port)
     }
     fn pmds(&self) -> Vec<PmdStatus> {
         Datapath::pmds(self)

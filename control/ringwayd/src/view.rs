@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 
 use ringway_datapath::flows::FlowTotals;
+use ringway_datapath::spec::FailMode;
 use ringway_datapath::status::{BridgeStatus, PortState, PortStatus};
 use ringway_proto::v1 as pb;
 
 use crate::convert;
 use crate::model::{Desired, Port};
 use crate::reconcile::{Note, Notes};
+
+/// Why an object differs that is there with other options than are desired now.
+const OTHERWISE: &str = "the datapath has it with other options, which are about to be changed";
 
 /// Numbers of flows, groups and meters of each bridge, desired and actual.
 pub type AllTotals = BTreeMap<String, (Option<FlowTotals>, Option<FlowTotals>)>;
@@ -23,7 +27,7 @@ pub fn show(
 ) -> pb::ShowResponse {
     let mut views: BTreeMap<&str, pb::Bridge> = BTreeMap::new();
     for bridge in &desired.bridges {
-        let view = views.entry(&bridge.name).or_default();
+        let view = views.entry(bridge.name()).or_default();
         view.desired = Some(convert::bridge_to_proto(bridge));
     }
     for status in bridges {
@@ -33,11 +37,15 @@ pub fn show(
     for (name, view) in &mut views {
         let note = notes.bridges.get(*name);
         view.name = (*name).to_owned();
-        view.differs = view.desired.is_some() != view.actual.is_some();
+        let told = notes.told_bridges.get(*name);
+        let wish = desired.bridge(name).map(|bridge| &bridge.spec);
+        let otherwise = told.is_some_and(|told| wish.is_some_and(|wish| wish != told));
+        view.differs = view.desired.is_some() != view.actual.is_some() || otherwise;
         view.reason = bridge_reason(view, note);
         view.since_unix_ms = note.map_or(0, |note| convert::unix_ms(note.since));
         let totals = flows.get(*name).copied().unwrap_or_default();
         view.flows = Some(flows_view(view, totals, notes.flows.get(*name)));
+        view.notes = bridge_notes(desired, view, name);
     }
     for view in ports_of(desired, notes, ports) {
         if let Some(bridge) = views.get_mut(view.bridge.as_str()) {
@@ -63,7 +71,25 @@ fn bridge_reason(view: &pb::Bridge, note: Option<&Note>) -> String {
     match (&view.desired, &view.actual) {
         (Some(_), None) => note.map_or("not brought up yet", Note::reason).to_owned(),
         (None, _) => surplus_reason(note),
+        (Some(_), Some(_)) if view.differs => match note.map_or("", Note::reason) {
+            "" => OTHERWISE.to_owned(),
+            reason => reason.to_owned(),
+        },
         _ => String::new(),
+    }
+}
+
+/// What is worth knowing of a bridge though it is as desired.
+fn bridge_notes(desired: &Desired, view: &pb::Bridge, name: &str) -> Vec<String> {
+    let (Some(bridge), Some(flows)) = (desired.bridge(name), &view.flows) else {
+        return vec![];
+    };
+    let count = flows.actual.as_ref().map(|totals| totals.flows);
+    match (bridge.spec.fail_mode, count) {
+        (FailMode::Secure, Some(0)) => {
+            vec!["nothing passes: fail_mode is secure and there are no flows".into()]
+        }
+        _ => vec![],
     }
 }
 
@@ -108,7 +134,7 @@ fn ports_of(desired: &Desired, notes: &Notes, ports: &[PortStatus]) -> Vec<pb::P
     }
     pairs
         .into_iter()
-        .map(|(name, (wish, status))| port_view(name, wish, status, notes.ports.get(name)))
+        .map(|(name, (wish, status))| port_view(name, wish, status, notes))
         .collect()
 }
 
@@ -116,8 +142,9 @@ fn port_view(
     name: &str,
     wish: Option<&Port>,
     status: Option<&PortStatus>,
-    note: Option<&Note>,
+    notes: &Notes,
 ) -> pb::Port {
+    let note = notes.ports.get(name);
     let noted = || note.map_or("", Note::reason).to_owned();
     let (differs, reason) = match (wish, status) {
         (None, _) => (true, surplus_reason(note)),
@@ -125,6 +152,10 @@ fn port_view(
         (Some(wish), Some(status)) if wish.bridge != status.bridge => {
             (true, format!("the datapath has it on {}", status.bridge))
         }
+        (Some(wish), Some(_)) if notes.is_told_otherwise(wish) => match noted() {
+            reason if reason.is_empty() => (true, OTHERWISE.to_owned()),
+            reason => (true, reason),
+        },
         (Some(_), Some(status)) => (is_difference(&status.state), status.state.reason().into()),
     };
     let bridge = wish
@@ -150,6 +181,8 @@ fn port_view(
 fn is_difference(state: &PortState) -> bool {
     match state {
         PortState::Forwarding | PortState::Waiting { .. } => false,
-        PortState::Quarantined { .. } | PortState::Failed { .. } => true,
+        PortState::LinkDown { .. } | PortState::Quarantined { .. } | PortState::Failed { .. } => {
+            true
+        }
     }
 }

@@ -8,9 +8,10 @@ use ringway_flow::stats::Counts;
 use ringway_flow::translate::{Start, Translation, Untraced, translate};
 use ringway_vhost::BURST;
 
+use super::conversations::name_way;
 use super::table::{
-    self, Bucket, CacheTable, Entry, Meta, Parts, begin, blocks_needed, for_each_block, made,
-    publish, release, write_facts, write_payload,
+    self, Bucket, CacheTable, Entry, Meta, NORMAL_APART, Parts, begin, blocks_needed,
+    for_each_block, made, publish, release, write_facts, write_payload,
 };
 use super::verdict::{Found, NONE, Verdict};
 use super::{BRIDGES, Core, USED_SHIFT, Work, bits, used_now};
@@ -128,7 +129,7 @@ impl Core {
         }
         let mask = self.pool.get_mut(number);
         let hash = mask.hash(key);
-        let masked = key.masked(&mask.bits);
+        let (masked, mask_bits) = (key.masked(&mask.bits), mask.bits);
         mask.uses += 1;
         let [first, second] = parts.buckets(hash);
         let slot = match (free_slot(first), free_slot(second)) {
@@ -150,11 +151,15 @@ impl Core {
         let sizes = (program_len(translation), translation.counted.len());
         write_facts(entry, &masked, &translation.dependencies, sizes, made, hash);
         write_verdict(&mut self.free, parts, entry, translation);
+        let verdict = match Verdict::of(&translation.program, entry_number) {
+            Verdict::Normal if !name_way(&masked, &mask_bits) => NORMAL_APART,
+            verdict => verdict.code(),
+        };
         Meta {
             used: used_now(now),
             version: made as u16,
             mask: number,
-            verdict: Verdict::of(&translation.program, entry_number).code(),
+            verdict,
         }
         .store(entry);
         publish(entry);
@@ -221,6 +226,7 @@ impl Core {
             }
         }
         begin(entry);
+        self.end_conversations(parts, number);
         if let Some(view) = view {
             let idle = u64::from(used_now(now).wrapping_sub(meta.used)) << USED_SHIFT;
             let counts = Counts {

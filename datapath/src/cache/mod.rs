@@ -17,8 +17,12 @@
 //! - A megaflow remembers the version of the rules that it was made from. When
 //!   it meets a packet under another version it is kept if none of the changes
 //!   since touches it, else made anew.
+//! - Packets of NORMAL are counted by conversation ([`conversations`]).
 
 mod budget;
+#[cfg(test)]
+mod conversation_tests;
+pub mod conversations;
 mod find;
 mod install;
 mod masks;
@@ -28,23 +32,27 @@ pub mod table;
 mod verdict;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use ringway_flow::key::PacketKey;
 use ringway_flow::translate::Translation;
-use ringway_vhost::BURST;
+use ringway_vhost::{BURST, BURST_PACKETS, Packets};
 
 use self::budget::Budget;
+use self::conversations::Conversations;
 use self::masks::{BridgeMasks, MaskPool};
 use self::sweep::Sweep;
 use self::table::{CacheTable, Entry, Meta, Parts, Payload};
 use self::verdict::NONE;
 use crate::clock::CoarseClock;
 use crate::counters::{Counter, PmdCounterCells};
+use crate::parse::Key;
+use crate::patch::Which;
 use crate::snapshot::{BridgeView, Snapshot};
 
+pub use self::conversations::{ConversationRecord, name_station};
 pub use self::masks::MAX_MASKS;
 pub use self::read::{Hold, MegaflowRecord, hold, read_all};
 pub use self::verdict::{Found, Verdict};
@@ -87,6 +95,15 @@ struct Core {
     budget: Budget,
     clock: CoarseClock,
     sweep: Sweep,
+    conversations: Conversations,
+}
+
+/// The one megaflow of all packets of a bridge.
+#[derive(Clone, Copy)]
+pub struct CatchAll {
+    entry: u32,
+    verdict: Verdict,
+    tells_apart: bool,
 }
 
 impl FlowCache {
@@ -104,6 +121,7 @@ impl FlowCache {
                 budget: Budget::default(),
                 clock,
                 sweep: Sweep::new(clock.tsc_hz(), max_idle),
+                conversations: Conversations::new(table.shape.blocks(), clock.tsc_hz()),
             },
             table,
         }
@@ -112,7 +130,7 @@ impl FlowCache {
     /// The one megaflow that all packets of the bridge belong to, if it is so:
     /// then nobody has to look at them.
     #[inline(always)]
-    pub fn catch_all(&self, view: &BridgeView) -> Option<(u32, Verdict)> {
+    pub fn catch_all(&self, view: &BridgeView) -> Option<CatchAll> {
         let core = &self.core;
         let masks = &core.bridges[usize::from(view.id) % BRIDGES];
         let [number] = masks.order() else {
@@ -132,16 +150,39 @@ impl FlowCache {
         let entry = core.probe(&parts, mask.hash(&key), &key)?;
         let meta = Meta::load(&parts.entries[entry as usize]);
         // A stale one is for `classify` to judge.
-        (meta.version == view.pipeline.version() as u16)
-            .then(|| (entry, Verdict::decode(meta.verdict, entry)))
+        (meta.version == view.pipeline.version() as u16).then(|| CatchAll {
+            entry,
+            verdict: Verdict::decode(meta.verdict, entry),
+            tells_apart: meta.tells_apart(),
+        })
     }
 
-    /// `packets` packets with `bytes` bytes went by [`catch_all`](Self::catch_all).
+    /// Counts a burst of packets, with `bytes` bytes in all, that came from `port`
+    /// (as flows know it) and went by [`catch_all`](Self::catch_all).
     #[inline(always)]
-    pub fn count_all(&mut self, entry: u32, packets: u32, bytes: u64, now: u64) {
-        let parts = self.table.parts();
-        count(&parts.entries[entry as usize], packets, bytes, now);
-        self.core.budget.known(packets);
+    #[allow(clippy::too_many_arguments)]
+    pub fn count_all(
+        &mut self,
+        all: CatchAll,
+        port: u16,
+        which: impl Which,
+        packets: &Packets<'_>,
+        keys: &[Key; BURST_PACKETS],
+        bytes: u64,
+        now: u64,
+    ) {
+        let Self { table, core } = self;
+        let count = which.count() as u32;
+        core.budget.known(count);
+        match all.tells_apart {
+            true => {
+                core.count_conversations(table, all.entry, port, which, packets, keys, bytes, now)
+            }
+            false => {
+                let parts = table.parts();
+                self::count(&parts.entries[all.entry as usize], count, bytes, now);
+            }
+        }
     }
 
     /// Finds the verdicts on the first `count` keys, packets of `lens` bytes
@@ -196,7 +237,7 @@ impl FlowCache {
         if found.pending != 0 {
             core.upcalls(&work, lens, found, counters);
         }
-        count_burst(&work.parts, found, lens, count, now);
+        core.count_burst(&work, found, lens, count);
     }
 
     /// The program of an entry.
@@ -279,36 +320,25 @@ fn used_now(now: u64) -> u16 {
 }
 
 #[inline(always)]
+fn add(word: &AtomicU64, n: u64) {
+    let sum = word.load(Ordering::Relaxed) + n;
+    word.store(sum, Ordering::Relaxed);
+}
+
+#[inline(always)]
 fn count(entry: &Entry, packets: u32, bytes: u64, now: u64) {
-    let add = |at: usize, n: u64| {
-        let sum = entry[at].load(Ordering::Relaxed) + n;
-        entry[at].store(sum, Ordering::Relaxed);
-    };
-    add(table::PACKETS, packets.into());
-    add(table::BYTES, bytes);
+    add(&entry[table::PACKETS], packets.into());
+    add(&entry[table::BYTES], bytes);
+    touch(entry, now);
+}
+
+/// A megaflow is in use.
+#[inline(always)]
+fn touch(entry: &Entry, now: u64) {
     let meta = Meta::load(entry);
     let used = used_now(now);
     if meta.used != used {
         Meta { used, ..meta }.store(entry);
-    }
-}
-
-/// Counts a burst: packets of one megaflow in a row at once.
-#[inline(always)]
-fn count_burst(parts: &Parts<'_>, found: &Found, lens: &[u32; BURST], packets: usize, now: u64) {
-    let (mut run, mut run_packets, mut run_bytes) = (NONE, 0, 0u64);
-    for (entry, len) in found.entries[..packets].iter().zip(lens) {
-        if *entry != run {
-            if let Some(entry) = parts.entries.get(run as usize) {
-                count(entry, run_packets, run_bytes, now);
-            }
-            (run, run_packets, run_bytes) = (*entry, 0, 0);
-        }
-        run_packets += 1;
-        run_bytes += u64::from(*len);
-    }
-    if let Some(entry) = parts.entries.get(run as usize) {
-        count(entry, run_packets, run_bytes, now);
     }
 }
 

@@ -11,9 +11,10 @@
 //!   18      dependencies: tables
 //!   19      dependencies: modified words (32) | groups (1) | program words (8) | counted cells (8)
 //!   20      version when it was made (32) | hash (32)
-//!   21      next block of the payload, plus one (32)
+//!   21      when the rest was last used (16) | unused (16) | next block of the payload, plus one (32)
 //!   22 … 31 payload: program words, then counted cells, two to a word
 //! block: more payload; words 5 and 17 say that it is no entry, the last is the next block plus one
+//! conversation: a cache line, see [`super::conversations`]
 //! index and exact-match cache: buckets of 8 words, each hash (32) | entry plus one (32)
 //! ```
 //!
@@ -28,6 +29,7 @@ use ringway_flow::pipeline::Dependencies;
 use ringway_flow::program::PROGRAM_WORDS;
 use ringway_flow::translate::MAX_COUNTED;
 
+use super::conversations::{CONVERSATIONS, LINE_WORDS, Line};
 use crate::table_memory::TableMemory;
 
 pub const ENTRY_WORDS: usize = 32;
@@ -71,7 +73,16 @@ pub struct Meta {
     pub verdict: u16,
 }
 
+/// As [`Meta::verdict`]: NORMAL, and packets are counted by conversation.
+pub const NORMAL_APART: u16 = 2 << 12 | 1;
+
 impl Meta {
+    /// Whether packets are counted by conversation.
+    #[inline(always)]
+    pub fn tells_apart(self) -> bool {
+        self.verdict == NORMAL_APART
+    }
+
     #[inline(always)]
     pub fn load(entry: &Entry) -> Self {
         let word = entry[META].load(Ordering::Relaxed);
@@ -128,6 +139,7 @@ impl Shape {
         self.blocks() * ENTRY_WORDS
             + (self.index_buckets + self.emc_buckets) * BUCKET_WORDS
             + MASKS * MASK_WORDS
+            + CONVERSATIONS * LINE_WORDS
     }
 }
 
@@ -156,6 +168,7 @@ pub struct Parts<'t> {
     pub index: &'t [Bucket],
     pub emc: &'t [Bucket],
     masks: &'t [[AtomicU64; MASK_WORDS]],
+    pub conversations: &'t [Line],
 }
 
 impl CacheTable {
@@ -190,12 +203,14 @@ impl CacheTable {
         let words = self.memory.words();
         let (entries, rest) = words.split_at(shape.blocks() * ENTRY_WORDS);
         let (index, rest) = rest.split_at(shape.index_buckets * BUCKET_WORDS);
-        let (emc, masks) = rest.split_at(shape.emc_buckets * BUCKET_WORDS);
+        let (emc, rest) = rest.split_at(shape.emc_buckets * BUCKET_WORDS);
+        let (masks, conversations) = rest.split_at(MASKS * MASK_WORDS);
         Parts {
             entries: entries.as_chunks().0,
             index: index.as_chunks().0,
             emc: emc.as_chunks().0,
             masks: masks.as_chunks().0,
+            conversations: conversations.as_chunks().0,
         }
     }
 }
@@ -258,6 +273,7 @@ impl<'t> Parts<'t> {
             mask: self.mask(meta.mask),
             packets: entry[PACKETS].load(Ordering::Relaxed),
             bytes: entry[BYTES].load(Ordering::Relaxed),
+            rest_used: rest_used(entry),
             made: made(entry),
             dependencies: dependencies(entry),
             program: verdict.program().to_vec(),
@@ -287,7 +303,7 @@ impl<'t> Parts<'t> {
         // A reader may meet a chain that is being changed: it ends anyway, for
         // every round takes words.
         while more
-            && let Some(number) = (next as usize).checked_sub(1)
+            && let Some(number) = (next as u32 as usize).checked_sub(1)
             && let Some(block) = self.entries.get(number)
         {
             more = block_words(block).all(&mut copy);
@@ -317,6 +333,8 @@ pub struct Record {
     pub mask: PacketKey,
     pub packets: u64,
     pub bytes: u64,
+    /// See [`rest_used`].
+    pub rest_used: u16,
     pub made: u32,
     pub dependencies: Dependencies,
     pub program: Vec<u64>,
@@ -393,6 +411,18 @@ pub fn for_each_block(parts: &Parts<'_>, entry: &Entry, mut each: impl FnMut(u32
         next = block[ENTRY_WORDS - 1].load(Ordering::Relaxed) as u32;
         each(number);
     }
+}
+
+/// When the packets were last counted that have a megaflow of NORMAL, but no
+/// conversation; in units of `used`.
+pub fn rest_used(entry: &Entry) -> u16 {
+    (entry[NEXT].load(Ordering::Relaxed) >> 48) as u16
+}
+
+/// See [`rest_used`].
+pub fn set_rest_used(entry: &Entry, used: u16) {
+    let next = entry[NEXT].load(Ordering::Relaxed) & u64::from(u32::MAX);
+    entry[NEXT].store(u64::from(used) << 48 | next, Ordering::Relaxed);
 }
 
 /// From now on readers leave the entry alone.

@@ -3,6 +3,7 @@
 use ringway_flow::program::{DpAction, DropCause, Program};
 use ringway_vhost::BURST;
 
+use super::CatchAll;
 use crate::watch::FoundBy;
 
 /// What is to be done with a packet.
@@ -39,6 +40,8 @@ impl Verdict {
     pub(super) fn code(self) -> u16 {
         let (kind, argument) = match self {
             Self::Output(port) => (1, port as u16),
+            // 1 instead of 0 says the same, and how packets are counted: see
+            // `table::NORMAL_APART`.
             Self::Normal => (2, 0),
             Self::Flood => (3, 0),
             Self::Drop(cause) => (4, cause as u16),
@@ -137,8 +140,8 @@ impl Found {
 
     /// The one megaflow's verdict for all.
     #[inline(always)]
-    pub fn fill(&mut self, count: usize, entry: u32, verdict: Verdict) {
-        self.catch_all = entry;
-        self.verdicts[..count].fill(verdict);
+    pub fn fill(&mut self, count: usize, all: CatchAll) {
+        self.catch_all = all.entry;
+        self.verdicts[..count].fill(all.verdict);
     }
 }

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+/* rte_dev_event_callback_register has been experimental since 2018. */
+#define ALLOW_EXPERIMENTAL_API
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <rte_bus_vdev.h>
 #include <rte_cycles.h>
@@ -174,13 +178,43 @@ int rw_port_close(uint16_t port, bool bus_device)
 	return rte_dev_remove(device);
 }
 
+/* What of a device's transmit offloads is used. */
+static uint64_t tx_offloads(const struct rte_eth_dev_info *info)
+{
+	uint64_t used = RTE_ETH_TX_OFFLOAD_MULTI_SEGS | RTE_ETH_TX_OFFLOAD_IPV4_CKSUM |
+			RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM |
+			RTE_ETH_TX_OFFLOAD_TCP_TSO;
+
+	/* net_tap cuts segments in software, and refuses those that are as long
+	 * as its MTU allows: it counts the Ethernet header too. */
+	if (info->driver_name != NULL && (strcmp(info->driver_name, "net_tap") == 0 ||
+			strcmp(info->driver_name, "net_tun") == 0))
+		used &= ~RTE_ETH_TX_OFFLOAD_TCP_TSO;
+	return info->tx_offload_capa & used;
+}
+
+/* The largest MTU as rte_eth_dev_configure checks it: many drivers give only
+ * the longest frame. */
+static uint16_t max_mtu(const struct rte_eth_dev_info *info)
+{
+	uint32_t overhead = RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
+
+	if (info->max_mtu != UINT16_MAX && info->max_rx_pktlen > info->max_mtu)
+		overhead = info->max_rx_pktlen - info->max_mtu;
+	if (info->max_rx_pktlen <= overhead)
+		return info->max_mtu;
+	return RTE_MIN(info->max_mtu, info->max_rx_pktlen - overhead);
+}
+
 int rw_port_info_get(uint16_t port, struct rw_port_info *out)
 {
 	struct rte_eth_dev_info info;
+	uint64_t offloads;
 	int ret = rte_eth_dev_info_get(port, &info);
 
 	if (ret != 0)
 		return ret;
+	offloads = tx_offloads(&info);
 	memset(out, 0, sizeof(*out));
 	if (info.device != NULL)
 		snprintf(out->device, sizeof(out->device), "%s", rte_dev_name(info.device));
@@ -189,21 +223,46 @@ int rw_port_info_get(uint16_t port, struct rw_port_info *out)
 	out->max_rx_queues = info.max_rx_queues;
 	out->max_tx_queues = info.max_tx_queues;
 	out->min_mtu = info.min_mtu;
-	out->max_mtu = info.max_mtu;
+	out->max_mtu = max_mtu(&info);
+	out->rx_scatter = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
+	out->tx_ipv4_cksum = offloads & RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
+	out->tx_tcp_cksum = offloads & RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
+	out->tx_udp_cksum = offloads & RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+	out->tx_tcp_tso = offloads & RTE_ETH_TX_OFFLOAD_TCP_TSO;
+	out->tx_multi_segs = offloads & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+	/* Drivers that say nothing leave zero. */
+	out->tx_max_segs = info.tx_desc_lim.nb_seg_max != 0 ?
+			info.tx_desc_lim.nb_seg_max : RTE_MBUF_MAX_NB_SEGS;
 	return 0;
 }
 
-int rw_port_configure(uint16_t port, const struct rw_port_config *config, int *step)
+/* Configures with the interrupts that the driver has; without, should it take
+ * them back. */
+static int configure(uint16_t port, const struct rw_port_config *config,
+		const struct rte_eth_dev_info *info, struct rte_eth_conf *conf)
+{
+	int ret;
+
+	conf->intr_conf.lsc = (*info->dev_flags & RTE_ETH_DEV_INTR_LSC) != 0;
+	conf->intr_conf.rmv = (*info->dev_flags & RTE_ETH_DEV_INTR_RMV) != 0;
+	ret = rte_eth_dev_configure(port, config->rx_queues, config->tx_queues, conf);
+	if (ret == 0 || (!conf->intr_conf.lsc && !conf->intr_conf.rmv))
+		return ret;
+	conf->intr_conf.lsc = 0;
+	conf->intr_conf.rmv = 0;
+	return rte_eth_dev_configure(port, config->rx_queues, config->tx_queues, conf);
+}
+
+int rw_port_configure(uint16_t port, struct rw_port_config *config, int *step)
 {
 	const uint64_t spread = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
 	struct rte_eth_conf conf = { 0 };
 	struct rte_eth_dev_info info;
 	struct rte_eth_rxconf rxconf;
 	struct rte_eth_txconf txconf;
-	uint16_t rx_descriptors = config->descriptors;
-	uint16_t tx_descriptors = config->descriptors;
 	uint16_t room = rte_pktmbuf_data_room_size(config->pool) - RTE_PKTMBUF_HEADROOM;
 	uint16_t mtu = config->mtu;
+	uint64_t hashes = 0;
 	uint16_t queue;
 	int socket = rte_eth_dev_socket_id(port);
 	int ret;
@@ -221,17 +280,26 @@ int rw_port_configure(uint16_t port, const struct rw_port_config *config, int *s
 	/* Frames that do not fit one buffer come as a chain, where the device can. */
 	if ((uint32_t)mtu + RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN + 2 * RTE_VLAN_HLEN > room)
 		conf.rxmode.offloads |= info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
-	conf.txmode.offloads |= info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
-	if (config->rx_queues > 1 && (info.flow_type_rss_offloads & spread) != 0) {
+	/* Nothing else is asked for: VLAN tags stay in the frame, checksums are
+	 * whole, nothing is joined. */
+	conf.txmode.offloads = tx_offloads(&info);
+	if (config->rx_queues > 1)
+		hashes = info.flow_type_rss_offloads & spread;
+	if (hashes != 0) {
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
-		conf.rx_adv_conf.rss_conf.rss_hf = info.flow_type_rss_offloads & spread;
+		conf.rx_adv_conf.rss_conf.rss_hf = hashes;
 	}
-	ret = rte_eth_dev_configure(port, config->rx_queues, config->tx_queues, &conf);
+	ret = configure(port, config, &info, &conf);
 	if (ret != 0)
 		return ret;
-	ret = rte_eth_dev_adjust_nb_rx_tx_desc(port, &rx_descriptors, &tx_descriptors);
+	ret = rte_eth_dev_adjust_nb_rx_tx_desc(port, &config->rx_descriptors,
+			&config->tx_descriptors);
 	if (ret != 0)
 		return ret;
+	config->rss_ip = hashes & RTE_ETH_RSS_IP;
+	config->rss_tcp = hashes & RTE_ETH_RSS_TCP;
+	config->rss_udp = hashes & RTE_ETH_RSS_UDP;
+	config->link_events = conf.intr_conf.lsc;
 
 	if (config->mtu != 0) {
 		*step = RW_STEP_MTU;
@@ -245,7 +313,7 @@ int rw_port_configure(uint16_t port, const struct rw_port_config *config, int *s
 	rxconf = info.default_rxconf;
 	rxconf.offloads = conf.rxmode.offloads;
 	for (queue = 0; queue < config->rx_queues; queue++) {
-		ret = rte_eth_rx_queue_setup(port, queue, rx_descriptors,
+		ret = rte_eth_rx_queue_setup(port, queue, config->rx_descriptors,
 				(unsigned int)socket, &rxconf, config->pool);
 		if (ret != 0)
 			return ret;
@@ -255,12 +323,67 @@ int rw_port_configure(uint16_t port, const struct rw_port_config *config, int *s
 	txconf = info.default_txconf;
 	txconf.offloads = conf.txmode.offloads;
 	for (queue = 0; queue < config->tx_queues; queue++) {
-		ret = rte_eth_tx_queue_setup(port, queue, tx_descriptors,
+		ret = rte_eth_tx_queue_setup(port, queue, config->tx_descriptors,
 				(unsigned int)socket, &txconf);
 		if (ret != 0)
 			return ret;
 	}
 	return 0;
+}
+
+static rw_event_sink event_sink;
+
+static int port_event(uint16_t port, enum rte_eth_event_type type, void *arg, void *result)
+{
+	(void)port;
+	(void)result;
+	event_sink(arg, type == RTE_ETH_EVENT_INTR_LSC ? RW_EVENT_LINK : RW_EVENT_REMOVED);
+	return 0;
+}
+
+static void device_event(const char *name, enum rte_dev_event_type type, void *arg)
+{
+	(void)name;
+	if (type == RTE_DEV_EVENT_REMOVE)
+		event_sink(arg, RW_EVENT_REMOVED);
+}
+
+int rw_port_watch(uint16_t port, rw_event_sink sink, void *arg)
+{
+	int ret;
+
+	event_sink = sink;
+	ret = rte_eth_dev_callback_register(port, RTE_ETH_EVENT_INTR_LSC, port_event, arg);
+	if (ret != 0)
+		return ret;
+	ret = rte_eth_dev_callback_register(port, RTE_ETH_EVENT_INTR_RMV, port_event, arg);
+	if (ret != 0)
+		rw_port_unwatch(port, arg);
+	return ret;
+}
+
+void rw_port_unwatch(uint16_t port, void *arg)
+{
+	static const enum rte_eth_event_type types[] = {
+		RTE_ETH_EVENT_INTR_LSC, RTE_ETH_EVENT_INTR_RMV,
+	};
+
+	for (size_t i = 0; i < RTE_DIM(types); i++)
+		/* -EAGAIN: it is being called right now. */
+		while (rte_eth_dev_callback_unregister(port, types[i], port_event, arg) == -EAGAIN)
+			usleep(100);
+}
+
+int rw_device_watch(const char *name, rw_event_sink sink, void *arg)
+{
+	event_sink = sink;
+	return rte_dev_event_callback_register(name, device_event, arg);
+}
+
+void rw_device_unwatch(const char *name, void *arg)
+{
+	while (rte_dev_event_callback_unregister(name, device_event, arg) == -EAGAIN)
+		usleep(100);
 }
 
 int rw_port_promiscuous(uint16_t port, bool on)
@@ -300,6 +423,45 @@ int rw_port_stats_get(uint16_t port, struct rw_port_stats *out)
 	return 0;
 }
 
+int rw_port_xstats_get(uint16_t port, struct rw_xstat *stats, uint32_t n)
+{
+	struct rte_eth_xstat_name *names = NULL;
+	struct rte_eth_xstat *values = NULL;
+	int count = rte_eth_xstats_get_names(port, NULL, 0);
+	int got;
+
+	if (count <= 0 || n == 0)
+		return count;
+	names = calloc((size_t)count, sizeof(*names));
+	values = calloc((size_t)count, sizeof(*values));
+	if (names == NULL || values == NULL) {
+		count = -ENOMEM;
+		goto out;
+	}
+	got = rte_eth_xstats_get_names(port, names, (unsigned int)count);
+	if (got < 0 || got > count) {
+		count = got < 0 ? got : -EAGAIN;
+		goto out;
+	}
+	count = got;
+	got = rte_eth_xstats_get(port, values, (unsigned int)count);
+	if (got < 0) {
+		count = got;
+		goto out;
+	}
+	count = RTE_MIN(count, got);
+	for (int i = 0; i < count && (uint32_t)i < n; i++) {
+		if (values[i].id < (uint64_t)count)
+			snprintf(stats[i].name, sizeof(stats[i].name), "%s",
+					names[values[i].id].name);
+		stats[i].value = values[i].value;
+	}
+out:
+	free(names);
+	free(values);
+	return count;
+}
+
 int rw_port_link_get(uint16_t port, struct rw_port_link *out)
 {
 	struct rte_eth_link link;
@@ -320,6 +482,11 @@ int rw_port_link_get(uint16_t port, struct rw_port_link *out)
 uint16_t rw_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
 {
 	return rte_eth_rx_burst(port, queue, mbufs, n);
+}
+
+uint16_t rw_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
+{
+	return rte_eth_tx_prepare(port, queue, mbufs, n);
 }
 
 uint16_t rw_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)

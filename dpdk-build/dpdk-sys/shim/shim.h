@@ -35,6 +35,8 @@ enum rw_layout {
 	RW_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
 	RW_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
 	RW_MBUF_NEXT = offsetof(struct rte_mbuf, next),
+	RW_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags),
+	RW_MBUF_TX_OFFLOAD = offsetof(struct rte_mbuf, tx_offload),
 	RW_HEADROOM = RTE_PKTMBUF_HEADROOM,
 	RW_MAX_SEGS = RTE_MBUF_MAX_NB_SEGS,
 	RW_MEMPOOL_CACHE_MAX = RTE_MEMPOOL_CACHE_MAX_SIZE,
@@ -42,6 +44,26 @@ enum rw_layout {
 	RW_MEMPOOL_NAME_MAX = RTE_MEMPOOL_NAMESIZE,
 	RW_DEV_NAME_MAX = RTE_DEV_NAME_MAX_LEN,
 };
+
+/* Where the lengths lie in a packet buffer's tx_offload word, in bits. */
+enum rw_tx_lengths {
+	RW_L2_LEN_SHIFT = RTE_MBUF_L2_LEN_OFS,
+	RW_L2_LEN_BITS = RTE_MBUF_L2_LEN_BITS,
+	RW_L3_LEN_SHIFT = RTE_MBUF_L3_LEN_OFS,
+	RW_L3_LEN_BITS = RTE_MBUF_L3_LEN_BITS,
+	RW_L4_LEN_SHIFT = RTE_MBUF_L4_LEN_OFS,
+	RW_L4_LEN_BITS = RTE_MBUF_L4_LEN_BITS,
+	RW_TSO_SEGSZ_SHIFT = RTE_MBUF_TSO_SEGSZ_OFS,
+	RW_TSO_SEGSZ_BITS = RTE_MBUF_TSO_SEGSZ_BITS,
+};
+
+/* What is asked for one packet: bits of ol_flags. */
+static const uint64_t RW_TX_IPV4 = RTE_MBUF_F_TX_IPV4;
+static const uint64_t RW_TX_IPV6 = RTE_MBUF_F_TX_IPV6;
+static const uint64_t RW_TX_IP_CKSUM = RTE_MBUF_F_TX_IP_CKSUM;
+static const uint64_t RW_TX_TCP_CKSUM = RTE_MBUF_F_TX_TCP_CKSUM;
+static const uint64_t RW_TX_UDP_CKSUM = RTE_MBUF_F_TX_UDP_CKSUM;
+static const uint64_t RW_TX_TCP_SEG = RTE_MBUF_F_TX_TCP_SEG;
 
 /* ---- EAL ---- */
 
@@ -84,13 +106,29 @@ struct rw_port_info {
 	uint16_t max_tx_queues;
 	uint16_t min_mtu;
 	uint16_t max_mtu;
+	/* It gives frames that do not fit one buffer as a chain. */
+	bool rx_scatter;
+	/* What it can do to packets that it sends. */
+	bool tx_ipv4_cksum;
+	bool tx_tcp_cksum;
+	bool tx_udp_cksum;
+	bool tx_tcp_tso;
+	bool tx_multi_segs;
+	/* The most buffers of one packet. */
+	uint16_t tx_max_segs;
 };
 
 struct rw_port_config {
 	uint16_t rx_queues;
 	uint16_t tx_queues;
-	uint16_t descriptors;
+	/* Per queue; set to what the driver takes. */
+	uint16_t rx_descriptors;
+	uint16_t tx_descriptors;
 	uint16_t mtu; /* 0: leave the device's own */
+	/* Set: what packets are spread over several receive queues by. */
+	bool rss_ip, rss_tcp, rss_udp;
+	/* Set: the device tells changes of its link. */
+	bool link_events;
 	struct rte_mempool *pool;
 };
 
@@ -105,6 +143,19 @@ struct rw_port_link {
 	bool speed_known;
 	uint32_t speed_mbps;
 };
+
+struct rw_xstat {
+	char name[RTE_ETH_XSTATS_NAME_SIZE];
+	uint64_t value;
+};
+
+enum rw_event {
+	RW_EVENT_LINK = 1, /* the link changed */
+	RW_EVENT_REMOVED, /* the device is going or gone */
+};
+
+/* Told on one of DPDK's own threads, which must not be kept waiting. */
+typedef void (*rw_event_sink)(void *arg, uint32_t event);
 
 /* Which step of rw_port_configure failed. */
 enum rw_configure_step {
@@ -125,14 +176,26 @@ int rw_port_of_device(const char *name);
  * no other port is on it. */
 int rw_port_close(uint16_t port, bool bus_device);
 int rw_port_info_get(uint16_t port, struct rw_port_info *info);
-int rw_port_configure(uint16_t port, const struct rw_port_config *config, int *step);
+int rw_port_configure(uint16_t port, struct rw_port_config *config, int *step);
+/* Tells `sink`, the same for all ports, what happens to a port, until
+ * rw_port_unwatch has returned. */
+int rw_port_watch(uint16_t port, rw_event_sink sink, void *arg);
+void rw_port_unwatch(uint16_t port, void *arg);
+/* The same for the device on its bus. Only some buses tell. */
+int rw_device_watch(const char *name, rw_event_sink sink, void *arg);
+void rw_device_unwatch(const char *name, void *arg);
 /* 0, also where the driver knows no such mode. */
 int rw_port_promiscuous(uint16_t port, bool on);
 int rw_port_mac(uint16_t port, uint8_t mac[6]);
 int rw_port_stats_get(uint16_t port, struct rw_port_stats *stats);
+/* The device's own counters: how many it has; the first `n` go to `stats`. */
+int rw_port_xstats_get(uint16_t port, struct rw_xstat *stats, uint32_t n);
 int rw_port_link_get(uint16_t port, struct rw_port_link *link);
 
 uint16_t rw_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
+/* Makes packets ready that ask for offloads: how many, from the front; the one
+ * behind them is not possible. */
+uint16_t rw_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
 uint16_t rw_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
 
 #endif

@@ -33,6 +33,7 @@ mod log;
 mod mbuf;
 mod mempool;
 mod memzone;
+mod offload;
 mod port;
 mod queue;
 mod thread;
@@ -43,9 +44,10 @@ pub use log::{LogLevel, LogLine};
 pub use mbuf::{BURST, MbufBurst, MbufRef, Segments};
 pub use mempool::{Mempool, MempoolError};
 pub use memzone::{Memzone, MemzoneError};
+pub use offload::{Network, Transport, TxOffload, TxOffloads};
 pub use port::{
-    AttachError, ConfigureError, ConfiguredPort, LinkState, Port, PortConfig, PortError, PortId,
-    PortInfo, PortStats, QueryError, RunningPort, StartError,
+    AttachError, ConfigureError, ConfiguredPort, LinkState, MtuError, Port, PortConfig, PortError,
+    PortId, PortInfo, PortSettings, PortStats, QueryError, RssHashes, RunningPort, StartError,
 };
 pub use queue::{QueueId, RxQueue, TxQueue};
 pub use thread::{RegisteredThread, ThreadError};

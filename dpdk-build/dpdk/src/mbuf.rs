@@ -10,6 +10,7 @@ use std::ptr;
 use dpdk_sys::{rte_mbuf, rte_mempool};
 
 use crate::Mempool;
+use crate::offload::TxOffload;
 
 /// The most packets in a burst.
 ///
@@ -106,6 +107,8 @@ impl Mbuf {
 pub struct MbufBurst {
     packets: [*mut rte_mbuf; BURST],
     len: usize,
+    /// Some packet may ask for an offload.
+    offloads: bool,
 }
 
 // SAFETY: the burst owns its buffers alone, and buffers are tied to no thread.
@@ -119,6 +122,7 @@ impl MbufBurst {
         MbufBurst {
             packets: [ptr::null_mut(); BURST],
             len: 0,
+            offloads: false,
         }
     }
 
@@ -209,6 +213,32 @@ impl MbufBurst {
         true
     }
 
+    /// Asks the device to complete packet `i` while sending it:
+    /// [`TxQueue::prepare`](crate::TxQueue::prepare) must follow once for the
+    /// burst, and the port's [`TxOffloads`](crate::TxOffloads) must have it. False, with nothing
+    /// changed, when a length does not fit DPDK's fields.
+    #[inline]
+    pub fn set_tx_offload(&mut self, i: usize, offload: TxOffload) -> bool {
+        let mbuf = self.mbuf(i);
+        let Some((flags, lengths)) = offload.words() else {
+            return false;
+        };
+        // SAFETY: the burst's packets are live and its alone; both are u64.
+        unsafe {
+            let others: u64 = mbuf.field(dpdk_sys::RW_MBUF_OL_FLAGS);
+            mbuf.set_field(dpdk_sys::RW_MBUF_OL_FLAGS, others | flags);
+            mbuf.set_field(dpdk_sys::RW_MBUF_TX_OFFLOAD, lengths);
+        }
+        self.offloads = true;
+        true
+    }
+
+    /// Whether some packet may ask for an offload.
+    #[inline]
+    pub(crate) fn any_offload(&self) -> bool {
+        self.offloads
+    }
+
     /// Keeps the first `len` packets and frees the others.
     pub fn truncate(&mut self, len: usize) {
         if len >= self.len {
@@ -216,6 +246,7 @@ impl MbufBurst {
         }
         let count = (self.len - len) as u32;
         self.len = len;
+        self.offloads &= len > 0;
         // SAFETY: `count` live packets from `len` on, which the line above
         // took out of the burst.
         unsafe { dpdk_sys::rw_mbuf_free_bulk(self.packets.as_mut_ptr().add(len), count) };
@@ -296,6 +327,17 @@ impl MbufBurst {
     pub(crate) fn forget_front(&mut self, n: usize) {
         self.packets.copy_within(n..self.len, 0);
         self.len -= n;
+        self.offloads &= self.len > 0;
+    }
+
+    /// Frees packet `i` and moves those behind it forward.
+    #[cold]
+    pub(crate) fn remove(&mut self, i: usize) {
+        let mut packet = self.mbuf(i).0;
+        self.packets.copy_within(i + 1..self.len, i);
+        self.len -= 1;
+        // SAFETY: a live packet, which the lines above took out of the burst.
+        unsafe { dpdk_sys::rw_mbuf_free_bulk(&mut packet, 1) };
     }
 }
 

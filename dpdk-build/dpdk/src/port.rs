@@ -4,20 +4,26 @@
 // UNSAFETY: DPDK's device calls, by port number.
 #![allow(unsafe_code)]
 
-use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+mod device;
 mod error;
+mod events;
+mod interface;
 mod name;
+mod pci;
+mod running;
 
-pub use error::{AttachError, ConfigureError, PortError, QueryError, StartError};
+use device::{Device, control_lock};
+pub use error::{AttachError, ConfigureError, MtuError, PortError, QueryError, StartError};
 use name::{Bus, DeviceName};
+pub use running::{LinkState, PortStats, RunningPort};
 
-use crate::mbuf::MbufBurst;
+use crate::offload::TxOffloads;
 use crate::queue::{QueueId, RxQueue, TxQueue};
-use crate::{Eal, Errno, Mempool, log};
+use crate::{Eal, Errno, MemoryKind, Mempool, log};
 
 /// A port's number in DPDK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,7 +54,53 @@ pub struct PortInfo {
     pub min_mtu: u16,
     /// The largest MTU, in bytes.
     pub max_mtu: u16,
+    /// It gives received frames that do not fit one buffer as a chain.
+    pub rx_scatter: bool,
+    /// What it can do to packets that it sends. All of it is on.
+    pub offloads: TxOffloads,
 }
+
+impl PortInfo {
+    /// Its driver wants as many transmit queues as receive queues.
+    pub fn equal_queues(&self) -> bool {
+        ["net_tap", "net_tun", "net_af_xdp"].contains(&self.driver.as_str())
+    }
+
+    /// Whether it has so many queues each way.
+    pub fn check_queues(&self, rx: u16, tx: u16) -> Result<(), ConfigureError> {
+        let directions = [
+            ("receive", rx, self.max_rx_queues),
+            ("transmit", tx, self.max_tx_queues),
+        ];
+        match directions
+            .into_iter()
+            .find(|(_, asked, max)| *asked == 0 || asked > max)
+        {
+            None => Ok(()),
+            Some((direction, asked, max)) => Err(ConfigureError::Queues {
+                device: self.device.clone(),
+                driver: self.driver.clone(),
+                direction,
+                asked,
+                max,
+            }),
+        }
+    }
+
+    /// The largest MTU whose frames, with two VLAN tags, fit into the
+    /// buffers of `mempool` as this device fills them.
+    pub fn max_mtu_with(&self, mempool: &Mempool) -> u16 {
+        if self.rx_scatter {
+            return self.max_mtu;
+        }
+        let room = mempool.data_room().saturating_sub(FRAME_OVERHEAD);
+        self.max_mtu.min(u16::try_from(room).unwrap_or(u16::MAX))
+    }
+}
+
+/// Ethernet header, its checksum and two VLAN tags: what a frame has besides
+/// its MTU.
+const FRAME_OVERHEAD: usize = 14 + 4 + 8;
 
 /// How to set a port up.
 #[derive(Clone, Debug)]
@@ -58,13 +110,15 @@ pub struct PortConfig {
     pub rx_queues: u16,
     /// Transmit queues, at least 1.
     pub tx_queues: u16,
-    /// Descriptors per queue; adjusted to what the driver takes.
-    pub descriptors: u16,
+    /// Descriptors of each receive queue; adjusted to what the driver takes.
+    pub rx_descriptors: u16,
+    /// Descriptors of each transmit queue; adjusted as well.
+    pub tx_descriptors: u16,
     /// The MTU in bytes, without Ethernet header. `None`: the device's own.
     pub mtu: Option<u16>,
     /// Where received packets are put. Many drivers (NICs, net_tap,
     /// net_virtio_user) fill all receive descriptors from it at start: let it
-    /// hold more than `rx_queues` times `descriptors` buffers.
+    /// hold more than `rx_queues` times `rx_descriptors` buffers.
     pub mempool: Mempool,
 }
 
@@ -74,61 +128,55 @@ impl PortConfig {
         PortConfig {
             rx_queues: 1,
             tx_queues: 1,
-            descriptors: 1024,
+            rx_descriptors: 1024,
+            tx_descriptors: 1024,
             mtu: None,
             mempool,
         }
     }
 }
 
-/// The device's own counters.
+/// What a device has got of what was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortStats {
-    /// Packets received.
-    pub rx_packets: u64,
-    /// Packets sent.
-    pub tx_packets: u64,
-    /// Bytes received.
-    pub rx_bytes: u64,
-    /// Bytes sent.
-    pub tx_bytes: u64,
-    /// Packets lost for want of free descriptors.
-    pub rx_missed: u64,
-    /// Packets received damaged.
-    pub rx_errors: u64,
-    /// Packets that could not be sent.
-    pub tx_errors: u64,
-    /// Packets lost for want of buffers in the mempool.
-    pub rx_no_mbuf: u64,
+pub struct PortSettings {
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Transmit queues.
+    pub tx_queues: u16,
+    /// Descriptors of each receive queue.
+    pub rx_descriptors: u16,
+    /// Descriptors of each transmit queue.
+    pub tx_descriptors: u16,
+    /// What packets are spread over the receive queues by.
+    pub rss: RssHashes,
+    /// The device tells changes of its link; others have to be asked.
+    pub link_events: bool,
 }
 
-/// The device's link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkState {
-    /// Whether it is up.
-    pub up: bool,
-    /// Its speed in Mbit/s, if the device knows.
-    pub speed_mbps: Option<u32>,
-    /// Whether both ends may send at once.
-    pub full_duplex: bool,
+/// What a device's receive-side scaling hashes. Nothing with one queue, and
+/// with devices that spread packets in a way of their own or not at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RssHashes {
+    /// IP addresses.
+    pub ip: bool,
+    /// TCP ports.
+    pub tcp: bool,
+    /// UDP ports.
+    pub udp: bool,
 }
 
-/// Names of attached devices. Its lock is held through every call that
-/// attaches, configures, starts or closes: DPDK does not lock these itself.
-static ATTACHED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-
-fn control_lock() -> MutexGuard<'static, BTreeSet<String>> {
-    ATTACHED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A device while anything of ours uses it.
-#[derive(Debug)]
-struct Device {
-    info: PortInfo,
-    bus: Bus,
-    mempool: Option<Mempool>,
-    rx_queues: u16,
-    started: bool,
+impl fmt::Display for RssHashes {
+    /// `ip tcp udp`, or `none`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = [(self.ip, "ip"), (self.tcp, "tcp"), (self.udp, "udp")]
+            .into_iter()
+            .filter_map(|(has, name)| has.then_some(name))
+            .collect();
+        if names.is_empty() {
+            return f.write_str("none");
+        }
+        f.write_str(&names.join(" "))
+    }
 }
 
 /// An attached device, not yet configured.
@@ -149,6 +197,9 @@ impl Port {
                 devargs: devargs.to_owned(),
             });
         }
+        if device.bus == Bus::Pci {
+            pci::check(devargs, &device.name, has_hugepages(eal))?;
+        }
         let mut attached = control_lock();
         if attached.contains(&device.name) {
             return Err(AttachError::AlreadyAttached {
@@ -156,7 +207,7 @@ impl Port {
                 device: device.name,
             });
         }
-        let port = attach_device(&device, devargs)?;
+        let port = attach_device(&device, devargs, eal)?;
         attached.insert(device.name);
         Ok(port)
     }
@@ -169,25 +220,30 @@ impl Port {
     /// Sets up queues and MTU. On failure the device is detached.
     pub fn configure(mut self, config: &PortConfig) -> Result<ConfiguredPort, ConfigureError> {
         let info = &self.device.info;
-        check_queues(info, "receive", config.rx_queues, info.max_rx_queues)?;
-        check_queues(info, "transmit", config.tx_queues, info.max_tx_queues)?;
+        info.check_queues(config.rx_queues, config.tx_queues)?;
+        let max_mtu = info.max_mtu_with(&config.mempool);
         if let Some(mtu) = config.mtu
-            && (mtu < info.min_mtu || mtu > info.max_mtu)
+            && (mtu < info.min_mtu || mtu > max_mtu)
         {
             return Err(ConfigureError::Mtu {
                 device: info.device.clone(),
                 mtu,
                 min: info.min_mtu,
-                max: info.max_mtu,
+                max: max_mtu,
             });
         }
         // The driver keeps the pool's address from here on.
         let pool = self.device.mempool.insert(config.mempool.clone()).raw();
-        let raw = dpdk_sys::rw_port_config {
+        let mut raw = dpdk_sys::rw_port_config {
             rx_queues: config.rx_queues,
             tx_queues: config.tx_queues,
-            descriptors: config.descriptors,
+            rx_descriptors: config.rx_descriptors,
+            tx_descriptors: config.tx_descriptors,
             mtu: config.mtu.unwrap_or(0),
+            rss_ip: false,
+            rss_tcp: false,
+            rss_udp: false,
+            link_events: false,
             pool,
         };
         let mark = log::mark();
@@ -196,7 +252,7 @@ impl Port {
             let _lock = control_lock();
             // SAFETY: the port is ours and not started; the pool lives as long
             // as the device.
-            unsafe { dpdk_sys::rw_port_configure(self.device.info.id.0, &raw, &mut step) }
+            unsafe { dpdk_sys::rw_port_configure(self.device.info.id.0, &mut raw, &mut step) }
         };
         if ret != 0 {
             return Err(ConfigureError::refused(
@@ -207,33 +263,29 @@ impl Port {
                 log::errors_since(mark),
             ));
         }
-        self.device.rx_queues = config.rx_queues;
+        self.device.settings = PortSettings {
+            rx_queues: raw.rx_queues,
+            tx_queues: raw.tx_queues,
+            rx_descriptors: raw.rx_descriptors,
+            tx_descriptors: raw.tx_descriptors,
+            rss: RssHashes {
+                ip: raw.rss_ip,
+                tcp: raw.rss_tcp,
+                udp: raw.rss_udp,
+            },
+            link_events: raw.link_events,
+        };
         Ok(ConfiguredPort {
             device: self.device,
-            tx_queues: config.tx_queues,
         })
     }
 }
 
-fn check_queues(
-    info: &PortInfo,
-    direction: &'static str,
-    asked: u16,
-    max: u16,
-) -> Result<(), ConfigureError> {
-    if asked == 0 || asked > max {
-        return Err(ConfigureError::Queues {
-            device: info.device.clone(),
-            driver: info.driver.clone(),
-            direction,
-            asked,
-            max,
-        });
-    }
-    Ok(())
+fn has_hugepages(eal: &Eal) -> bool {
+    matches!(eal.memory(), MemoryKind::Hugepages { .. })
 }
 
-fn attach_device(device: &DeviceName, devargs: &str) -> Result<Port, AttachError> {
+fn attach_device(device: &DeviceName, devargs: &str, eal: &Eal) -> Result<Port, AttachError> {
     let mark = log::mark();
     let c_string = |text: &str| {
         CString::new(text).map_err(|_| AttachError::Malformed {
@@ -255,12 +307,12 @@ fn attach_device(device: &DeviceName, devargs: &str) -> Result<Port, AttachError
         }
     };
     if ret != 0 {
-        return Err(AttachError::refused(
-            devargs,
-            device,
-            ret,
-            log::errors_since(mark),
-        ));
+        let log = log::errors_since(mark);
+        if device.bus == Bus::Pci {
+            let address = device.name.as_str();
+            return Err(pci::explain(devargs, address, ret, log, has_hugepages(eal)));
+        }
+        return Err(AttachError::refused(devargs, device, ret, log));
     }
     // SAFETY: a C string; the caller holds the control lock.
     let id = unsafe { dpdk_sys::rw_port_of_device(name.as_ptr()) };
@@ -282,8 +334,8 @@ fn attach_device(device: &DeviceName, devargs: &str) -> Result<Port, AttachError
         });
     }
     Ok(Port {
-        device: Device {
-            info: PortInfo {
+        device: Device::new(
+            PortInfo {
                 id: PortId(id as u16),
                 device: device.name.clone(),
                 driver: text(&raw.driver),
@@ -292,12 +344,11 @@ fn attach_device(device: &DeviceName, devargs: &str) -> Result<Port, AttachError
                 max_tx_queues: raw.max_tx_queues,
                 min_mtu: raw.min_mtu,
                 max_mtu: raw.max_mtu,
+                rx_scatter: raw.rx_scatter,
+                offloads: TxOffloads::from_raw(&raw),
             },
-            bus: device.bus,
-            mempool: None,
-            rx_queues: 0,
-            started: false,
-        },
+            device,
+        ),
     })
 }
 
@@ -312,7 +363,6 @@ fn text(field: &[std::ffi::c_char]) -> String {
 #[derive(Debug)]
 pub struct ConfiguredPort {
     device: Device,
-    tx_queues: u16,
 }
 
 impl ConfiguredPort {
@@ -337,157 +387,26 @@ impl ConfiguredPort {
         {
             // Goes before the device does, whose drop takes it again.
             let _lock = control_lock();
-            // SAFETY: the port is ours and configured.
-            let ret = unsafe { dpdk_sys::rte_eth_dev_start(id) };
-            if ret != 0 {
+            if let Err(ret) = self.device.watch() {
+                return Err(failed(&self.device, "its events are not to be had", ret));
+            }
+            if let Err(ret) = self.device.start() {
                 return Err(failed(&self.device, "it did not start", ret));
             }
-            self.device.started = true;
             // SAFETY: the port is ours and runs.
             let ret = unsafe { dpdk_sys::rw_port_promiscuous(id, true) };
             if ret != 0 {
                 return Err(failed(&self.device, "promiscuous mode was refused", ret));
             }
         }
-        let (rx_queues, tx_queues) = (self.device.rx_queues, self.tx_queues);
+        let settings = self.device.settings;
         let port = RunningPort(Arc::new(self.device));
-        let rx = (0..rx_queues)
+        let rx = (0..settings.rx_queues)
             .map(|queue| RxQueue::new(port.clone(), QueueId(queue)))
             .collect();
-        let tx = (0..tx_queues)
+        let tx = (0..settings.tx_queues)
             .map(|queue| TxQueue::new(port.clone(), QueueId(queue)))
             .collect();
         Ok((port, rx, tx))
-    }
-}
-
-/// A handle on a started device. Cheap to clone. The last of its handles and
-/// queues to be dropped stops, closes and detaches it; that takes a while, so
-/// let a control thread hold a handle until the poll-mode threads have dropped
-/// their queues.
-#[derive(Clone, Debug)]
-pub struct RunningPort(Arc<Device>);
-
-impl RunningPort {
-    /// What is known of it.
-    pub fn info(&self) -> &PortInfo {
-        &self.0.info
-    }
-
-    /// Its number in DPDK.
-    pub fn id(&self) -> PortId {
-        self.0.info.id
-    }
-
-    /// Its Ethernet address.
-    pub fn mac(&self) -> Result<[u8; 6], QueryError> {
-        let mut mac = [0; 6];
-        // SAFETY: our port, and six bytes to write.
-        let ret = unsafe { dpdk_sys::rw_port_mac(self.id().0, mac.as_mut_ptr()) };
-        self.answer(ret, "Ethernet address", mac)
-    }
-
-    /// Its MTU in bytes, without Ethernet header. Drivers that know no MTU
-    /// (net_null, net_pcap, net_ring) repeat what was configured.
-    pub fn mtu(&self) -> Result<u16, QueryError> {
-        let mut mtu = 0;
-        // SAFETY: our port, and an out parameter of ours.
-        let ret = unsafe { dpdk_sys::rte_eth_dev_get_mtu(self.id().0, &mut mtu) };
-        self.answer(ret, "MTU", mtu)
-    }
-
-    /// Its link, as the device knows it now.
-    pub fn link(&self) -> Result<LinkState, QueryError> {
-        let mut raw = dpdk_sys::rw_port_link::default();
-        // SAFETY: our port, and an out parameter of ours.
-        let ret = unsafe { dpdk_sys::rw_port_link_get(self.id().0, &mut raw) };
-        let link = LinkState {
-            up: raw.up,
-            speed_mbps: raw.speed_known.then_some(raw.speed_mbps),
-            full_duplex: raw.full_duplex,
-        };
-        self.answer(ret, "link", link)
-    }
-
-    /// Its counters since it was started.
-    pub fn stats(&self) -> Result<PortStats, QueryError> {
-        let mut raw = dpdk_sys::rw_port_stats::default();
-        // SAFETY: our port, and an out parameter of ours.
-        let ret = unsafe { dpdk_sys::rw_port_stats_get(self.id().0, &mut raw) };
-        let stats = PortStats {
-            rx_packets: raw.rx_packets,
-            tx_packets: raw.tx_packets,
-            rx_bytes: raw.rx_bytes,
-            tx_bytes: raw.tx_bytes,
-            rx_missed: raw.rx_missed,
-            rx_errors: raw.rx_errors,
-            tx_errors: raw.tx_errors,
-            rx_no_mbuf: raw.rx_no_mbuf,
-        };
-        self.answer(ret, "counters", stats)
-    }
-
-    fn answer<T>(&self, ret: i32, what: &'static str, value: T) -> Result<T, QueryError> {
-        if ret == 0 {
-            return Ok(value);
-        }
-        Err(QueryError {
-            device: self.0.info.device.clone(),
-            what,
-            errno: Errno::from_negative(ret),
-        })
-    }
-}
-
-impl Device {
-    /// A ring device lets packets go that still lie in its rings, and their
-    /// pool would never be complete again: take them out first. Whatever was
-    /// sent to it by now is there; nobody else can send.
-    fn drain_rings(&self) {
-        let mut burst = MbufBurst::new();
-        for queue in 0..self.rx_queues {
-            loop {
-                let (places, room) = burst.free_places();
-                // SAFETY: the port runs and all its queues are gone, so this is
-                // the only user; there are `room` places.
-                let got = unsafe {
-                    let got = dpdk_sys::rw_rx_burst(self.info.id.0, queue, places, room);
-                    burst.take_over(usize::from(got));
-                    got
-                };
-                burst.clear();
-                if got == 0 {
-                    break;
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        let mut attached = control_lock();
-        let id = self.info.id.0;
-        if self.started && self.info.driver == "net_ring" {
-            self.drain_rings();
-        }
-        // The calls below fail only when the device has gone by itself (PCI
-        // unplugged); there is nothing left to do then, and DPDK's log says so.
-        // SAFETY: the port is ours and nothing uses it any more.
-        unsafe {
-            if self.started {
-                // net_af_packet leaves its kernel interface as it is.
-                dpdk_sys::rw_port_promiscuous(id, false);
-                dpdk_sys::rte_eth_dev_stop(id);
-            }
-            dpdk_sys::rw_port_close(id, self.bus == Bus::Pci);
-        }
-        if self.bus == Bus::Virtual
-            && let Ok(name) = CString::new(self.info.device.as_str())
-        {
-            // SAFETY: a C string; the port on this device is closed.
-            unsafe { dpdk_sys::rw_vdev_detach(name.as_ptr()) };
-        }
-        attached.remove(&self.info.device);
     }
 }

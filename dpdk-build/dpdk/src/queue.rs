@@ -91,6 +91,34 @@ impl TxQueue {
         self.port.id()
     }
 
+    /// Makes packets ready that ask for offloads
+    /// ([`MbufBurst::set_tx_offload`]): their checksum fields get what this
+    /// driver wants there (mostly the pseudo header's sum). Those that the
+    /// driver refuses are freed and gone from the burst, the others keep their
+    /// order; says how many were refused. Costs nothing when none asks.
+    #[inline]
+    pub fn prepare(&mut self, burst: &mut MbufBurst) -> usize {
+        if !burst.any_offload() {
+            return 0;
+        }
+        let before = burst.len();
+        let mut ready = 0;
+        loop {
+            let (packets, count) = burst.packets();
+            let left = count - ready;
+            // SAFETY: as in `tx_burst`; `left` packets lie behind the first
+            // `ready`. The packets stay the burst's.
+            ready += unsafe {
+                let packets = packets.add(usize::from(ready));
+                dpdk_sys::rw_tx_prepare(self.port_id, self.queue.0, packets, left)
+            };
+            if ready >= count {
+                return before - burst.len();
+            }
+            burst.remove(usize::from(ready));
+        }
+    }
+
     /// Gives packets from the front of `burst` to the device; says how many it
     /// took. Those are gone from the burst; the others move to the front, in
     /// order, and are the caller's to send again or to drop.

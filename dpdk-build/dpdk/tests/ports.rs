@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use dpdk::{
-    AttachError, BURST, ConfigureError, Eal, MbufBurst, Mempool, Port, PortConfig, RunningPort,
-    RxQueue, TxQueue,
+    AttachError, BURST, ConfigureError, Eal, MbufBurst, Mempool, MtuError, Port, PortConfig,
+    RunningPort, RxQueue, TxQueue,
 };
 
 /// A device name of its own for every test: they share one EAL.
@@ -385,8 +385,103 @@ fn a_failed_configuration_detaches() {
 fn an_mtu_is_taken_over() {
     let eal = Eal::for_tests();
     let port = Port::attach(&eal, &device("net_null")).unwrap();
-    let mut config = PortConfig::new(pool(&eal));
+    let jumbo = Mempool::create(&eal, "jumbo", 64, 9728, 0).unwrap();
+    let mut config = PortConfig::new(jumbo);
     config.mtu = Some(9000);
     let (port, _rx, _tx) = port.configure(&config).unwrap().start().unwrap();
     assert_eq!(port.mtu().unwrap(), 9000);
+}
+
+#[test]
+fn an_mtu_beyond_one_buffer_needs_a_device_that_chains() {
+    let eal = Eal::for_tests();
+    let mut config = PortConfig::new(pool(&eal));
+    config.mtu = Some(9000);
+    let port = Port::attach(&eal, &device("net_null")).unwrap();
+    let error = port.configure(&config).unwrap_err();
+    assert!(
+        matches!(error, ConfigureError::Mtu { max: 2022, .. }),
+        "{error}"
+    );
+    let port = Port::attach(&eal, &device("net_ring")).unwrap();
+    assert!(port.info().rx_scatter);
+    port.configure(&config).unwrap();
+}
+
+#[test]
+fn the_mtu_changes_while_the_port_runs() {
+    let eal = Eal::for_tests();
+    let (port, mut rx, mut tx) = start(&eal, &device("net_null"), &pool(&eal));
+    assert_eq!(port.mtu().unwrap(), 1500);
+    port.set_mtu(1400).unwrap();
+    assert_eq!(port.mtu().unwrap(), 1400);
+    for mtu in [10, 9000] {
+        let error = port.set_mtu(mtu).unwrap_err();
+        assert!(matches!(error, MtuError::OutOfBounds { .. }), "{error}");
+        assert!(error.to_string().contains("46 to 2022"), "{error}");
+    }
+    assert_eq!(port.mtu().unwrap(), 1400);
+
+    port.set_mtu_stopped(1300, &mut [&mut rx], &mut [&mut tx])
+        .unwrap();
+    assert_eq!(port.mtu().unwrap(), 1300);
+    let mut burst = MbufBurst::new();
+    assert_eq!(rx.rx_burst(&mut burst), BURST);
+    assert_eq!(tx.tx_burst(&mut burst), BURST);
+}
+
+#[test]
+#[should_panic(expected = "left == right")]
+fn no_port_is_stopped_while_a_queue_is_elsewhere() {
+    let eal = Eal::for_tests();
+    let (port, mut rx, _tx) = start(&eal, &device("net_null"), &pool(&eal));
+    let _ = port.set_mtu_stopped(1300, &mut [&mut rx], &mut []);
+}
+
+#[test]
+fn a_port_tells_what_it_has_got() {
+    let eal = Eal::for_tests();
+    let port = Port::attach(&eal, &device("net_null")).unwrap();
+    assert_eq!(port.info().offloads.max_segs, 1);
+    let mut config = PortConfig::new(pool(&eal));
+    (config.rx_queues, config.tx_queues) = (2, 3);
+    (config.rx_descriptors, config.tx_descriptors) = (256, 512);
+    let (port, rx, tx) = port.configure(&config).unwrap().start().unwrap();
+    assert_eq!((rx.len(), tx.len()), (2, 3));
+    let settings = port.settings();
+    assert_eq!((settings.rx_queues, settings.tx_queues), (2, 3));
+    assert_eq!(
+        (settings.rx_descriptors, settings.tx_descriptors),
+        (256, 512)
+    );
+    assert_eq!(settings.rss.to_string(), "ip tcp udp");
+    assert!(!settings.link_events);
+    assert!(!port.removed());
+    assert!(port.on_event(|| {}) && !port.on_event(|| {}));
+}
+
+#[test]
+fn one_queue_needs_no_hash() {
+    let eal = Eal::for_tests();
+    let (port, _rx, _tx) = start(&eal, &device("net_null"), &pool(&eal));
+    assert_eq!(port.settings().rss.to_string(), "none");
+}
+
+#[test]
+fn the_devices_own_counters_have_names() {
+    let eal = Eal::for_tests();
+    let (port, mut rx, _tx) = start(&eal, &device("net_null"), &pool(&eal));
+    rx.rx_burst(&mut MbufBurst::new());
+    let counters = port.xstats().unwrap();
+    let value = |name: &str| {
+        let mut found = counters.iter().filter(|(counter, _)| counter == name);
+        let value = found
+            .next()
+            .unwrap_or_else(|| panic!("{name}: {counters:?}"));
+        assert!(found.next().is_none(), "{name} is there twice");
+        value.1
+    };
+    assert_eq!(value("rx_good_packets"), BURST as u64);
+    assert_eq!(value("tx_good_packets"), 0);
+    assert_eq!(value("rx_missed_errors"), 0);
 }

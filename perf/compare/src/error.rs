@@ -80,6 +80,35 @@ pub enum Error {
     /// The cores cannot be measured.
     #[error("cannot pin threads to cores {0} and {1}; `nproc --all` tells how many there are")]
     Cores(usize, usize),
+    /// A network namespace of ours could not be entered, or not be used.
+    #[error("network namespace {name}: {what}: {source}")]
+    Namespace {
+        /// Its name.
+        name: String,
+        /// What was to be done in it.
+        what: &'static str,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// An interface that should be there is not.
+    #[error("there is no interface {interface} in network namespace {namespace}")]
+    NoInterface {
+        /// Where.
+        namespace: String,
+        /// Which.
+        interface: String,
+    },
+    /// A switch does not carry frames between two of its ports.
+    #[error("{from} gets no answer to its pings of {to} through the switch")]
+    NoAnswer {
+        /// Namespace that pings.
+        from: String,
+        /// Address it pings.
+        to: &'static str,
+    },
+    /// The kernel's bridge was asked for a kind of port it does not have.
+    #[error("the Linux bridge has neither guests' nor internal ports to add")]
+    NoSuchPorts,
     /// The lock file cannot be locked.
     #[error("lock {path}: {source}")]
     Lock {

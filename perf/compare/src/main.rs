@@ -3,6 +3,7 @@
 //! ```text
 //! run.rs         rounds × cases × switches, one run after the other
 //! flows.rs       the same for flows              scenario.rs  rules and traffic
+//! host/          the same for the host's side: packets, TCP, adding ports
 //! switches/      start each switch, read its cycles      generators/  drive it
 //! pingpong.rs    how far apart the cores are             parse.rs     what programs print
 //! results.rs     the JSON file      group.rs, stats.rs   like with like, medians
@@ -17,6 +18,7 @@ mod flow_table;
 mod flows;
 mod generators;
 mod group;
+mod host;
 mod machine;
 mod parse;
 mod pingpong;
@@ -51,6 +53,8 @@ enum Verb {
     Run(run::Plan),
     /// Measure flows: rate against flows and masks, set-up, attack, adding rules.
     Flows(flows::Plan),
+    /// Measure the host's side: system and internal ports, TCP, adding ports.
+    Host(host::Plan),
     /// Print the table of a file of results.
     Table {
         /// File of results.
@@ -95,6 +99,7 @@ fn perform(verb: Verb) -> Result<ExitCode, Error> {
     match verb {
         Verb::Run(plan) => return present(run::run(&plan)?),
         Verb::Flows(plan) => return present(flows::run(&plan)?),
+        Verb::Host(plan) => return present(host::run(&plan)?),
         Verb::Table { file } => print!("{}", table::markdown(&Results::read(&file)?)),
         Verb::Plot { file, out } => {
             let picture = out.unwrap_or_else(|| file.with_extension("svg"));
@@ -123,9 +128,11 @@ fn present((results, path): (Results, PathBuf)) -> Result<ExitCode, Error> {
         plot::svg(&results, &picture)?;
         eprintln!("picture: {}", picture.display());
     }
-    Ok(if results.failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(
+        if results.failures.is_empty() && results.host_failures.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        },
+    )
 }

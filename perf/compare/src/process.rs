@@ -47,6 +47,15 @@ pub fn pinned(core: usize, program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// A command that enters a network namespace; the program is to be added.
+pub fn entering(namespace: &Path) -> Command {
+    let mut command = command("nsenter");
+    command
+        .arg(format!("--net={}", namespace.display()))
+        .arg("--");
+    command
+}
+
 impl Process {
     /// Starts `command` with its standard streams connected to us.
     pub fn start(name: &'static str, mut command: Command) -> Result<Self, Error> {
@@ -326,7 +335,7 @@ impl SchedWatch {
 }
 
 /// `(thread, ns on a core, ns waiting for one)` of every thread.
-fn thread_times(pid: u32) -> Vec<(u32, u64, u64)> {
+pub fn thread_times(pid: u32) -> Vec<(u32, u64, u64)> {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
     };

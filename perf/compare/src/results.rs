@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::generators::{FlowOutcome, GeneratorKind};
+use crate::host::{HostFailure, HostRun};
 use crate::machine::Machine;
 use crate::pingpong::Distance;
 use crate::process::Memory;
@@ -37,6 +38,12 @@ pub struct Results {
     /// Each file of rules that was added, of `compare flows`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub additions: Vec<Addition>,
+    /// Each measurement of `compare host`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host: Vec<HostRun>,
+    /// What `compare host` could not measure, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_failures: Vec<HostFailure>,
 }
 
 /// What all runs have in common.
@@ -216,6 +223,8 @@ pub mod sample {
             runs: Vec::new(),
             failures: Vec::new(),
             additions: Vec::new(),
+            host: Vec::new(),
+            host_failures: Vec::new(),
         }
     }
 

@@ -133,6 +133,37 @@ impl Method {
             ports,
         }
     }
+
+    /// A file of results without any, and where it goes.
+    pub fn results(&self, suffix: &str) -> (Results, PathBuf) {
+        let results = Results {
+            date: first_line("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
+            revision: first_line("git", &["rev-parse", "HEAD"]),
+            dirty: first_line("git", &["status", "--porcelain", "-uno"]) != "unknown",
+            machine: Machine::this(),
+            settings: Settings {
+                rounds: self.rounds,
+                seconds: self.seconds,
+                warmup: self.warmup,
+                ring_size: self.ring_size,
+                switch_core: self.switch_core,
+                generator_core: self.generator_core,
+                ovs_forwarding: OvsForwarding::Normal,
+                flow_limit: None,
+            },
+            runs: Vec::new(),
+            failures: Vec::new(),
+            additions: Vec::new(),
+            host: Vec::new(),
+            host_failures: Vec::new(),
+        };
+        let path = self.out.clone().unwrap_or_else(|| {
+            let date = results.date.replace(':', "");
+            let revision = results.revision.get(..8).unwrap_or("none");
+            PathBuf::from(format!("perf/results/{date}-{revision}{suffix}.json"))
+        });
+        (results, path)
+    }
 }
 
 /// A directory for one run, removed when dropped. Its path is short: a
@@ -195,32 +226,11 @@ pub fn run(plan: &Plan) -> Result<(Results, PathBuf), Error> {
 impl Series<'_> {
     /// A file of results without any, and where it goes.
     pub fn results(&self) -> (Results, PathBuf) {
-        let method = self.method;
-        let results = Results {
-            date: first_line("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
-            revision: first_line("git", &["rev-parse", "HEAD"]),
-            dirty: first_line("git", &["status", "--porcelain", "-uno"]) != "unknown",
-            machine: Machine::this(),
-            settings: Settings {
-                rounds: method.rounds,
-                seconds: method.seconds,
-                warmup: method.warmup,
-                ring_size: method.ring_size,
-                switch_core: method.switch_core,
-                generator_core: method.generator_core,
-                ovs_forwarding: self.ovs_forwarding,
-                flow_limit: Some(self.limits.flows).filter(|&flows| flows > 0),
-            },
-            runs: Vec::new(),
-            failures: Vec::new(),
-            additions: Vec::new(),
-        };
-        let path = method.out.clone().unwrap_or_else(|| {
-            let date = results.date.replace(':', "");
-            let revision = results.revision.get(..8).unwrap_or("none");
-            let flows = if self.limits.flows > 0 { "-flows" } else { "" };
-            PathBuf::from(format!("perf/results/{date}-{revision}{flows}.json"))
-        });
+        let limit = Some(self.limits.flows).filter(|&flows| flows > 0);
+        let suffix = if limit.is_some() { "-flows" } else { "" };
+        let (mut results, path) = self.method.results(suffix);
+        results.settings.ovs_forwarding = self.ovs_forwarding;
+        results.settings.flow_limit = limit;
         (results, path)
     }
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::flow_table;
 use crate::generators::GeneratorKind;
 use crate::group::{Cell, Grouped, group};
+use crate::host;
 use crate::pingpong::{Distance, NEAR_NS};
 use crate::results::{Case, DISTURBED, Results};
 use crate::stats::Summary;
@@ -14,6 +15,9 @@ const SWITCHES: [SwitchKind; 3] = [SwitchKind::Ringway, SwitchKind::Ovs, SwitchK
 
 /// The whole report.
 pub fn markdown(results: &Results) -> String {
+    if !results.host.is_empty() || !results.host_failures.is_empty() {
+        return host::table::markdown(results);
+    }
     let mut text = head(results);
     if results.settings.flow_limit.is_some() {
         return text + &flow_table::sections(results) + &tail(results);

@@ -120,6 +120,24 @@ impl Oracle {
         self.forget_cached()
     }
 
+    /// Gives ports columns of the Port table (`tag=5`), in place of those that
+    /// they had for VLANs. Returns when the daemon works by them.
+    pub fn set_vlans(&self, ports: &[(u16, Vec<String>)]) -> Result<()> {
+        let mut args = vec![format!("--db=unix:{}", self.socket().display())];
+        args.push("--timeout=20".into());
+        for (port, columns) in ports {
+            let name = device(*port);
+            let clear = format!("-- clear Port {name} tag trunks cvlans vlan_mode other_config");
+            args.extend(clear.split(' ').map(str::to_owned));
+            if !columns.is_empty() {
+                args.extend(["--", "set", "Port", &name].map(str::to_owned));
+                args.extend(columns.iter().cloned());
+            }
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        machine::sh("ovs-vsctl", &args).map(drop)
+    }
+
     /// Forgets the datapath's cached flows.
     pub fn forget_cached(&mut self) -> Result<()> {
         self.control.must("revalidator/purge", &[]).map(drop)
@@ -203,6 +221,10 @@ impl Oracle {
         let flow = format!("in_port={port}");
         self.control
             .must("ofproto/trace", &[BRIDGE, &flow, &hex(frame)])
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("db.sock")
     }
 
     fn target(&self) -> String {

@@ -44,6 +44,22 @@ pub mod features {
     pub const CSUM: u64 = 1 << 0;
     /// The driver checks partial checksums.
     pub const GUEST_CSUM: u64 = 1 << 1;
+    /// Takes oversized frames (`GUEST_TSO4`, `TSO6`, `ECN`, `UFO`).
+    pub const GUEST_TSO4: u64 = 1 << 7;
+    /// TCP over IPv6.
+    pub const GUEST_TSO6: u64 = 1 << 8;
+    /// TCP with CWR.
+    pub const GUEST_ECN: u64 = 1 << 9;
+    /// UDP as IP fragments.
+    pub const GUEST_UFO: u64 = 1 << 10;
+    /// May send oversized frames (`HOST_TSO4`, `TSO6`, `ECN`, `UFO`).
+    pub const HOST_TSO4: u64 = 1 << 11;
+    /// TCP over IPv6.
+    pub const HOST_TSO6: u64 = 1 << 12;
+    /// TCP with CWR.
+    pub const HOST_ECN: u64 = 1 << 13;
+    /// UDP as IP fragments.
+    pub const HOST_UFO: u64 = 1 << 14;
     /// Mergeable receive buffers: one frame may span several chains.
     pub const MRG_RXBUF: u64 = 1 << 15;
     /// A control virtqueue exists.
@@ -62,6 +78,12 @@ pub mod features {
     pub const PROTOCOL_FEATURES: u64 = 1 << 30;
     /// Virtio 1.0: little endian, 12-byte net header.
     pub const VERSION_1: u64 = 1 << 32;
+    /// Takes UDP datagrams of one size in one frame, over IPv4.
+    pub const GUEST_USO4: u64 = 1 << 54;
+    /// The same over IPv6.
+    pub const GUEST_USO6: u64 = 1 << 55;
+    /// May send them.
+    pub const HOST_USO: u64 = 1 << 56;
     /// Packed virtqueues.
     pub const RING_PACKED: u64 = 1 << 34;
     /// Buffers are used in the order they were made available.

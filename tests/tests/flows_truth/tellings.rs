@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use ringway_tests::frames::{arp, hex, tcp, udp};
+use ringway_tests::frames::{arp, hex, mac, tcp, udp};
 use ringway_tests::lab::{BRIDGE, Lab, Sent};
 use ringway_tests::scripted::LIMIT;
 
@@ -209,4 +209,47 @@ fn tables_and_megaflows_are_printed_in_open_vswitchs_forms() {
     assert!(flows.contains("n_packets=3, n_bytes="), "{flows}");
     assert_eq!(run(&["dpctl", "del-flows"]), "");
     assert!(lab.megaflows().unwrap().is_empty());
+}
+
+/// A bridge that only learns tells who talks to whom, as Open vSwitch does.
+#[test]
+fn a_learning_bridge_shows_its_conversations() {
+    let mut lab = Lab::start(&[("vm1", 0), ("vm2", 0), ("vm3", 0)]).unwrap();
+    lab.load("actions=normal").unwrap();
+    let way = |from, to| udp().with(|frame| (frame.src, frame.dst) = (mac(from), mac(to)));
+    let (ask, answer) = (way(1, 2), way(2, 1));
+    lab.send("vm1", &Sent::from(&ask)).unwrap();
+    for _ in 0..3 {
+        lab.send("vm2", &Sent::from(&answer)).unwrap();
+        lab.send("vm1", &Sent::from(&ask)).unwrap();
+    }
+    let len = ask.bytes().len() as u64;
+    let expect = |lab: &Lab, from: (u64, &str), to: &str, (packets, actions): (u64, String)| {
+        let flow = format!(
+            "recirc_id(0),in_port({}),packet_type(ns=0,id=0),eth(src={},dst={to}),\
+             eth_type(0x0800),ipv4(frag=no)",
+            from.0, from.1
+        );
+        let shown = lab.megaflows().unwrap();
+        let found = shown.iter().find(|one| one.flow == flow);
+        let found = found.unwrap_or_else(|| panic!("no {flow} in {shown:#?}"));
+        assert_eq!((found.packets, found.bytes), (packets, packets * len));
+        assert_eq!(found.actions, actions);
+    };
+    let numbers = ["vm1", "vm2", "vm3"].map(|port| lab.number(port));
+    let (one, two) = ("02:00:00:00:00:01", "02:00:00:00:00:02");
+    expect(&lab, (numbers[0], one), two, (4, numbers[1].to_string()));
+    expect(&lab, (numbers[1], two), one, (3, numbers[0].to_string()));
+    // As many lines as are told of, and as many packets as the rule counts.
+    let shown = lab.megaflows().unwrap();
+    assert_eq!((shown.len() as u64, lab.cache().unwrap().flows), (2, 2));
+    assert_eq!(lab.rules().unwrap()[0].packets, 7);
+    // The station moves; what is shown is where NORMAL sends its packets now.
+    lab.send("vm3", &Sent::from(&way(2, 9))).unwrap();
+    expect(&lab, (numbers[0], one), two, (4, numbers[2].to_string()));
+    let names = lab.daemon.ok(&["dpctl", "dump-flows", "--names"]).unwrap();
+    assert!(
+        names.contains("in_port(vm1)") && names.contains("actions:vm3\n"),
+        "{names}"
+    );
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering, fence};
 
 use crate::claim::Claimed;
+use crate::gso::GsoKinds;
 use crate::memory::GuestMemory;
 use crate::packet::{BURST, VNET_HEADER_BYTES};
 
@@ -210,6 +211,12 @@ pub struct RingFeatures {
     pub csum: bool,
     /// The guest takes partial checksums (`VIRTIO_NET_F_GUEST_CSUM`).
     pub guest_csum: bool,
+    /// Oversized frames that the guest may hand over (`VIRTIO_NET_F_HOST_*`);
+    /// they need `csum` too.
+    pub host_gso: GsoKinds,
+    /// Oversized frames that the guest takes (`VIRTIO_NET_F_GUEST_*`); they
+    /// need `guest_csum` too.
+    pub guest_gso: GsoKinds,
 }
 
 impl RingFeatures {

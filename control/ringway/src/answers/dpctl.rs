@@ -37,6 +37,15 @@ pub fn text(datapath: &pb::DatapathShowResponse) -> String {
     }
     for port in &datapath.ports {
         let (number, name) = (port.number, &port.name);
+        // As ovs-dpctl has them; `show` tells more.
+        if matches!(
+            port.kind(),
+            pb::PortKind::System | pb::PortKind::Internal | pb::PortKind::Tap | pb::PortKind::Patch
+        ) {
+            let kind = port.kind().spelled();
+            let _ = writeln!(out, "  port {number}: {name} ({kind})");
+            continue;
+        }
         let mut facts = vec![format!("bridge={}", port.bridge)];
         facts.push(format!("state={}", port.state_name));
         let details = port.details.iter();

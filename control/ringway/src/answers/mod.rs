@@ -1,5 +1,6 @@
 //! The answers, one file per group of verbs, each as text and as JSON.
 
+pub mod doctor;
 pub mod dpctl;
 pub mod drops;
 pub mod fdb;
@@ -8,6 +9,7 @@ pub mod groups;
 pub mod megaflows;
 pub mod packets;
 pub mod pmd;
+pub mod port_options;
 pub mod ports;
 pub mod show;
 

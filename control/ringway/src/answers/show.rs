@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use ringway_proto::spelling::Spelling;
-use ringway_proto::v1::{self as pb, port_spec};
+use ringway_proto::v1 as pb;
 use serde_json::{Value, json};
 
-use super::{memory_json, memory_text, rfc3339, since};
+use super::{memory_json, memory_text, port_options, rfc3339, since};
 
 /// For people. `now_ms` is the present, in milliseconds since 1970.
 pub fn text(shown: &pb::ShowResponse, now_ms: i64) -> String {
@@ -18,6 +18,9 @@ pub fn text(shown: &pb::ShowResponse, now_ms: i64) -> String {
         line(&mut out, 1, "actual", &bridge_actual(bridge));
         line(&mut out, 1, "since", &since(bridge.since_unix_ms, now_ms));
         line(&mut out, 1, "reason", &bridge.reason);
+        for note in &bridge.notes {
+            line(&mut out, 1, "note", note);
+        }
         if let Some(flows) = &bridge.flows {
             flows_text(&mut out, flows, now_ms);
         }
@@ -38,7 +41,7 @@ pub fn text(shown: &pb::ShowResponse, now_ms: i64) -> String {
 
 fn port_text(out: &mut String, port: &pb::Port, now_ms: i64) {
     let _ = writeln!(out, "    Port {}{}", port.name, mark(port.differs));
-    let desired = port.desired.as_ref().map(port_options);
+    let desired = port.desired.as_ref().map(port_options::text);
     line(out, 2, "desired", &desired.unwrap_or("none".into()));
     let actual = match &port.actual {
         Some(actual) => format!("{}, port {}", actual.state_name, actual.number),
@@ -47,9 +50,33 @@ fn port_text(out: &mut String, port: &pb::Port, now_ms: i64) {
     line(out, 2, "actual", &actual);
     line(out, 2, "since", &since(port.since_unix_ms, now_ms));
     line(out, 2, "reason", &port.reason);
+    if let Some(link) = port.actual.as_ref().and_then(|actual| actual.link.as_ref()) {
+        line(out, 2, "device", &link_text(link));
+    }
     for detail in port.actual.iter().flat_map(|actual| &actual.details) {
         line(out, 2, &detail.name, &detail.value);
     }
+}
+
+/// A port's device.
+fn link_text(link: &pb::LinkStatus) -> String {
+    let mut facts = vec![match (link.admin_up, link.link_up) {
+        (false, _) => "down".to_owned(),
+        (true, false) => "up, no carrier".to_owned(),
+        (true, true) => "up".to_owned(),
+    }];
+    facts.push(format!("mtu {}", link.mtu));
+    if !link.mac.is_empty() {
+        facts.push(format!("mac {}", link.mac));
+    }
+    if link.speed_mbps > 0 {
+        facts.push(format!("{} Mbit/s", link.speed_mbps));
+    }
+    facts.push(match link.driver.is_empty() {
+        true => format!("by {}", link.via),
+        false => format!("{} by {}", link.driver, link.via),
+    });
+    facts.join(", ")
 }
 
 /// A bridge's flows: in one line while they are as desired.
@@ -114,6 +141,9 @@ fn mark(differs: bool) -> &'static str {
 fn line(out: &mut String, depth: usize, name: &str, value: &str) {
     if !value.is_empty() {
         let label = format!("{name}:");
+        // Further lines, such as commands, stand under the first.
+        let below = format!("\n{:indent$}", "", indent = 4 * depth + 9);
+        let value = value.replace('\n', &below);
         let _ = writeln!(out, "{:indent$}{label:<8} {value}", "", indent = 4 * depth);
     }
 }
@@ -131,49 +161,20 @@ fn bridge_actual(bridge: &pb::Bridge) -> String {
     format!("present, {fdb_entries} of {fdb_limit} stations learned, FDB memory: {memory}")
 }
 
-/// A bridge's options as `add-br` takes them.
+/// A bridge's options as `set-br` takes them.
 fn bridge_options(spec: &pb::BridgeSpec) -> String {
-    format!(
+    let mut text = format!(
         "fail-mode={} fdb-ageing={} fdb-limit={}",
         spec.fail_mode().spelled(),
         spec.fdb_ageing_seconds(),
         spec.fdb_limit()
-    )
-}
-
-/// A port's options as `add-port` takes them.
-pub fn port_options(spec: &pb::PortSpec) -> String {
-    let options = kind_options(spec);
-    match spec.number {
-        Some(number) => format!("{options} number={number}"),
-        None => options,
+    );
+    if spec.no_internal {
+        text.push_str(" no-internal=true");
     }
-}
-
-fn kind_options(spec: &pb::PortSpec) -> String {
-    match &spec.kind {
-        None => String::new(),
-        Some(port_spec::Kind::Dpdk(options)) => format!(
-            "type=dpdk devargs={} n_rxq={}",
-            options.devargs,
-            options.rx_queues()
-        ),
-        Some(port_spec::Kind::VhostUser(options)) => {
-            let mut text = format!(
-                "type=vhost-user path={} mode={} queues={}",
-                options.path,
-                options.mode().spelled(),
-                options.queues()
-            );
-            if !options.owner.is_empty() {
-                let _ = write!(text, " owner={}", options.owner);
-            }
-            if let Some(bits) = options.permissions {
-                let _ = write!(text, " permissions={bits:04o}");
-            }
-            text
-        }
-    }
+    port_options::notes_text(&mut text, "external_ids", &spec.external_ids);
+    port_options::notes_text(&mut text, "other_config", &spec.other_config);
+    text
 }
 
 /// For programs.
@@ -191,10 +192,14 @@ fn bridge_json(bridge: &pb::Bridge) -> Value {
             "fail_mode": spec.fail_mode().spelled(),
             "fdb_ageing_seconds": spec.fdb_ageing_seconds(),
             "fdb_limit": spec.fdb_limit(),
+            "no_internal": spec.no_internal,
+            "external_ids": spec.external_ids,
+            "other_config": spec.other_config,
         })),
         "actual": bridge.actual.as_ref().map(status_json),
         "differs": bridge.differs,
         "reason": bridge.reason,
+        "notes": bridge.notes,
         "since": rfc3339(bridge.since_unix_ms),
         "flows": bridge.flows.as_ref().map(flows_json),
         "ports": bridge.ports.iter().map(port_json).collect::<Vec<_>>(),
@@ -215,33 +220,12 @@ pub fn status_json(status: &pb::BridgeStatus) -> Value {
 fn port_json(port: &pb::Port) -> Value {
     json!({
         "name": port.name,
-        "desired": port.desired.as_ref().map(spec_json),
+        "desired": port.desired.as_ref().map(port_options::json),
         "actual": port.actual.as_ref().map(port_status_json),
         "differs": port.differs,
         "reason": port.reason,
         "since": rfc3339(port.since_unix_ms),
     })
-}
-
-fn spec_json(spec: &pb::PortSpec) -> Value {
-    match &spec.kind {
-        None => Value::Null,
-        Some(port_spec::Kind::Dpdk(options)) => json!({
-            "type": "dpdk",
-            "devargs": options.devargs,
-            "n_rxq": options.rx_queues(),
-            "number": spec.number,
-        }),
-        Some(port_spec::Kind::VhostUser(options)) => json!({
-            "number": spec.number,
-            "type": "vhost-user",
-            "path": options.path,
-            "mode": options.mode().spelled(),
-            "queues": options.queues(),
-            "owner": Some(&options.owner).filter(|owner| !owner.is_empty()),
-            "permissions": options.permissions.map(|bits| format!("{bits:04o}")),
-        }),
-    }
 }
 
 /// A port as the datapath has it, for programs.
@@ -268,5 +252,16 @@ pub fn port_status_json(status: &pb::PortStatus) -> Value {
         "since": rfc3339(status.since_unix_ms),
         "details": details.collect::<serde_json::Map<_, _>>(),
         "queues": queues.collect::<Vec<_>>(),
+        "local": status.local,
+        "link": status.link.as_ref().map(|link| json!({
+            "mac": Some(&link.mac).filter(|mac| !mac.is_empty()),
+            "mtu": link.mtu,
+            "admin_up": link.admin_up,
+            "link_up": link.link_up,
+            "speed_mbps": Some(link.speed_mbps).filter(|speed| *speed > 0),
+            "ifindex": Some(link.ifindex).filter(|index| *index > 0),
+            "driver": link.driver,
+            "via": link.via,
+        })),
     })
 }

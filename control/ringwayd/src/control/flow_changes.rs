@@ -1,6 +1,7 @@
 //! Changes of flows, groups and meters, and their expiry.
 
 use ringway_datapath::flows::FlowsChanged;
+use ringway_datapath::spec::BridgeSpec;
 use ringway_flow::rule::FlowSpec;
 use ringway_proto::v1 as pb;
 
@@ -9,6 +10,9 @@ use crate::flow_text::{self, Fault, Names, Read};
 use crate::flows::{FlowsError, is_same, spec_of};
 use crate::reconcile::{Note, Now};
 use crate::switch::Switch;
+
+/// The number by which flows know a bridge's own interface.
+const LOCAL: u32 = 65_534;
 
 /// What a change of flows did.
 #[derive(Debug, Default)]
@@ -51,12 +55,26 @@ impl<S: Switch> Control<S> {
         let desired = lock(&self.book).desired.clone();
         let of_bridge = |on: &str| bridge.is_none_or(|bridge| bridge == on);
         let ports = desired.ports.iter().filter(|port| of_bridge(&port.bridge));
-        let wanted = ports.filter_map(|port| Some((port.name.clone(), port.number?)));
+        let by_flows = |local: bool, number: u32| match local {
+            true => LOCAL,
+            false => number,
+        };
+        let wanted = ports.filter_map(|port| {
+            let number = by_flows(port.is_local(), port.number?);
+            Some((port.name.clone(), number))
+        });
         let there = self.switch.ports().into_iter();
         let there = there
             .filter(|port| of_bridge(&port.bridge))
-            .map(|port| (port.name, port.number));
+            .map(|port| (port.name, by_flows(port.local, port.number)));
         Names::of(there.chain(wanted))
+    }
+
+    /// The names of the datapath's ports by their numbers there, which bridges'
+    /// own interfaces have as well.
+    pub fn datapath_names(&self) -> Names {
+        let ports = self.switch.ports().into_iter();
+        Names::of(ports.map(|port| (port.name, port.number)))
     }
 
     /// Makes changes of a bridge's flows, groups and meters: all, or none.
@@ -218,6 +236,29 @@ impl<S: Switch> Control<S> {
         tracing::debug!(bridge, ?changed, "flows changed");
         self.changed.send_replace(());
         Ok(changed)
+    }
+
+    /// The flows with which a bridge begins, in place of what it has, as Open
+    /// vSwitch does it when the fail mode of a bridge without controllers
+    /// changes. The caller holds `changing`.
+    pub(super) fn begin_flows_anew(
+        &self,
+        bridge: &BridgeSpec,
+        unix_ms: u64,
+    ) -> Result<(), ChangeError> {
+        let begun = self.flows.begin_anew(&*self.switch, bridge, unix_ms);
+        begun.map_err(|error| match error {
+            FlowsError::Journal(error) => error.into(),
+            error => ChangeError::Refused {
+                line: None,
+                why: format!(
+                    "bridge {}: its flows do not begin anew: {error}",
+                    bridge.name
+                ),
+            },
+        })?;
+        self.changed.send_replace(());
+        Ok(())
     }
 
     fn bridge_not_up(&self, bridge: &str) -> ChangeError {

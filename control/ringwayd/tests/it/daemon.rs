@@ -1,7 +1,7 @@
 //! A ringwayd in this process, over a fake datapath.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use clap::Parser;
 use ringway::cli::Cli;
@@ -16,11 +16,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::fake::Fake;
+use crate::fake_host::FakeHost;
 
 pub struct Daemon {
     pub fake: Fake,
+    pub host: FakeHost,
     pub rpc: Rpc,
     pub dir: PathBuf,
+    links: Weak<Control<Fake>>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
     socket: ControlSocket,
@@ -41,25 +44,32 @@ impl Daemon {
     }
 
     pub async fn start_over(dir: &TempDir, fake: Fake) -> Self {
+        Self::start_on(dir, fake, FakeHost::default()).await
+    }
+
+    pub async fn start_on(dir: &TempDir, fake: Fake, host: FakeHost) -> Self {
         let dir = dir.path().to_owned();
         let (file, desired) = StateFile::open(&dir.join("state.toml")).unwrap();
         let journal = Journal::open(&dir.join("state.toml")).unwrap();
         let path = dir.join("control.sock");
         let (socket, listener) = ControlSocket::claim(&path).unwrap();
-        let control = Control::new(Arc::new(fake.clone()), file, journal, desired, &path);
+        let (switch, shared) = (Arc::new(fake.clone()), Arc::new(host.clone()));
+        let control = Control::new(switch, shared, file, journal, desired, &path);
+        let control = Arc::new(control);
+        let links = Arc::downgrade(&control);
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = oneshot::channel();
         let served = tokio::spawn(async move {
             let stopped = async { stopped.await.unwrap_or_default() };
             let ready = || ready.send(()).unwrap();
-            serve(Arc::new(control), listener, stopped, ready)
-                .await
-                .unwrap();
+            serve(control, listener, stopped, ready).await.unwrap();
         });
         is_ready.await.unwrap();
         let rpc = Client::connect(&path).await.unwrap().rpc;
         Self {
             fake,
+            host,
+            links,
             rpc,
             dir,
             stop,
@@ -73,6 +83,14 @@ impl Daemon {
         self.stop.send(()).unwrap();
         self.served.await.unwrap();
         drop(self.socket);
+    }
+
+    /// Tells the daemon what the kernel would: some interface came or went.
+    pub fn links_changed(&self) {
+        self.links
+            .upgrade()
+            .expect("a running daemon")
+            .links_changed();
     }
 
     pub fn socket(&self) -> PathBuf {

@@ -28,9 +28,14 @@ pub struct State {
     pub bridges: BTreeMap<String, BridgeSpec>,
     pub ports: BTreeMap<u32, PortStatus>,
     pub specs: BTreeMap<String, PortSpec>,
+    /// What the devices count themselves, by port.
+    pub device: BTreeMap<String, Vec<(String, u64)>>,
+    /// How often interfaces were to be looked at.
+    pub looks: usize,
     pub fdb: BTreeMap<String, Vec<FdbEntry>>,
     pub pmds: Vec<PmdStatus>,
-    /// Adding or deleting an object of that name fails.
+    /// Adding, changing or deleting an object of that name fails; `port NAME`
+    /// stands for the port alone where there is a bridge of the name.
     pub faults: BTreeMap<String, Fault>,
     /// Every changing call, e.g. `add_port vm1`.
     pub calls: Vec<String>,
@@ -225,6 +230,32 @@ impl Switch for Fake {
         gone.ok_or_else(|| not_found("bridge", name))?;
         state.tables.remove(name);
         state.ports.retain(|_, port| port.bridge != name);
+        state.specs.retain(|_, port| port.bridge != name);
+        Ok(())
+    }
+
+    fn set_bridge(&self, spec: BridgeSpec) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        state.calls.push(format!("set_bridge {}", spec.name));
+        state.check(&spec.name)?;
+        match state.bridges.get_mut(&spec.name) {
+            Some(known) => *known = spec,
+            None => return Err(not_found("bridge", &spec.name)),
+        }
+        Ok(())
+    }
+
+    fn set_port(&self, spec: PortSpec) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        state.calls.push(format!("set_port {}", spec.name));
+        state.check(&spec.name)?;
+        let known = state.specs.get_mut(&spec.name);
+        let known = known.ok_or_else(|| not_found("port", &spec.name))?;
+        if known.kind != spec.kind || known.number != spec.number || known.bridge != spec.bridge {
+            let (port, what) = (spec.name, "its kind");
+            return Err(DatapathError::NotLive { port, what });
+        }
+        *known = spec;
         Ok(())
     }
 
@@ -232,6 +263,7 @@ impl Switch for Fake {
         let mut state = self.state();
         state.calls.push(format!("add_port {}", spec.name));
         state.check(&spec.name)?;
+        state.check(&format!("port {}", spec.name))?;
         if !state.bridges.contains_key(&spec.bridge) {
             return Err(not_found("bridge", &spec.bridge));
         }
@@ -250,6 +282,10 @@ impl Switch for Fake {
         };
         let (kind, port_state) = match spec.kind {
             PortKind::Dpdk(_) => ("dpdk", PortState::Forwarding),
+            PortKind::System(_) => ("system", PortState::Forwarding),
+            PortKind::Internal(_) => ("internal", PortState::Forwarding),
+            PortKind::Tap(_) => ("tap", PortState::Forwarding),
+            PortKind::Patch(_) => ("patch", PortState::Forwarding),
             PortKind::VhostUser(_) => {
                 let (state, why) = ("waiting-for-socket", "no guest yet".into());
                 ("vhost-user", PortState::Waiting { state, why })
@@ -259,10 +295,12 @@ impl Switch for Fake {
             number,
             name: spec.name.clone(),
             bridge: spec.bridge.clone(),
+            local: spec.is_local(),
             kind,
             state: port_state,
             since: SystemTime::now(),
             details: vec![],
+            link: None,
             queues: vec![],
             counters: PortCounters::default(),
         };
@@ -277,6 +315,7 @@ impl Switch for Fake {
         state.check(name)?;
         let number = state.number(name).ok_or_else(|| not_found("port", name))?;
         state.ports.remove(&number);
+        state.specs.remove(name);
         Ok(())
     }
 
@@ -295,6 +334,16 @@ impl Switch for Fake {
 
     fn ports(&self) -> Vec<PortStatus> {
         self.state().ports.values().cloned().collect()
+    }
+
+    fn links_changed(&self) {
+        self.state().looks += 1;
+    }
+
+    fn device_counters(&self, port: &str) -> Result<Vec<(String, u64)>, DatapathError> {
+        let state = self.state();
+        state.number(port).ok_or_else(|| not_found("port", port))?;
+        Ok(state.device.get(port).cloned().unwrap_or_default())
     }
 
     fn pmds(&self) -> Vec<PmdStatus> {

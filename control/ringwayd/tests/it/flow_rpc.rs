@@ -355,7 +355,7 @@ async fn flows_come_back_after_a_restart_with_their_ports_numbers() {
     );
     daemon.fake.heal("br0");
     let wait = async {
-        while daemon.fake.port_names().len() < 3 {
+        while daemon.fake.port_names().len() < 5 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -370,7 +370,13 @@ async fn flows_come_back_after_a_restart_with_their_ports_numbers() {
         .values()
         .map(|p| (p.number, p.name.clone()))
         .collect();
-    let expected = [(2, "vm2"), (3, "p3"), (77, "vm7")];
+    let expected = [
+        (2, "vm2"),
+        (3, "p3"),
+        (77, "vm7"),
+        (1022, "br1"),
+        (1023, "br0"),
+    ];
     assert_eq!(
         numbers,
         expected.map(|(number, name)| (number, name.to_owned()))
@@ -436,7 +442,7 @@ async fn bridges_of_an_older_state_file_get_their_first_flow_and_numbers() {
         .values()
         .map(|p| p.name.clone())
         .collect();
-    assert_eq!(numbers, ["p1", "p0"]);
+    assert_eq!(numbers, ["p1", "p0", "br1", "br0"]);
     // Deleted flows stay deleted.
     let request = changes("br0", &[(FlowCommand::Delete, "")]);
     modify(&mut daemon, vec![request]).await.unwrap();

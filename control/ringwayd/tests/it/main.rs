@@ -1,11 +1,15 @@
 //! ringwayd without packets: the state file, reconciliation, the RPCs and the
 //! command line, over a fake datapath.
 
+mod apply;
 mod daemon;
 mod fake;
+mod fake_host;
 mod flow_rpc;
 mod flow_verbs;
+mod host;
 mod journal;
+mod ovs_names;
 mod reconcile;
 mod rpc;
 mod start;

@@ -1,5 +1,6 @@
 //! Reconciliation: actual follows desired, failures are noted and retried.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
@@ -7,32 +8,38 @@ use ringway_datapath::spec::{BridgeSpec, DpdkSpec, PortKind, PortSpec};
 use ringway_datapath::status::PortState;
 use ringwayd::flows::Flows;
 use ringwayd::journal::Journal;
-use ringwayd::model::{Desired, Kind, Port};
-use ringwayd::reconcile::{FIRST_RETRY, LAST_RETRY, Note, Notes, Now, Retry, Standing, pass};
+use ringwayd::model::{Bridge, Desired, Kind, Port};
+use ringwayd::reconcile::{
+    FIRST_RETRY, LAST_RETRY, Means, Note, Notes, Now, Retry, Standing, pass,
+};
 use ringwayd::switch::Switch;
 use ringwayd::view;
 
 use tempfile::{TempDir, tempdir};
 
 use crate::fake::{Fake, Fault};
+use crate::fake_host::FakeHost;
 
-fn dpdk() -> DpdkSpec {
-    DpdkSpec {
-        devargs: "net_null0".into(),
-        rx_queues: 1,
+/// On a host without interfaces.
+fn means<'a>(switch: &'a Fake, flows: &'a Flows) -> Means<'a, Fake> {
+    static HOST: LazyLock<FakeHost> = LazyLock::new(FakeHost::default);
+    Means {
+        switch,
+        flows,
+        host: &*HOST,
     }
 }
 
+fn dpdk() -> DpdkSpec {
+    DpdkSpec::new("net_null0")
+}
+
 fn desired(bridges: &[&str], ports: &[(&str, &str)]) -> Desired {
-    let port = |(bridge, name): &(&str, &str)| Port {
-        name: (*name).into(),
-        bridge: (*bridge).into(),
-        number: None,
-        kind: Kind::Dpdk(dpdk()),
-    };
+    let port = |(bridge, name): &(&str, &str)| Port::new(*name, *bridge, Kind::Dpdk(dpdk()));
     Desired {
-        bridges: bridges.iter().map(|name| BridgeSpec::new(*name)).collect(),
+        bridges: bridges.iter().map(|name| Bridge::new(*name)).collect(),
         ports: ports.iter().map(port).collect(),
+        ..Desired::default()
     }
 }
 
@@ -66,7 +73,13 @@ fn everything_is_brought_up_in_order_and_then_left_alone() {
     let (fake, clock, (flows, _dir)) = (Fake::default(), Clock::new(), no_flows());
     let desired = desired(&["br1", "br0"], &[("br0", "b"), ("br1", "a")]);
     let mut notes = Notes::pending(&desired, clock.0);
-    pass(&fake, &flows, &desired, &mut notes, clock.0, Retry::All);
+    pass(
+        means(&fake, &flows),
+        &desired,
+        &mut notes,
+        clock.0,
+        Retry::All,
+    );
     let expected = [
         "add_bridge br1",
         "add_bridge br0",
@@ -74,7 +87,13 @@ fn everything_is_brought_up_in_order_and_then_left_alone() {
         "add_port a",
     ];
     assert_eq!(fake.calls(), expected);
-    pass(&fake, &flows, &desired, &mut notes, clock.0, Retry::All);
+    pass(
+        means(&fake, &flows),
+        &desired,
+        &mut notes,
+        clock.0,
+        Retry::All,
+    );
     assert!(fake.calls().is_empty());
     assert!(notes.ports.values().all(|note| note.reason().is_empty()));
 }
@@ -86,7 +105,13 @@ fn one_failure_hinders_nothing_else_and_is_retried_ever_slower() {
     let mut notes = Notes::pending(&desired, clock.0);
     fake.fail("bad", Fault::Unavailable("no such device"));
     let first = clock.0;
-    pass(&fake, &flows, &desired, &mut notes, first, Retry::Due);
+    pass(
+        means(&fake, &flows),
+        &desired,
+        &mut notes,
+        first,
+        Retry::Due,
+    );
     assert_eq!(
         fake.calls(),
         ["add_bridge br0", "add_port bad", "add_port good"]
@@ -96,10 +121,16 @@ fn one_failure_hinders_nothing_else_and_is_retried_ever_slower() {
     let mut wait = FIRST_RETRY;
     for _ in 0..6 {
         let early = clock.after(wait - Duration::from_millis(1));
-        pass(&fake, &flows, &desired, &mut notes, early, Retry::Due);
+        pass(
+            means(&fake, &flows),
+            &desired,
+            &mut notes,
+            early,
+            Retry::Due,
+        );
         assert!(fake.calls().is_empty(), "retried before {wait:?}");
         let due = clock.after(Duration::from_millis(1));
-        pass(&fake, &flows, &desired, &mut notes, due, Retry::Due);
+        pass(means(&fake, &flows), &desired, &mut notes, due, Retry::Due);
         assert_eq!(fake.calls(), ["add_port bad"], "not retried after {wait:?}");
         wait = (wait * 2).min(LAST_RETRY);
     }
@@ -110,7 +141,7 @@ fn one_failure_hinders_nothing_else_and_is_retried_ever_slower() {
 
     fake.heal("bad");
     let now = clock.after(Duration::from_millis(1));
-    pass(&fake, &flows, &desired, &mut notes, now, Retry::All);
+    pass(means(&fake, &flows), &desired, &mut notes, now, Retry::All);
     assert_eq!(fake.port_names(), ["good", "bad"]);
     assert_eq!(notes.ports["bad"].standing, Standing::Settled);
     assert_eq!(notes.ports["bad"].since, now.wall);
@@ -122,14 +153,26 @@ fn a_port_waits_for_its_bridge_and_says_so() {
     let desired = desired(&["br0"], &[("br0", "p0")]);
     let mut notes = Notes::pending(&desired, clock.0);
     fake.fail("br0", Fault::Unavailable("no memory for the FDB"));
-    pass(&fake, &flows, &desired, &mut notes, clock.0, Retry::All);
+    pass(
+        means(&fake, &flows),
+        &desired,
+        &mut notes,
+        clock.0,
+        Retry::All,
+    );
     let reason = notes.ports["p0"].reason();
     assert!(
         reason.contains("br0") && reason.contains("no memory for the FDB"),
         "{reason}"
     );
     fake.heal("br0");
-    pass(&fake, &flows, &desired, &mut notes, clock.0, Retry::All);
+    pass(
+        means(&fake, &flows),
+        &desired,
+        &mut notes,
+        clock.0,
+        Retry::All,
+    );
     assert_eq!(fake.port_names(), ["p0"]);
 }
 
@@ -140,12 +183,7 @@ fn surplus_objects_go_and_a_port_on_the_wrong_bridge_moves() {
         fake.add_bridge(BridgeSpec::new(bridge)).unwrap();
     }
     for name in ["stray", "p0"] {
-        let spec = PortSpec {
-            name: name.into(),
-            bridge: "old".into(),
-            number: None,
-            kind: PortKind::Dpdk(dpdk()),
-        };
+        let spec = PortSpec::new(name, "old", PortKind::Dpdk(dpdk()));
         fake.add_port(spec).unwrap();
     }
     fake.fail("stray", Fault::Unavailable("busy"));
@@ -163,7 +201,13 @@ fn surplus_objects_go_and_a_port_on_the_wrong_bridge_moves() {
         "old, stray and the misplaced p0: {shown:#?}"
     );
 
-    pass(&fake, &flows, &desired, &mut notes, clock.0, Retry::All);
+    pass(
+        means(&fake, &flows),
+        &desired,
+        &mut notes,
+        clock.0,
+        Retry::All,
+    );
     assert_eq!(fake.port_names(), ["p0"], "stray goes with its bridge");
     assert_eq!(fake.ports()[0].bridge, "br0");
     assert_eq!(fake.bridges().len(), 1);
@@ -177,7 +221,13 @@ fn a_surplus_object_that_will_not_go_is_shown_and_retried() {
     fake.fail("old", Fault::Unavailable("busy"));
     let desired = Desired::default();
     let mut notes = Notes::default();
-    pass(&fake, &flows, &desired, &mut notes, clock.0, Retry::Due);
+    pass(
+        means(&fake, &flows),
+        &desired,
+        &mut notes,
+        clock.0,
+        Retry::Due,
+    );
     let shown = view::show(
         &desired,
         &notes,
@@ -193,7 +243,13 @@ fn a_surplus_object_that_will_not_go_is_shown_and_retried() {
         shown.bridges[0].reason
     );
     fake.heal("old");
-    pass(&fake, &flows, &desired, &mut notes, clock.0, Retry::All);
+    pass(
+        means(&fake, &flows),
+        &desired,
+        &mut notes,
+        clock.0,
+        Retry::All,
+    );
     assert!(fake.bridges().is_empty());
 }
 
@@ -202,7 +258,13 @@ fn a_failed_port_stays_in_sight_and_is_then_made_anew() {
     let (fake, mut clock, (flows, _dir)) = (Fake::default(), Clock::new(), no_flows());
     let desired = desired(&["br0"], &[("br0", "p0")]);
     let mut notes = Notes::pending(&desired, clock.0);
-    pass(&fake, &flows, &desired, &mut notes, clock.0, Retry::All);
+    pass(
+        means(&fake, &flows),
+        &desired,
+        &mut notes,
+        clock.0,
+        Retry::All,
+    );
     let break_it = || {
         let why = "device unplugged".to_owned();
         fake.set_port("p0", |port| port.state = PortState::Failed { why });
@@ -210,7 +272,7 @@ fn a_failed_port_stays_in_sight_and_is_then_made_anew() {
     break_it();
     fake.calls();
     let now = clock.after(Duration::from_secs(1));
-    pass(&fake, &flows, &desired, &mut notes, now, Retry::Due);
+    pass(means(&fake, &flows), &desired, &mut notes, now, Retry::Due);
     assert!(fake.calls().is_empty());
     let shown = view::show(
         &desired,
@@ -223,7 +285,7 @@ fn a_failed_port_stays_in_sight_and_is_then_made_anew() {
     assert_eq!(shown.bridges[0].ports[0].reason, "device unplugged");
 
     let now = clock.after(FIRST_RETRY);
-    pass(&fake, &flows, &desired, &mut notes, now, Retry::Due);
+    pass(means(&fake, &flows), &desired, &mut notes, now, Retry::Due);
     assert_eq!(fake.calls(), ["del_port p0", "add_port p0"]);
     let shown = view::show(
         &desired,
@@ -240,7 +302,13 @@ fn waiting_is_no_difference_but_quarantine_is() {
     let (fake, clock, (flows, _dir)) = (Fake::default(), Clock::new(), no_flows());
     let desired = desired(&["br0"], &[("br0", "p0")]);
     let mut notes = Notes::pending(&desired, clock.0);
-    pass(&fake, &flows, &desired, &mut notes, clock.0, Retry::All);
+    pass(
+        means(&fake, &flows),
+        &desired,
+        &mut notes,
+        clock.0,
+        Retry::All,
+    );
     let why = || "because".to_owned();
     let waiting = |state| PortState::Waiting { state, why: why() };
     for (state, differences) in [
@@ -268,7 +336,13 @@ fn waiting_is_no_difference_but_quarantine_is() {
     fake.set_port("p0", |port| {
         port.state = PortState::Quarantined { why: why() }
     });
-    pass(&fake, &flows, &desired, &mut notes, clock.0, Retry::All);
+    pass(
+        means(&fake, &flows),
+        &desired,
+        &mut notes,
+        clock.0,
+        Retry::All,
+    );
     assert!(
         fake.calls().is_empty(),
         "a quarantined port is not let in again by itself"
@@ -289,7 +363,7 @@ proptest! {
             let bridge = format!("br{bridge}");
             let _ = fake.add_bridge(BridgeSpec::new(bridge.clone()));
             let kind = PortKind::Dpdk(dpdk());
-            let _ = fake.add_port(PortSpec { name: format!("p{port}"), bridge, number: None, kind });
+            let _ = fake.add_port(PortSpec::new(format!("p{port}"), bridge, kind));
         }
         let names: Vec<_> = after
             .iter()
@@ -303,7 +377,7 @@ proptest! {
             fake.fail(&format!("p{port}"), Fault::Unavailable("not now"));
         }
         for _ in 0..3 {
-            pass(&fake, &flows, &desired, &mut notes, clock.after(FIRST_RETRY), Retry::Due);
+            pass(means(&fake, &flows), &desired, &mut notes, clock.after(FIRST_RETRY), Retry::Due);
             let shown = view::show(&desired, &notes, &fake.bridges(), &fake.ports(), &Default::default());
             let views = shown.bridges.iter().flat_map(|bridge| &bridge.ports);
             for port in views.filter(|port| port.differs) {
@@ -311,7 +385,7 @@ proptest! {
             }
         }
         fake.state().faults.clear();
-        pass(&fake, &flows, &desired, &mut notes, clock.after(LAST_RETRY), Retry::Due);
+        pass(means(&fake, &flows), &desired, &mut notes, clock.after(LAST_RETRY), Retry::Due);
         let shown = view::show(&desired, &notes, &fake.bridges(), &fake.ports(), &Default::default());
         prop_assert_eq!(shown.differences, 0);
         prop_assert_eq!(fake.ports().len(), desired.ports.len());

@@ -21,6 +21,7 @@ fn bridge(name: &str) -> pb::AddBridgeRequest {
     pb::AddBridgeRequest {
         bridge: Some(pb::BridgeSpec {
             name: name.into(),
+            no_internal: true,
             ..Default::default()
         }),
         ..Default::default()
@@ -33,7 +34,7 @@ fn port(bridge: &str, name: &str, kind: Kind) -> pb::AddPortRequest {
             name: name.into(),
             bridge: bridge.into(),
             kind: Some(kind),
-            number: None,
+            ..Default::default()
         }),
         ..Default::default()
     }
@@ -48,7 +49,7 @@ fn vhost(change: impl FnOnce(&mut pb::VhostUserSpec)) -> Kind {
 fn dpdk() -> Kind {
     Kind::Dpdk(pb::DpdkSpec {
         devargs: "net_null0".into(),
-        rx_queues: None,
+        ..Default::default()
     })
 }
 
@@ -687,6 +688,7 @@ async fn questions_about_what_is_not_there_are_not_found() {
     let dump = |bridge: &str, port: &str| pb::DumpPortsRequest {
         bridge: bridge.into(),
         port: port.into(),
+        detail: false,
     };
     assert!(
         daemon

@@ -1,25 +1,81 @@
 //! The state file: what is written reads back, what is damaged is told.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use ringway_datapath::spec::{BridgeSpec, DpdkSpec, FailMode, SocketMode};
-use ringwayd::model::{Desired, Kind, Port, VhostUser};
+use ringway_datapath::spec::{
+    DpdkSpec, FailMode, InternalSpec, PatchSpec, PriorityTags, SocketMode, SystemSpec, VlanMode,
+    VlanSpec, XdpMode,
+};
+use ringwayd::model::{Bridge, Columns, Desired, Kind, Port, Tap, VhostUser};
 use ringwayd::state::{StateError, StateFile, parse, render};
 
-fn bridge() -> impl Strategy<Value = BridgeSpec> {
-    (any::<bool>(), 1..=1_000_000u64, 1..=1_000_000u32).prop_map(|(secure, ageing, limit)| {
-        let mut bridge = BridgeSpec::new("");
-        bridge.fail_mode = match secure {
+fn map() -> impl Strategy<Value = BTreeMap<String, String>> {
+    proptest::collection::btree_map("[ -~äß]{1,12}", "[ -~äß\n\t]{0,12}", 0..3)
+}
+
+fn columns() -> impl Strategy<Value = Columns> {
+    (map(), map()).prop_map(|(external_ids, other_config)| Columns {
+        external_ids,
+        other_config,
+    })
+}
+
+fn bridge() -> impl Strategy<Value = Bridge> {
+    let options = (any::<bool>(), 1..=1_000_000u64, 1..=1_000_000u32);
+    (options, any::<bool>(), columns()).prop_map(|((secure, ageing, limit), none, columns)| {
+        let mut bridge = Bridge::new("");
+        bridge.spec.fail_mode = match secure {
             true => FailMode::Secure,
             false => FailMode::Standalone,
         };
-        bridge.fdb_ageing = Duration::from_secs(ageing);
-        bridge.fdb_limit = limit;
+        bridge.spec.fdb_ageing = Duration::from_secs(ageing);
+        bridge.spec.fdb_limit = limit;
+        bridge.no_internal = none;
+        bridge.columns = columns;
         bridge
     })
+}
+
+/// VLANs of every mode, with the options that go with it.
+fn vlan() -> impl Strategy<Value = VlanSpec> {
+    let vlans = || proptest::collection::btree_set(1..=4094u16, 0..5);
+    let tags = prop_oneof![
+        Just(PriorityTags::Never),
+        Just(PriorityTags::IfNonzero),
+        Just(PriorityTags::Always)
+    ];
+    (0..7u8, 1..=4094u16, vlans(), tags, any::<bool>()).prop_map(
+        |(which, tag, vlans, priority_tags, qinq_8021q)| {
+            let vlans: Vec<u16> = vlans.into_iter().collect();
+            let spec = VlanSpec {
+                priority_tags,
+                ..VlanSpec::default()
+            };
+            let of = |mode, tag, trunks| VlanSpec {
+                mode,
+                tag,
+                trunks,
+                ..spec.clone()
+            };
+            match which {
+                0 => spec,
+                1 => of(None, Some(tag), vec![]),
+                2 => of(Some(VlanMode::Access), Some(tag), vec![]),
+                3 => of(Some(VlanMode::Trunk), None, vlans),
+                4 => of(Some(VlanMode::NativeTagged), Some(tag), vlans),
+                5 => of(Some(VlanMode::NativeUntagged), Some(tag), vlans),
+                _ => VlanSpec {
+                    cvlans: vlans,
+                    qinq_8021q,
+                    ..of(Some(VlanMode::Dot1qTunnel), Some(tag), vec![])
+                },
+            }
+        },
+    )
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -47,9 +103,31 @@ fn kind() -> impl Strategy<Value = Kind> {
             permissions: None,
         })
     });
-    let dpdk = ("[!-~]{1,60}", 1..=1024u16)
-        .prop_map(|(devargs, rx_queues)| Kind::Dpdk(DpdkSpec { devargs, rx_queues }));
-    prop_oneof![server, client, dpdk]
+    let some = || proptest::option::of(1..=1024u16);
+    let dpdk = ("[!-~]{1,60}", 1..=1024u16, some(), 1..=4096u16, 1..=4096u16);
+    let dpdk = dpdk.prop_map(
+        |(devargs, rx_queues, tx_queues, rx_descriptors, tx_descriptors)| {
+            Kind::Dpdk(DpdkSpec {
+                rx_queues,
+                tx_queues,
+                rx_descriptors,
+                tx_descriptors,
+                ..DpdkSpec::new(devargs)
+            })
+        },
+    );
+    let xdp = prop_oneof![Just(XdpMode::Auto), Just(XdpMode::On), Just(XdpMode::Off)];
+    let system = xdp.prop_map(|xdp| Kind::System(SystemSpec { xdp }));
+    let mac = proptest::option::of(any::<[u8; 5]>());
+    let internal = (mac, 1..=16u16).prop_map(|(mac, queues)| {
+        let mac = mac.map(|[a, b, c, d, e]| [2, a, b, c, d, e]);
+        Kind::Internal(InternalSpec { mac, queues })
+    });
+    let owner = proptest::option::of("[a-z0-9]{1,8}(:[a-z0-9]{1,8})?");
+    let tap = owner.prop_map(|owner| Kind::Tap(Tap { owner }));
+    let peer = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,50}";
+    let patch = peer.prop_map(|peer| Kind::Patch(PatchSpec { peer }));
+    prop_oneof![server, client, dpdk, system, internal, tap, patch]
 }
 
 /// Names and sockets are made unique by numbering them.
@@ -57,30 +135,42 @@ fn desired() -> impl Strategy<Value = Desired> {
     let bridges = proptest::collection::vec(("[A-Za-z0-9_][A-Za-z0-9_.-]{0,50}", bridge()), 0..4);
     let ports = proptest::collection::vec(
         (
-            "[A-Za-z0-9_][A-Za-z0-9_.-]{0,50}",
+            "[A-Za-z0-9_][A-Za-z0-9_.-]{0,11}",
             any::<prop::sample::Index>(),
             kind(),
+            vlan(),
+            proptest::option::of(68..=u16::MAX),
+            columns(),
         ),
         0..6,
     );
-    (bridges, ports).prop_map(|(bridges, ports)| {
-        let mut desired = Desired::default();
+    (columns(), bridges, ports).prop_map(|(switch, bridges, ports)| {
+        let mut desired = Desired {
+            switch,
+            ..Desired::default()
+        };
         for (index, (name, mut bridge)) in bridges.into_iter().enumerate() {
-            bridge.name = format!("{name}-b{index}");
+            bridge.spec.name = format!("{name}-b{index}");
+            if let (0, false) = (index, bridge.no_internal) {
+                bridge.spec.name.truncate(15);
+                desired.ports.push(Port::local(bridge.name()));
+            }
             desired.bridges.push(bridge);
         }
-        for (index, (name, on, mut kind)) in ports.into_iter().enumerate() {
+        for (index, (name, on, mut kind, vlan, mtu, columns)) in ports.into_iter().enumerate() {
             if desired.bridges.is_empty() {
                 break;
             }
             if let Kind::VhostUser(options) = &mut kind {
                 options.path.push(format!("{index}.sock"));
             }
+            let bridge = on.get(&desired.bridges).name().to_owned();
             desired.ports.push(Port {
-                name: format!("{name}-p{index}"),
-                bridge: on.get(&desired.bridges).name.clone(),
                 number: (index % 2 == 0).then_some(1000 - index as u32),
-                kind,
+                vlan,
+                mtu,
+                columns,
+                ..Port::new(format!("{name}-p{index}"), bridge, kind)
             });
         }
         desired
@@ -134,7 +224,7 @@ fn a_file_as_people_write_it() {
         devargs = 'net_pcap0,rx_pcap=in.pcap'
     ";
     let desired = parse(text.as_bytes()).unwrap();
-    assert_eq!(desired.bridges, [BridgeSpec::new("br0")]);
+    assert_eq!(desired.bridges, [Bridge::new("br0")]);
     let expected = VhostUser {
         path: PathBuf::from("/run/ringway/vm1.sock"),
         mode: SocketMode::Server,
@@ -143,10 +233,7 @@ fn a_file_as_people_write_it() {
         permissions: Some(0o660),
     };
     assert_eq!(desired.ports[0].kind, Kind::VhostUser(expected));
-    let expected = DpdkSpec {
-        devargs: "net_pcap0,rx_pcap=in.pcap".into(),
-        rx_queues: 1,
-    };
+    let expected = DpdkSpec::new("net_pcap0,rx_pcap=in.pcap");
     assert_eq!(desired.ports[1].kind, Kind::Dpdk(expected));
 }
 
@@ -157,6 +244,7 @@ fn damage_is_told_by_line_and_name() {
         format!("{bridge}[[port]]\nname = 'vm1'\nbridge = 'br0'\ntype = 'vhost-user'\n{rest}\n")
     };
     let dpdk = |rest: &str| port(rest).replace("vhost-user", "dpdk");
+    let of_type = |kind: &str, rest: &str| port(rest).replace("vhost-user", kind);
     let cases = [
         (String::new(), 1, "missing field `version`"),
         ("version = 2".into(), 1, "version 2 is not known"),
@@ -215,9 +303,9 @@ fn damage_is_told_by_line_and_name() {
             "mode is no option of type dpdk",
         ),
         (
-            port("").replace("vhost-user", "tap"),
+            port("").replace("vhost-user", "vxlan"),
             4,
-            "\"tap\" is not supported yet",
+            "\"vxlan\" is not supported yet",
         ),
         (
             port("").replace("bridge = 'br0'", "bridge = 'br9'"),
@@ -228,6 +316,61 @@ fn damage_is_told_by_line_and_name() {
             port("").replace("'vm1'", "'br0'"),
             4,
             "there is a bridge br0",
+        ),
+        (
+            port("tag = 4096"),
+            4,
+            "tag=4096: a VLAN is a number from 0 to",
+        ),
+        (port("trunks = [1, 70000]"), 8, "invalid value"),
+        (port("vlan_mode = 'acess'"), 4, "not one of access, trunk"),
+        (
+            port("vlan_mode = 'dot1q-tunnel'"),
+            4,
+            "vlan_mode=dot1q-tunnel needs the VLAN",
+        ),
+        (port("mtu = 60"), 4, "mtu 60 is not between 68"),
+        (port("priority_tags = 'yes'"), 4, "not one of never"),
+        (port("qinq_ethtype = '0x8100'"), 4, "802.1ad, 802.1q"),
+        (
+            port("peer = 'x'"),
+            4,
+            "peer is no option of type vhost-user",
+        ),
+        (of_type("patch", ""), 4, "peer is missing"),
+        (
+            of_type("patch", "peer = 'vm1'"),
+            4,
+            "peer is the port itself",
+        ),
+        (
+            of_type("system", "xdp = 'yes'"),
+            4,
+            "not one of auto, on, off",
+        ),
+        (of_type("internal", "mac = '1:2'"), 4, "xx:xx:xx:xx:xx:xx"),
+        (
+            of_type("internal", "mac = '01:00:5e:00:00:01'"),
+            4,
+            "a group's address",
+        ),
+        (of_type("internal", "queues = 17"), 4, "between 1 and 16"),
+        (of_type("tap", "owner = 'a:b:c'"), 4, "USER[:GROUP]"),
+        (
+            of_type("tap", "").replace("'vm1'", "'a-name-of-16-long'"),
+            4,
+            "which may have at most 15",
+        ),
+        (dpdk("devargs = 'x'\nn_txq = 0"), 4, "n_txq 0"),
+        (
+            dpdk("devargs = 'x'\nn_rxq_desc = 4097"),
+            4,
+            "n_rxq_desc 4097",
+        ),
+        (
+            "version = 1\n[switch.external_ids]\n'' = 'x'".into(),
+            2,
+            "a key of external_ids is empty",
         ),
     ];
     for (text, line, telling) in cases {
@@ -276,7 +419,7 @@ fn what_a_killed_writer_left_beside_the_file_does_no_harm() {
     let path = dir.path().join("state.toml");
     fs::write(dir.path().join(".state.toml.new"), "half a fi").unwrap();
     let (file, mut desired) = StateFile::open(&path).unwrap();
-    desired.bridges.push(BridgeSpec::new("br0"));
+    desired.bridges.push(Bridge::new("br0"));
     file.save(&desired).unwrap();
     drop(file);
     assert_eq!(StateFile::open(&path).unwrap().1, desired);

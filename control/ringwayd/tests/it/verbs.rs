@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 use crate::daemon::{Daemon, ringway};
 use crate::fake::Fault;
 
-/// br0 with vm1, which waits for its guest, and p0, which forwards.
+/// br0, where the host is not, with vm1, which waits for its guest, and p0, which forwards.
 async fn two_ports(dir: &TempDir) -> Daemon {
     let daemon = Daemon::start(dir).await;
-    assert_eq!(daemon.ok("add-br br0").await, "");
+    assert_eq!(daemon.ok("add-br br0 --no-internal").await, "");
     let line = "add-port br0 vm1 type=vhost-user path=/tmp/vm1.sock permissions=0660 owner=0:0";
     assert_eq!(daemon.ok(line).await, "");
     let line = "add-port br0 p0 type=dpdk devargs=net_pcap0,rx_pcap=in.pcap,tx_pcap=out.pcap";
@@ -83,7 +83,7 @@ async fn show_tells_desired_actual_reason_and_since() {
         .collect();
     let expected = [
         "Bridge br0",
-        "    desired: fail-mode=standalone fdb-ageing=300 fdb-limit=8192",
+        "    desired: fail-mode=standalone fdb-ageing=300 fdb-limit=8192 no-internal=true",
         "    actual:  present, 0 of 8192 stations learned, FDB memory: ordinary (no hugepages here)",
         "    flows:   1 flow, 0 groups, 0 meters",
         "    Port p0",
@@ -268,9 +268,9 @@ async fn refusals_name_the_reason_on_stderr() {
             "not absolute",
         ),
         (
-            "add-port br0 t0 type=tap",
+            "add-port br0 t0 type=vxlan",
             2,
-            "\"tap\" is not supported yet",
+            "\"vxlan\" is not supported yet",
         ),
         (
             "add-port br0 t0 type=vhost-user speed=9",

@@ -12,8 +12,10 @@
 //! - A field that is not there was not looked at, `in_port` and `eth_type` too.
 //!   Without `vlan(…)`, packets with and without tags are meant.
 //!   `vlan(cfi=0)` is a packet that has none, `vlan(cfi=1)` one that has any.
-//! - `normal` and `flood` stand as such in `actions:`, and controllers as
-//!   `userspace(controller(…))`, without what only Open vSwitch knows of them.
+//!   A conversation's line is as Open vSwitch's: without `vlan(…)` it has no tag.
+//! - `normal` and `flood` stand as such in `actions:` where the megaflow does not
+//!   say which ports they are, and controllers as `userspace(controller(…))`,
+//!   without what only Open vSwitch knows of them.
 
 #[cfg(test)]
 mod tests;

@@ -30,6 +30,15 @@ pub enum NormalNow {
     Learned(u16),
     /// It is not known, or it is a group: to these ports.
     Flood(Vec<u16>),
+    /// To one or more ports, each with the tags that its VLANs ask for.
+    Tagged {
+        /// The destination was learned.
+        learned: bool,
+        /// Outputs, with the tags that come and go before each.
+        steps: Vec<DpAction>,
+        /// What gives the packet the tags back that it had.
+        restore: Vec<DpAction>,
+    },
     /// Nowhere; why, in a few words (`packet has reserved destination MAC`).
     Drop(String),
 }
@@ -130,12 +139,22 @@ fn steps_now(out: &Translation, request: &Request<'_>, normals: &[NormalNow]) ->
     let mut normals = normals.iter();
     let mut steps = Vec::new();
     let mut sent = false;
+    let mut restore = Vec::new();
     for step in out.program.steps() {
+        steps.append(&mut restore);
         match step {
             DpAction::Normal => match normals.next() {
                 Some(NormalNow::Learned(port)) => steps.push(DpAction::Output(*port)),
                 Some(NormalNow::Flood(ports)) => {
                     steps.extend(ports.iter().copied().map(DpAction::Output));
+                }
+                Some(NormalNow::Tagged {
+                    steps: more,
+                    restore: back,
+                    ..
+                }) => {
+                    steps.extend(more);
+                    restore.clone_from(back);
                 }
                 Some(NormalNow::Drop(_)) | None => {}
             },
@@ -294,8 +313,12 @@ impl Tracer for Tree<'_> {
     fn normal(&mut self, depth: usize, now: &FlowKey) {
         let answer = self.request.now.normal(&now.packet());
         let text = match &answer {
-            NormalNow::Learned(_) => "forwarding to learned port".to_owned(),
-            NormalNow::Flood(_) => "no learned MAC for destination, flooding".to_owned(),
+            NormalNow::Learned(_) | NormalNow::Tagged { learned: true, .. } => {
+                "forwarding to learned port".to_owned()
+            }
+            NormalNow::Flood(_) | NormalNow::Tagged { .. } => {
+                "no learned MAC for destination, flooding".to_owned()
+            }
             NormalNow::Drop(why) => format!("{why}, dropping"),
         };
         self.normals.push(answer);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::name::{Bus, DeviceName};
+use super::name::DeviceName;
 use super::{PortConfig, PortInfo};
 use crate::Errno;
 
@@ -57,6 +57,42 @@ pub enum AttachError {
         /// What was given.
         devargs: String,
     },
+    /// There is no device at this PCI address.
+    #[error("devargs `{devargs}`: there is no PCI device {address} in this machine. {there}")]
+    NoSuchDevice {
+        /// What was given.
+        devargs: String,
+        /// The address in it.
+        address: String,
+        /// Which network devices there are.
+        there: String,
+    },
+    /// A PCI device that another driver has, or none.
+    #[error("devargs `{devargs}`: {address} ({what}) is {binding}. {remedy}")]
+    WrongDriver {
+        /// What was given.
+        devargs: String,
+        /// The address in it.
+        address: String,
+        /// Vendor and device, e.g. `8086:1572`.
+        what: String,
+        /// Which driver has it.
+        binding: String,
+        /// The commands that give it to DPDK.
+        remedy: String,
+    },
+    /// A PCI device that is bound as it should be, and refused.
+    #[error("devargs `{devargs}`: {device} was refused: {reason}. {remedy}")]
+    PciRefused {
+        /// What was given.
+        devargs: String,
+        /// Its address, vendor, device and the driver that has it.
+        device: String,
+        /// The error number and what DPDK logged.
+        reason: Refusal,
+        /// What may help.
+        remedy: String,
+    },
     /// The driver refused the device.
     #[error("devargs `{devargs}`: device `{device}` was refused: {reason}. {remedy}")]
     Refused {
@@ -106,6 +142,17 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl Refusal {
+    pub(super) fn new(ret: i32, log: String) -> Refusal {
+        Refusal {
+            // Drivers return a bare -1 for all kinds of reasons; it would
+            // read "Operation not permitted".
+            errno: (ret != -1).then(|| Errno::from_negative(ret)),
+            log,
+        }
+    }
+}
+
 impl AttachError {
     pub(super) fn refused(
         devargs: &str,
@@ -116,23 +163,13 @@ impl AttachError {
         AttachError::Refused {
             devargs: devargs.to_owned(),
             device: device.name.clone(),
-            reason: Refusal {
-                // Drivers return a bare -1 for all kinds of reasons; it would
-                // read "Operation not permitted".
-                errno: (ret != -1).then(|| Errno::from_negative(ret)),
-                log,
-            },
+            reason: Refusal::new(ret, log),
             remedy: remedy(device),
         }
     }
 }
 
 fn remedy(device: &DeviceName<'_>) -> &'static str {
-    if device.bus == Bus::Pci {
-        return "Is the device there and bound to vfio-pci (dpdk-devbind.py --status shows it, \
-                dpdk-devbind.py --bind=vfio-pci ADDRESS binds it), and is its driver built in \
-                (RINGWAY_DPDK_DRIVERS)?";
-    }
     let drivers = [
         (
             "net_pcap",
@@ -225,10 +262,13 @@ impl ConfigureError {
         let what = match u32::try_from(step).unwrap_or(0) {
             dpdk_sys::RW_STEP_MTU => format!("an MTU of {}", config.mtu.unwrap_or(0)),
             dpdk_sys::RW_STEP_RX_QUEUE => {
-                format!("a receive queue with {} descriptors", config.descriptors)
+                format!("a receive queue with {} descriptors", config.rx_descriptors)
             }
             dpdk_sys::RW_STEP_TX_QUEUE => {
-                format!("a transmit queue with {} descriptors", config.descriptors)
+                format!(
+                    "a transmit queue with {} descriptors",
+                    config.tx_descriptors
+                )
             }
             _ => format!(
                 "a configuration of {} receive and {} transmit queues",
@@ -259,6 +299,49 @@ pub struct StartError {
     pub errno: Errno,
     /// What DPDK logged.
     pub log: String,
+}
+
+/// Why a running port could not be given another MTU.
+#[derive(Debug, Error)]
+pub enum MtuError {
+    /// An MTU that the device cannot have. Nothing was changed.
+    #[error("port `{device}`: an MTU of {mtu} is not possible, {min} to {max} is")]
+    OutOfBounds {
+        /// The device's name.
+        device: String,
+        /// Bytes asked for.
+        mtu: u16,
+        /// The smallest possible.
+        min: u16,
+        /// The largest possible.
+        max: u16,
+    },
+    /// The driver refused. The device runs on with the MTU it had.
+    #[error("port `{device}`: an MTU of {mtu} was refused: {errno}. DPDK says: {log}")]
+    Refused {
+        /// The device's name.
+        device: String,
+        /// Bytes asked for.
+        mtu: u16,
+        /// The error number.
+        errno: Errno,
+        /// What DPDK logged.
+        log: String,
+    },
+    /// The device does not run any more: detach it and attach it again.
+    #[error("port `{device}` {what} for an MTU of {mtu}: {errno}. DPDK says: {log}")]
+    Stopped {
+        /// The device's name.
+        device: String,
+        /// Bytes asked for.
+        mtu: u16,
+        /// Which step failed.
+        what: &'static str,
+        /// The error number.
+        errno: Errno,
+        /// What DPDK logged.
+        log: String,
+    },
 }
 
 /// Why a port could not be asked.

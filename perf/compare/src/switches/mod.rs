@@ -1,8 +1,8 @@
 //! The switches compared, each with vhost-user ports on which it listens, its
 //! poll core pinned. Ports have the numbers 1, 2, …
 
-mod ovs;
-mod ringway;
+pub mod ovs;
+pub mod ringway;
 mod testpmd;
 
 use std::path::{Path, PathBuf};

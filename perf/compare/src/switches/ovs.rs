@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Adding, Job, OvsForwarding, Switch, SwitchSetup};
 use crate::error::Error;
 use crate::parse::{Cycles, Lookups, ovs_lookups, ovs_pmd_stats};
-use crate::process::{Process, command, output, output_within, pinned, wait_for_path};
+use crate::process::{Process, command, entering, output, output_within, pinned, wait_for_path};
 
 const START: Duration = Duration::from_secs(20);
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
@@ -18,17 +18,23 @@ const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const VSWITCHD: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 const BRIDGE: &str = "cmpbr0";
 
-pub struct Ovs {
+/// Open vSwitch's daemons, still without a bridge.
+pub struct Daemons {
     // Dropped in this order: the daemon before its database.
     vswitchd: Process,
     _ovsdb: Process,
     dir: PathBuf,
-    sockets: Vec<PathBuf>,
     other_core: usize,
 }
 
-impl Ovs {
-    pub fn start(setup: &SwitchSetup) -> Result<Self, Error> {
+impl Daemons {
+    /// Starts them in a network namespace (`None`: one of their own), with
+    /// columns of the table Open_vSwitch set before.
+    pub fn start(
+        setup: &SwitchSetup,
+        namespace: Option<&Path>,
+        columns: &[&str],
+    ) -> Result<Self, Error> {
         let dir = &setup.dir;
         let database = dir.join("conf.db");
         let mut create = command("ovsdb-tool");
@@ -47,14 +53,7 @@ impl Ovs {
         let ovsdb = Process::start("ovsdb-server", server)?;
         wait_for_path(&dir.join("db.sock"), START)?;
 
-        let vsctl = |words: &[&str]| {
-            let mut vsctl = pinned(setup.other_core, "ovs-vsctl");
-            in_dir(&mut vsctl, dir)
-                .arg(format!("--db=unix:{}", dir.join("db.sock").display()))
-                .arg("--timeout=20")
-                .args(words);
-            output("ovs-vsctl", &mut vsctl)
-        };
+        let vsctl = |words: &[&str]| vsctl(dir, setup.other_core, words);
         vsctl(&["--no-wait", "init"])?;
         let masks = [
             format!("other_config:pmd-cpu-mask={:#x}", 1_u64 << setup.core),
@@ -63,7 +62,7 @@ impl Ovs {
                 1_u64 << setup.other_core
             ),
         ];
-        vsctl(&[
+        let dpdk = [
             "--no-wait",
             "set",
             "Open_vSwitch",
@@ -73,22 +72,85 @@ impl Ovs {
             &masks[1],
             "other_config:dpdk-socket-mem=512",
             "other_config:dpdk-extra=--in-memory --no-pci --no-telemetry",
-        ])?;
+        ];
+        vsctl(&[&dpdk[..], columns].concat())?;
 
-        let mut vswitchd = command("unshare");
+        let mut vswitchd = match namespace {
+            Some(namespace) => entering(namespace),
+            None => {
+                let mut unshare = command("unshare");
+                unshare.args(["--net", "--"]);
+                unshare
+            }
+        };
         in_dir(&mut vswitchd, dir)
-            .args(["--net", "--", VSWITCHD])
+            .arg(VSWITCHD)
             .arg(format!("unix:{}", dir.join("db.sock").display()))
             .arg(unixctl(dir, "vswitchd"));
         let vswitchd = Process::start("ovs-vswitchd", vswitchd)?;
-        let (ports, sockets): (Vec<_>, Vec<_>) = setup.ports("").into_iter().unzip();
-        let ovs = Self {
+        Ok(Self {
             vswitchd,
             _ovsdb: ovsdb,
             dir: dir.clone(),
-            sockets,
             other_core: setup.other_core,
+        })
+    }
+
+    /// Process of the switch.
+    pub fn pid(&self) -> u32 {
+        self.vswitchd.pid()
+    }
+
+    /// `ovs-vsctl …`
+    pub fn vsctl(&self, words: &[&str]) -> Result<String, Error> {
+        vsctl(&self.dir, self.other_core, words)
+    }
+
+    fn add_flow(&self, flow: &str) -> Result<(), Error> {
+        let mut ofctl = pinned(self.other_core, "/usr/bin/ovs-ofctl");
+        in_dir(&mut ofctl, &self.dir).args(["add-flow", BRIDGE, flow]);
+        output("ovs-ofctl", &mut ofctl).map(drop)
+    }
+
+    fn appctl(&self, words: &[&str]) -> Result<String, Error> {
+        let mut appctl = pinned(self.other_core, "/usr/bin/ovs-appctl");
+        in_dir(&mut appctl, &self.dir)
+            .arg(format!(
+                "--target={}",
+                self.dir.join("vswitchd.ctl").display()
+            ))
+            .arg("--timeout=20")
+            .args(words);
+        output("ovs-appctl", &mut appctl)
+    }
+}
+
+impl Drop for Daemons {
+    fn drop(&mut self) {
+        // Deletes the bridge's devices; SIGTERM follows if it does not work.
+        if self.appctl(&["exit", "--cleanup"]).is_ok() {
+            self.vswitchd.await_end();
+        }
+    }
+}
+
+pub struct Ovs {
+    daemons: Daemons,
+    sockets: Vec<PathBuf>,
+    revalidators_paused: bool,
+}
+
+impl Ovs {
+    pub fn start(setup: &SwitchSetup) -> Result<Self, Error> {
+        let daemons = Daemons::start(setup, None, &[])?;
+        let (ports, sockets): (Vec<_>, Vec<_>) = setup.ports("").into_iter().unzip();
+        let mut ovs = Self {
+            daemons,
+            sockets,
+            revalidators_paused: false,
         };
+        let vsctl = |words: &[&str]| ovs.daemons.vsctl(words);
+        let add_flow = |flow| ovs.daemons.add_flow(flow);
         let bridge = ["add-br", BRIDGE, "--", "set", "bridge", BRIDGE];
         let bridge = [&bridge[..], &["datapath_type=netdev", "fail-mode=secure"]].concat();
         vsctl(&bridge)?;
@@ -97,12 +159,13 @@ impl Ovs {
             let add = ["add-port", BRIDGE, port, "--", "set", "Interface", port];
             vsctl(&[&add[..], &["type=dpdkvhostuser", &request]].concat())?;
         }
+        let mut paused = false;
         match setup.job {
             Job::Forward(OvsForwarding::Flows) => {
-                ovs.add_flow("in_port=1,actions=output:2")?;
-                ovs.add_flow("in_port=2,actions=output:1")?;
+                add_flow("in_port=1,actions=output:2")?;
+                add_flow("in_port=2,actions=output:1")?;
             }
-            Job::Forward(OvsForwarding::Normal) => ovs.add_flow("actions=NORMAL")?,
+            Job::Forward(OvsForwarding::Normal) => add_flow("actions=NORMAL")?,
             Job::Rules { flow_limit } => {
                 // The limit begins at 10,000 and grows slowly; ask for all of it.
                 vsctl(&[
@@ -112,34 +175,29 @@ impl Ovs {
                     &format!("other_config:flow-limit={flow_limit}"),
                     "other_config:max-idle=3600000",
                 ])?;
-                ovs.appctl(&["upcall/set-flow-limit", &flow_limit.to_string()])?;
+                ovs.daemons
+                    .appctl(&["upcall/set-flow-limit", &flow_limit.to_string()])?;
                 // Revalidators would run on the generator's core, and lower the
                 // limit for being slow there.
-                ovs.appctl(&["revalidator/pause"])?;
+                ovs.daemons.appctl(&["revalidator/pause"])?;
+                paused = true;
             }
         }
+        ovs.revalidators_paused = paused;
         for socket in &ovs.sockets {
             wait_for_path(socket, START)?;
         }
         Ok(ovs)
     }
+}
 
-    fn add_flow(&self, flow: &str) -> Result<(), Error> {
-        let mut ofctl = pinned(self.other_core, "ovs-ofctl");
-        in_dir(&mut ofctl, &self.dir).args(["add-flow", BRIDGE, flow]);
-        output("ovs-ofctl", &mut ofctl).map(drop)
-    }
-
-    fn appctl(&self, words: &[&str]) -> Result<String, Error> {
-        let mut appctl = pinned(self.other_core, "ovs-appctl");
-        in_dir(&mut appctl, &self.dir)
-            .arg(format!(
-                "--target={}",
-                self.dir.join("vswitchd.ctl").display()
-            ))
-            .args(words);
-        output("ovs-appctl", &mut appctl)
-    }
+fn vsctl(dir: &Path, core: usize, words: &[&str]) -> Result<String, Error> {
+    let mut vsctl = pinned(core, "/usr/bin/ovs-vsctl");
+    in_dir(&mut vsctl, dir)
+        .arg(format!("--db=unix:{}", dir.join("db.sock").display()))
+        .arg("--timeout=20")
+        .args(words);
+    output("ovs-vsctl", &mut vsctl)
 }
 
 /// Has a program of Open vSwitch keep to `dir`.
@@ -160,11 +218,11 @@ impl Switch for Ovs {
     }
 
     fn pid(&self) -> u32 {
-        self.vswitchd.pid()
+        self.daemons.pid()
     }
 
     fn cycles(&mut self) -> Result<Cycles, Error> {
-        let text = self.appctl(&["dpif-netdev/pmd-stats-show"])?;
+        let text = self.daemons.appctl(&["dpif-netdev/pmd-stats-show"])?;
         ovs_pmd_stats(&text).ok_or(Error::Unreadable {
             name: "ovs-appctl dpif-netdev/pmd-stats-show",
             text,
@@ -172,8 +230,8 @@ impl Switch for Ovs {
     }
 
     fn add_flows(&mut self, file: &Path, adding: Adding, timeout: Duration) -> Result<(), Error> {
-        let mut ofctl = pinned(self.other_core, "ovs-ofctl");
-        in_dir(&mut ofctl, &self.dir);
+        let mut ofctl = pinned(self.daemons.other_core, "/usr/bin/ovs-ofctl");
+        in_dir(&mut ofctl, &self.daemons.dir);
         if adding == Adding::Bundle {
             ofctl.arg("--bundle");
         }
@@ -182,8 +240,8 @@ impl Switch for Ovs {
     }
 
     fn lookups(&mut self) -> Result<Lookups, Error> {
-        let show = self.appctl(&["dpctl/show"])?;
-        let stats = self.appctl(&["dpif-netdev/pmd-stats-show"])?;
+        let show = self.daemons.appctl(&["dpctl/show"])?;
+        let stats = self.daemons.appctl(&["dpif-netdev/pmd-stats-show"])?;
         ovs_lookups(&show, &stats).ok_or(Error::Unreadable {
             name: "ovs-appctl dpctl/show",
             text: show,
@@ -193,11 +251,10 @@ impl Switch for Ovs {
 
 impl Drop for Ovs {
     fn drop(&mut self) {
-        // It would wait for paused revalidators.
-        let _ = self.appctl(&["revalidator/resume"]);
-        // Deletes the bridge's devices; SIGTERM follows if it does not work.
-        if self.appctl(&["exit", "--cleanup"]).is_ok() {
-            self.vswitchd.await_end();
+        // The daemon's end would wait for paused revalidators; resuming ones
+        // that are not paused would never return.
+        if self.revalidators_paused {
+            let _ = self.daemons.appctl(&["revalidator/resume"]);
         }
     }
 }
