@@ -125,6 +125,9 @@ fn u16_at(head: &[u8; HEAD_BYTES], at: usize) -> u16 {
     u16::from_be_bytes([head[at], head[at + 1]])
 }
 
+/// An IPv6 fragment header follows (RFC 8200, 4.5).
+const FRAGMENT: u8 = 44;
+
 /// Flag and offset, as IPv4 has them, of a packet whose network header is at `l3`.
 fn fragment(head: &[u8; HEAD_BYTES], len: usize, l3: usize, dl_type: u16) -> u32 {
     match dl_type {
@@ -139,7 +142,6 @@ fn fragment(head: &[u8; HEAD_BYTES], len: usize, l3: usize, dl_type: u16) -> u32
 fn ipv6_fragment(head: &[u8; HEAD_BYTES], len: usize, l3: usize) -> u32 {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
     const AUTHENTICATION: u8 = 51;
     const DESTINATION: u8 = 60;
     match head[l3 + 6] {
@@ -188,12 +190,13 @@ impl Conversation {
     }
 
     /// Whether packets whose heads are alike (see [`differ`]) are of one
-    /// conversation if the first is of this one: not with tags, nor with IPv6's
-    /// fragments.
+    /// conversation if the first is of this one and has this head: not with tags,
+    /// nor with IPv6's fragment header, even if the first is no fragment for all that.
     #[inline(always)]
-    pub fn is_seen_at_once(&self) -> bool {
+    pub fn is_seen_at_once(&self, head: &[u8; HEAD_BYTES]) -> bool {
         let Kind(kind) = self.kind;
-        kind & Kind::TAGGED == 0 && (kind as u16 != IPV6 || kind >> 16 == 0)
+        let whole = kind >> 16 == 0 && head[14 + 6] != FRAGMENT;
+        kind & Kind::TAGGED == 0 && (kind as u16 != IPV6 || whole)
     }
 }
 
@@ -280,7 +283,7 @@ mod tests {
         #[test]
         fn alike_heads_are_of_one_conversation(one in frame(), other in frame()) {
             let ((one, first), (other, second)) = (of_head(&one), of_head(&other));
-            if first.is_seen_at_once() && differ(&one, &other) == 0 {
+            if first.is_seen_at_once(&one) && differ(&one, &other) == 0 {
                 prop_assert_eq!(first, second);
             }
         }

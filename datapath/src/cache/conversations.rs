@@ -245,7 +245,7 @@ impl Core {
         };
         let (first, head) = (of(0), packets.head_slot(which.index(0)));
         let differs = |differs, nth| differs | differ(packets.head_slot(which.index(nth)), head);
-        if first.is_seen_at_once() && (1..count).fold(0, differs) == 0 {
+        if first.is_seen_at_once(head) && (1..count).fold(0, differs) == 0 {
             let run = Run::of(port, first, count as u32, bytes);
             return self.count_run(table, &parts, entry, &run, now);
         }
