@@ -201,7 +201,7 @@ impl Actual {
     /// Fast-failover groups choose by which ports can take frames.
     fn tell_live_ports(&mut self) {
         let mut live = [0u64; MAX_PORTS / 64];
-        for port in self.ports.values().filter(|port| port.is_live()) {
+        for port in self.ports.values().filter(|port| port.takes_frames()) {
             live[port.number as usize / 64] |= 1 << (port.number % 64);
         }
         for bridge in self.bridges.values_mut() {

@@ -94,14 +94,6 @@ impl Port {
         }
     }
 
-    /// Whether frames that are sent to it now are likely to go on from there.
-    pub fn is_live(&self) -> bool {
-        match &self.backing {
-            Backing::Host(host) => self.takes_frames() && host.up,
-            _ => self.takes_frames(),
-        }
-    }
-
     /// Where frames for this port go now.
     pub fn output(&self) -> Output {
         match &self.backing {
