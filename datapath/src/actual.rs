@@ -15,6 +15,7 @@ use crate::clock::CoarseClock;
 use crate::cpu::tsc;
 use crate::error::DatapathError;
 use crate::fdb::Fdb;
+use crate::handover::Adopting;
 use crate::housekeeping::Bell;
 use crate::inject::Injector;
 use crate::meter::Meter;
@@ -52,6 +53,10 @@ pub struct Actual {
     pub tables_made: u64,
     /// The PMDs have ended: there is nobody to publish to.
     pub stopped: bool,
+    /// The PMDs have no ports: another process has them, or is about to.
+    pub halted: bool,
+    /// What another process has handed over, until this one goes on.
+    pub adopting: Option<Adopting>,
 }
 
 pub struct Inner {
@@ -327,10 +332,22 @@ impl Inner {
         actual.version += 1;
         actual.join_patch_ports();
         actual.tell_live_ports();
-        let snapshot = Arc::new(actual.snapshot());
+        let mut snapshot = actual.snapshot();
+        if actual.halted {
+            // Bridges stay: their megaflows still have cells to count in.
+            snapshot.ports.clear();
+            snapshot
+                .bridges
+                .iter_mut()
+                .for_each(|bridge| bridge.members.clear());
+        }
+        let snapshot = Arc::new(snapshot);
         let mut plans = Vec::with_capacity(self.pmds.len());
         for (index, pmd) in self.pmds.iter().enumerate() {
-            let polls = actual.polls(index);
+            let polls = match actual.halted {
+                true => Vec::new(),
+                false => actual.polls(index),
+            };
             let wakeups = wakeups(pmd.wake_fd(), &polls)
                 .inspect_err(|error| {
                     tracing::error!(

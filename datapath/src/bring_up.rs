@@ -2,15 +2,17 @@
 
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
 
 use core_affinity::CoreId;
 use ringway_vhost::{DeviceRings, GuestPort, GuestPortConfig, MAX_QUEUE_PAIRS, RingPublisher};
 
-use crate::actual::{Inner, lock};
+use crate::actual::{Actual, Inner, lock};
+use crate::counters::PortCounterTable;
 use crate::error::DatapathError;
 use crate::pmd;
-use crate::port::{Backing, vhost_mode};
-use crate::spec::VhostUserSpec;
+use crate::port::{Backing, Port, vhost_mode};
+use crate::spec::{PortSpec, VhostUserSpec};
 
 pub fn check_cores(wanted: &[usize]) -> Result<(), DatapathError> {
     let there: Vec<usize> = core_affinity::get_core_ids()
@@ -62,12 +64,36 @@ pub fn start_pmd(inner: &Arc<Inner>, index: usize) -> std::io::Result<JoinHandle
 }
 
 impl Inner {
-    pub fn start_guest(
+    /// Puts a port among the others; PMDs do not know it yet.
+    pub fn insert_port(
+        &self,
+        actual: &mut Actual,
+        number: u32,
+        spec: PortSpec,
+        backing: Backing,
+        queues: usize,
+    ) {
+        let assignment = actual.assign(queues, self.pmds.len());
+        // One row more: for packets that the control plane sends.
+        let counters = PortCounterTable::new(self.pmds.len() + 1, queues.max(1));
+        let port = Port {
+            number,
+            spec,
+            backing,
+            counters: Arc::new(counters),
+            assignment,
+            since: SystemTime::now(),
+        };
+        actual.ports.insert(number, port);
+    }
+
+    /// What a guest's port is made of.
+    pub fn guest_parts(
         self: &Arc<Self>,
         number: u32,
         name: &str,
         options: &VhostUserSpec,
-    ) -> Result<(Backing, usize), DatapathError> {
+    ) -> Result<(GuestPortConfig, Arc<dyn RingPublisher>), DatapathError> {
         if options.queues == 0 || options.queues > MAX_QUEUE_PAIRS {
             return Err(DatapathError::BadOption {
                 port: name.to_owned(),
@@ -84,12 +110,25 @@ impl Inner {
             queue_pairs: options.queues,
             owner: options.owner,
             permissions: options.permissions,
+            features: options.features,
+            marks: (self.config.marks.as_ref()).map(|folder| folder.join(format!("port-{number}"))),
+            keeper: self.config.keeper.clone(),
         };
         let publisher = Arc::new(PortPublisher {
             inner: Arc::downgrade(self),
             number,
             name: name.to_owned(),
         });
+        Ok((config, publisher))
+    }
+
+    pub fn start_guest(
+        self: &Arc<Self>,
+        number: u32,
+        name: &str,
+        options: &VhostUserSpec,
+    ) -> Result<(Backing, usize), DatapathError> {
+        let (config, publisher) = self.guest_parts(number, name, options)?;
         let session = GuestPort::start(config, publisher).map_err(|error| {
             let (port, why) = (name.to_owned(), error.to_string());
             match error {

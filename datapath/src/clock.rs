@@ -14,13 +14,22 @@ pub struct CoarseClock {
 impl CoarseClock {
     /// A clock that says 1 now (0 means "never" in the tables).
     pub fn start(tsc_hz: u64) -> Self {
-        let start_tsc = tsc();
+        Self::started_at(tsc(), tsc_hz)
+    }
+
+    /// A clock that said 1 when the counter was at `start_tsc`, in the past.
+    pub fn started_at(start_tsc: u64, tsc_hz: u64) -> Self {
         Self {
             start_tsc,
             tsc_hz: tsc_hz.max(1),
             seconds: 1,
             next_tsc: start_tsc + tsc_hz.max(1),
         }
+    }
+
+    /// When it was started.
+    pub fn start_tsc(&self) -> u64 {
+        self.start_tsc
     }
 
     /// The second that `now` lies in.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use dpdk::{Eal, EalConfig, MemoryChoice};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -19,7 +19,6 @@ use crate::actual::{Bridge, Inner, lock, wakeups};
 use crate::bring_up::{check_cores, start_pmd};
 use crate::cache::table::{CacheTable, Shape};
 use crate::clock::CoarseClock;
-use crate::counters::PortCounterTable;
 use crate::error::DatapathError;
 use crate::housekeeping::{Bell, keep_house};
 use crate::port::{Backing, PatchBacking, Port};
@@ -118,7 +117,10 @@ impl Datapath {
             .collect::<Result<Vec<_>, DatapathError>>()?;
         let datapath = Self {
             inner: Arc::new(Inner {
-                clock: CoarseClock::start(eal.tsc_hz()),
+                clock: match config.started_tsc {
+                    Some(tsc) => CoarseClock::started_at(tsc, eal.tsc_hz()),
+                    None => CoarseClock::start(eal.tsc_hz()),
+                },
                 config,
                 eal,
                 pmds,
@@ -225,7 +227,13 @@ impl Datapath {
     /// Adds a port. Returns its number once all PMDs know it; a vhost-user
     /// port then waits for its peer.
     pub fn add_port(&self, spec: PortSpec) -> Result<u32, DatapathError> {
-        lock(&self.inner.actual).number_for(&spec)?;
+        {
+            let mut actual = lock(&self.inner.actual);
+            actual.number_for(&spec)?;
+            if actual.adopting.is_some() {
+                return self.adopt_port(&mut actual, spec);
+            }
+        }
         // A device may take seconds to come up: nobody else waits for it.
         let device = match &spec.kind {
             PortKind::Dpdk(options) => Some(self.inner.start_nic(&spec.name, spec.mtu, options)?),
@@ -255,28 +263,10 @@ impl Datapath {
                 let why = "peer= has to name a patch port of another bridge".to_owned();
                 return Err(DatapathError::BadOption { port, why });
             }
-            (PortKind::Patch(_), _) => {
-                let patch = PatchBacking {
-                    peer: Err("the port is being made".to_owned()),
-                    since: SystemTime::now(),
-                };
-                (Backing::Patch(patch), 0)
-            }
+            (PortKind::Patch(_), _) => (Backing::Patch(PatchBacking::default()), 0),
         };
-        let assignment = actual.assign(queues, self.inner.pmds.len());
-        // One row more: for packets that the control plane sends.
-        let counters = PortCounterTable::new(self.inner.pmds.len() + 1, queues.max(1));
-        actual.ports.insert(
-            number,
-            Port {
-                number,
-                spec,
-                backing,
-                counters: Arc::new(counters),
-                assignment,
-                since: SystemTime::now(),
-            },
-        );
+        self.inner
+            .insert_port(&mut actual, number, spec, backing, queues);
         self.inner.publish(&mut actual);
         Ok(number)
     }

@@ -221,6 +221,12 @@ impl Fdb {
         self.moves.load(Ordering::Relaxed)
     }
 
+    /// Takes over what another process has counted.
+    pub fn add_counts(&self, moves: u64, refused: u64) {
+        self.moves.fetch_add(moves, Ordering::Relaxed);
+        self.refused.fetch_add(refused, Ordering::Relaxed);
+    }
+
     /// Times a station was not learned for lack of room.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)

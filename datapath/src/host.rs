@@ -36,8 +36,24 @@ pub struct HostBacking {
     gone: bool,
 }
 
+/// What is at the kernel's end of a port of that kind; `None`: nothing, or a
+/// device of DPDK's.
+pub fn kind(kind: &PortKind) -> Option<HostPortKind> {
+    match kind {
+        PortKind::Internal(options) => Some(HostPortKind::Internal {
+            queues: options.queues,
+            mac: options.mac,
+        }),
+        PortKind::Tap(options) => Some(HostPortKind::Tap {
+            owner: options.owner,
+        }),
+        PortKind::System(_) => Some(HostPortKind::System),
+        _ => None,
+    }
+}
+
 impl HostBacking {
-    fn new(port: HostPort) -> Self {
+    pub fn new(port: HostPort) -> Self {
         let mut backing = Self {
             rings: port.rings(),
             port,
@@ -183,7 +199,7 @@ impl Inner {
     }
 
     /// CPUs that no poll-mode core keeps busy.
-    fn other_cpus(&self) -> Vec<usize> {
+    pub fn other_cpus(&self) -> Vec<usize> {
         let all = core_affinity::get_core_ids().unwrap_or_default();
         let all = all.into_iter().map(|core| core.id);
         all.filter(|core| !self.config.pmd_cores.contains(core))

@@ -25,6 +25,7 @@ mod execute;
 mod fdb;
 mod flow_control;
 pub mod flows;
+pub mod handover;
 mod host;
 mod housekeeping;
 mod inject;

@@ -103,6 +103,16 @@ impl Meter {
         true
     }
 
+    /// Takes over what another process has counted.
+    pub fn add_counts(&self, counts: MeterCounts) {
+        self.packets.fetch_add(counts.packets, Ordering::Relaxed);
+        self.bytes.fetch_add(counts.bytes, Ordering::Relaxed);
+        self.band_packets
+            .fetch_add(counts.band_packets, Ordering::Relaxed);
+        self.band_bytes
+            .fetch_add(counts.band_bytes, Ordering::Relaxed);
+    }
+
     pub fn counts(&self) -> MeterCounts {
         MeterCounts {
             packets: self.packets.load(Ordering::Relaxed),

@@ -64,7 +64,9 @@ pub fn run(
             counters.idle_cycles.add(after - now);
             now = after;
         }
-        if sleep_after > 0 && now.saturating_sub(last_packet) > sleep_after {
+        // Without a queue there is nothing to wait for but a new plan.
+        let idle = sleep_after > 0 && now.saturating_sub(last_packet) > sleep_after;
+        if idle || plan.polls.is_empty() {
             sleep(shared, &plan, workspace.cache().is_empty());
             let after = tsc();
             counters.sleep_cycles.add(after - now);

@@ -48,6 +48,15 @@ pub struct PatchBacking {
     pub since: SystemTime,
 }
 
+impl Default for PatchBacking {
+    fn default() -> Self {
+        Self {
+            peer: Err("the port is being made".to_owned()),
+            since: SystemTime::now(),
+        }
+    }
+}
+
 impl PatchBacking {
     fn told(&self, peer: &str) -> Told {
         let state = match &self.peer {
@@ -224,6 +233,13 @@ fn guest_status(session: &GuestPort) -> Told {
         ("queue_pairs".to_owned(), config.queue_pairs.to_string()),
         ("connections".to_owned(), status.connections.to_string()),
     ];
+    let withheld = features::OFFERED & !config.features;
+    if withheld != 0 {
+        let names = features::names(withheld);
+        let why =
+            format!("{names} (new since the port was added; del-port and add-port offer them)");
+        details.push(("features_withheld".to_owned(), why));
+    }
     if status.memory_regions > 0 {
         details.push(("features".to_owned(), features::names(status.features)));
         details.push((

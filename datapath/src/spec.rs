@@ -1,7 +1,10 @@
 //! What may be asked of the datapath: bridges, ports and their options.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use ringway_vhost::SessionKeeper;
 
 /// How the poll-mode cores run and how much memory they get.
 #[derive(Clone, Debug)]
@@ -22,6 +25,14 @@ pub struct DatapathConfig {
     pub emc_entries: u32,
     /// A megaflow without a packet for this long is forgotten, at most 200 s.
     pub max_idle: Duration,
+    /// When the datapath that this one takes over from was started, in cycles
+    /// of the time stamp counter: ages go on. `None`: now.
+    pub started_tsc: Option<u64>,
+    /// A folder, best in a tmpfs, in which guests' bursts under way are noted, so
+    /// that those of a killed process are not delivered twice.
+    pub marks: Option<PathBuf>,
+    /// Who keeps guests' sessions for the next process if this one is killed.
+    pub keeper: Option<Arc<dyn SessionKeeper>>,
 }
 
 impl Default for DatapathConfig {
@@ -34,6 +45,9 @@ impl Default for DatapathConfig {
             flow_limit: 65_536,
             emc_entries: 65_536,
             max_idle: Duration::from_secs(10),
+            started_tsc: None,
+            marks: None,
+            keeper: None,
         }
     }
 }
@@ -335,7 +349,13 @@ pub struct VhostUserSpec {
     pub owner: Option<(u32, u32)>,
     /// Permission bits of the socket file (server mode).
     pub permissions: Option<u32>,
+    /// Virtio features that the guest is offered, of those known here: today's
+    /// are [`GUEST_FEATURES`]. A port keeps those of its first day.
+    pub features: u64,
 }
+
+/// The virtio features that a guest's port can have.
+pub const GUEST_FEATURES: u64 = ringway_vhost::features::OFFERED;
 
 /// Who listens on a vhost-user socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

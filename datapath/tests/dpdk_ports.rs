@@ -237,6 +237,7 @@ fn a_virtio_user_device_is_a_guest_of_ours() {
         queues: 1,
         owner: None,
         permissions: None,
+        features: ringway_datapath::spec::GUEST_FEATURES,
     });
     datapath.add_port(PortSpec::new("vm", "br1", vm)).unwrap();
     let out = format!(

@@ -159,6 +159,7 @@ fn vhost_user(folder: &Path, name: &str, bridge: &str) -> PortSpec {
         queues: 1,
         owner: None,
         permissions: None,
+        features: ringway_datapath::spec::GUEST_FEATURES,
     };
     PortSpec::new(name, bridge, PortKind::VhostUser(options))
 }

@@ -64,6 +64,7 @@ fn a_device_without_segmentation_gets_segments() {
         queues: 1,
         owner: None,
         permissions: None,
+        features: ringway_datapath::spec::GUEST_FEATURES,
     });
     datapath
         .add_port(PortSpec::new("vm1", "br0", guest))

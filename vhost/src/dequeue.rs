@@ -79,6 +79,9 @@ impl SplitRing {
         if burst.len > 0 {
             outcome.packets = burst.len as u32;
             burst.note_longest();
+            if let Some(mark) = &self.state.mark {
+                mark.note(progress.next_avail, taken as u16);
+            }
             let mut packets = Packets {
                 burst,
                 memory: PhantomData,
@@ -302,7 +305,7 @@ impl SplitRing {
     }
 
     #[inline(always)]
-    fn give_back(&self, progress: &mut Progress, taken: usize) {
+    pub(crate) fn give_back(&self, progress: &mut Progress, taken: usize) {
         for i in 0..taken {
             let index = progress.next_used.wrapping_add(i as u16);
             self.write_used(index, progress.heads[i], 0);

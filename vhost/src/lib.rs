@@ -17,8 +17,11 @@ mod early;
 mod enqueue;
 pub mod features;
 pub mod gso;
+mod handover;
+mod mark;
 mod memory;
 mod packet;
+mod replay;
 pub mod ring;
 mod session;
 mod socket;
@@ -28,6 +31,7 @@ pub use claim::{Claim, Claimed};
 pub use dequeue::Dequeued;
 pub use enqueue::Enqueued;
 pub use gso::{Cut, GsoKinds, Headers, Next, Offer, Taker};
+pub use handover::{Descriptors, HandoverError, SessionKeeper};
 pub use memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
 pub use packet::{
     BURST, BURST_PACKETS, Burst, HEAD_BYTES, HEAD_CAPACITY, MAX_FRAME_BYTES, MAX_SEGMENTS,
@@ -37,6 +41,7 @@ pub use packet::{
 pub use ring::split::{DeviceFault, RingFault, RingFeatures, SplitRing};
 pub use session::{DeviceRings, QueuePair, RingPublisher};
 pub use socket::{
-    GuestPort, GuestPortConfig, GuestPortError, MAX_PATH_BYTES, MAX_QUEUE_PAIRS, Mode,
+    GuestPort, GuestPortConfig, GuestPortError, GuestPortForm, MAX_PATH_BYTES, MAX_QUEUE_PAIRS,
+    Mode,
 };
 pub use status::{SessionState, SessionStatus};

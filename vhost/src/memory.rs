@@ -194,6 +194,13 @@ impl GuestMemory {
         self.regions.len()
     }
 
+    /// Every region with the file behind it.
+    pub fn files(&self) -> impl Iterator<Item = (RegionSpec, &File)> {
+        self.regions
+            .iter()
+            .filter_map(|region| Some((region.spec, region.mapping.file_offset()?.file())))
+    }
+
     /// Bytes of guest memory.
     pub fn size(&self) -> u64 {
         self.regions.iter().map(|region| region.spec.size).sum()

@@ -6,10 +6,14 @@
 //! answered only after all PMDs have let go of what was there before
 //! ([`RingPublisher::publish`] returns then).
 
+mod handover;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+
+pub(crate) use handover::SessionForm;
 
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
@@ -21,6 +25,7 @@ use vhost::vhost_user::{
 };
 
 use crate::features;
+use crate::mark::{Mark, Marks};
 use crate::memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
 use crate::ring::split::{
     DeviceFault, RingAddresses, RingError, RingState, SplitRing, checked_size,
@@ -49,6 +54,18 @@ impl DeviceRings {
         self.pairs
             .iter()
             .any(|pair| pair.dequeue.is_some() && pair.enqueue.is_some())
+    }
+
+    /// PMDs poll, and refilled receive buffers are found when needed; a PMD
+    /// that goes to sleep asks for kicks itself.
+    fn refuse_kicks(&self) {
+        let pairs = self.pairs.iter();
+        for ring in pairs
+            .flat_map(|pair| [&pair.dequeue, &pair.enqueue])
+            .flatten()
+        {
+            ring.want_kicks(false);
+        }
     }
 
     fn any(&self) -> bool {
@@ -86,7 +103,11 @@ struct Vring {
 pub(crate) struct Device {
     publisher: Arc<dyn RingPublisher>,
     status: Arc<StatusCell>,
+    /// Virtio features that the frontend is offered.
+    offered: u64,
     features: u64,
+    /// Protocol features that it acknowledged.
+    protocol: u64,
     memory: Arc<GuestMemory>,
     /// Start and size of regions that were added while they were there, once
     /// for each time.
@@ -94,6 +115,8 @@ pub(crate) struct Device {
     vrings: Vec<Vring>,
     published: Arc<DeviceRings>,
     fault: Arc<DeviceFault>,
+    /// Where bursts under way are noted.
+    marks: Option<Arc<Marks>>,
 }
 
 /// An error that ends the connection, with its reason.
@@ -108,20 +131,31 @@ fn unsupported(request: &str) -> Error {
 impl Device {
     pub(crate) fn new(
         queue_pairs: u16,
+        offered: u64,
         publisher: Arc<dyn RingPublisher>,
         status: Arc<StatusCell>,
         fault: Arc<DeviceFault>,
+        marks: Option<Arc<Marks>>,
     ) -> Self {
         Self {
             publisher,
             status,
+            offered,
             features: 0,
+            protocol: 0,
             memory: Arc::default(),
             added_again: Vec::new(),
             vrings: (0..2 * queue_pairs).map(|_| Vring::default()).collect(),
             published: Arc::default(),
             fault,
+            marks,
         }
+    }
+
+    /// The note of a transmit ring; receive rings need none.
+    fn mark(&self, ring: usize) -> Option<Mark> {
+        let marks = self.marks.as_ref().filter(|_| ring % 2 == 1)?;
+        Some(marks.of(ring))
     }
 
     fn vring(&mut self, index: u32) -> Result<&mut Vring> {
@@ -137,16 +171,33 @@ impl Device {
     /// Resolves the rings anew, publishes them and says where the session
     /// stands. On error nothing runs that the frontend did not set up right.
     fn republish(&mut self) -> Result<()> {
+        let (rings, failure) = match self.resolve() {
+            Ok(rings) => (rings, None),
+            Err(reason) => (DeviceRings::default(), Some(reason)),
+        };
+        if rings.any() || self.published.any() {
+            rings.refuse_kicks();
+            self.published = Arc::new(rings);
+            self.publisher.publish(Arc::clone(&self.published));
+        }
+        self.tell_state();
+        failure.map_or(Ok(()), |reason| Err(refuse(reason)))
+    }
+
+    /// The rings that are to run, or why one of them cannot.
+    fn resolve(&mut self) -> std::result::Result<DeviceRings, String> {
         let ring_features = features::for_ring(self.features);
         let mut rings = DeviceRings {
             pairs: vec![QueuePair::default(); self.vrings.len() / 2],
         };
         let mut failure = None;
-        for (index, vring) in self.vrings.iter_mut().enumerate() {
+        for index in 0..self.vrings.len() {
+            let mark = self.mark(index);
+            let vring = &mut self.vrings[index];
             if !vring.started || !vring.enabled {
                 continue;
             }
-            let ring = match vring.resolve(ring_features, &self.memory, &self.fault) {
+            let ring = match vring.resolve(ring_features, &self.memory, &self.fault, mark) {
                 Ok(Some(ring)) => Arc::new(ring),
                 Ok(None) => continue,
                 Err(_) if self.memory.region_count() == 0 => {
@@ -162,9 +213,6 @@ impl Device {
                     continue;
                 }
             };
-            // PMDs poll, and refilled receive buffers are found when needed;
-            // a PMD that goes to sleep asks for kicks itself.
-            ring.want_kicks(false);
             let pair = &mut rings.pairs[index / 2];
             // VirtIO 1.2, 5.1.2: receiveq1, transmitq1, receiveq2, …
             if index % 2 == 0 {
@@ -173,15 +221,7 @@ impl Device {
                 pair.dequeue = Some(ring);
             }
         }
-        if failure.is_some() {
-            rings = DeviceRings::default();
-        }
-        if rings.any() || self.published.any() {
-            self.published = Arc::new(rings);
-            self.publisher.publish(Arc::clone(&self.published));
-        }
-        self.tell_state();
-        failure.map_or(Ok(()), |reason| Err(refuse(reason)))
+        failure.map_or(Ok(rings), Err)
     }
 
     fn tell_state(&self) {
@@ -231,6 +271,10 @@ impl Device {
         }
         self.published = Arc::default();
         self.publisher.publish(Arc::default());
+        // Bursts were finished: another guest's ring may stand at the same place.
+        for ring in 0..self.vrings.len() {
+            self.mark(ring).iter().for_each(Mark::clear);
+        }
     }
 
     /// Whether the frontend has acknowledged features yet.
@@ -254,6 +298,7 @@ impl Vring {
         ring_features: crate::ring::split::RingFeatures,
         memory: &Arc<GuestMemory>,
         fault: &Arc<DeviceFault>,
+        mark: Option<Mark>,
     ) -> std::result::Result<Option<SplitRing>, RingError> {
         let Some(addresses) = self.addresses else {
             return Ok(None);
@@ -274,7 +319,14 @@ impl Vring {
             // Chains complete in order, so the used index says how far whoever
             // served this ring before has come, also where the frontend could
             // not know (the other side was killed).
-            ring.restart_at_used_index(fault);
+            ring.restart_at_used_index(fault, mark);
+            let lost = ring.give_back_unfinished();
+            if lost > 0 {
+                tracing::info!(
+                    "{lost} packets were being delivered when ringwayd was killed: they are not \
+                     delivered again"
+                );
+            }
             self.state = Some(Arc::clone(ring.state()));
         }
         Ok(Some(ring))
@@ -331,11 +383,11 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn get_features(&mut self) -> Result<u64> {
-        Ok(features::OFFERED)
+        Ok(self.offered)
     }
 
     fn set_features(&mut self, acked: u64) -> Result<()> {
-        let unknown = acked & !features::OFFERED;
+        let unknown = acked & !self.offered;
         if unknown != 0 {
             return Err(refuse(format!(
                 "the frontend acknowledged features {unknown:#x} that were not offered"
@@ -462,6 +514,7 @@ impl VhostUserBackendReqHandlerMut for Device {
                 .ok_or_else(|| refuse("a PMD still holds the ring; this is a bug in ringway"))?,
         };
         self.vring(index)?.base = next;
+        self.mark(index as usize).iter().for_each(Mark::clear);
         if self.vrings.iter().all(|vring| !vring.started) {
             // The driver starts anew: what it did before is forgiven.
             self.fault.clear();
@@ -505,6 +558,7 @@ impl VhostUserBackendReqHandlerMut for Device {
                 "the frontend acknowledged protocol features {unknown:#x} that were not offered"
             )));
         }
+        self.protocol = acked;
         Ok(())
     }
 

@@ -5,23 +5,30 @@
 //! the socket file appears. One connection at a time; each is a new
 //! [`Device`].
 
+mod handover;
+
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut};
 
-use crate::early;
+pub use handover::GuestPortForm;
 
+use crate::early;
+use crate::features;
+use crate::handover::{Descriptors, SessionKeeper};
+use crate::mark::Marks;
 use crate::ring::split::DeviceFault;
 use crate::session::{Device, RingPublisher};
 use crate::status::{SessionState, SessionStatus, StatusCell};
@@ -60,6 +67,16 @@ pub struct GuestPortConfig {
     pub owner: Option<(u32, u32)>,
     /// Permission bits of the socket file (server mode).
     pub permissions: Option<u32>,
+    /// Virtio features that frontends are offered, as far as they are known
+    /// here: those of the port's first day, so that a guest never sees them
+    /// change.
+    pub features: u64,
+    /// A file, best in a tmpfs, in which bursts under way are noted, so that a
+    /// killed process's are not delivered twice.
+    pub marks: Option<PathBuf>,
+    /// Who keeps the session for the next process if this one is killed; needs
+    /// `marks`.
+    pub keeper: Option<Arc<dyn SessionKeeper>>,
 }
 
 /// Why a port could not be started. Nothing was left behind.
@@ -118,7 +135,31 @@ fn remedy(action: &str, error: &io::Error) -> &'static str {
 pub struct GuestPort {
     config: GuestPortConfig,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Parked>>,
+    /// What the thread works with, while there is none.
+    parked: Option<Parked>,
+}
+
+/// What the thread of a port works with.
+#[derive(Default)]
+struct Parked {
+    /// In server mode.
+    listener: Option<UnixListener>,
+    live: Option<Live>,
+}
+
+/// A connection between two messages.
+struct Live {
+    device: Arc<Mutex<Device>>,
+    handler: BackendReqHandler<Mutex<Device>>,
+    /// The handler's socket, once more.
+    connection: UnixStream,
+}
+
+impl Live {
+    fn device(&self) -> MutexGuard<'_, Device> {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Shared {
@@ -126,7 +167,11 @@ struct Shared {
     publisher: Arc<dyn RingPublisher>,
     status: Arc<StatusCell>,
     fault: Arc<DeviceFault>,
+    /// The thread is to end; how, says `parking`.
     stop: EventFd,
+    /// It ends between two messages and leaves the connection as it is.
+    parking: AtomicBool,
+    marks: Option<Arc<Marks>>,
     connection: Mutex<Option<UnixStream>>,
 }
 
@@ -134,6 +179,24 @@ impl GuestPort {
     /// Listens (server mode) or begins to connect (client mode). `publisher`
     /// is told of every change of the rings.
     pub fn start(
+        config: GuestPortConfig,
+        publisher: Arc<dyn RingPublisher>,
+    ) -> Result<Self, GuestPortError> {
+        let mut port = Self::build(config, publisher)?;
+        let listener = match port.config.mode {
+            Mode::Server => Some(listen(&port.config)?),
+            Mode::Client => None,
+        };
+        port.parked = Some(Parked {
+            listener,
+            live: None,
+        });
+        port.go_on()?;
+        Ok(port)
+    }
+
+    /// A port without a thread.
+    fn build(
         config: GuestPortConfig,
         publisher: Arc<dyn RingPublisher>,
     ) -> Result<Self, GuestPortError> {
@@ -147,39 +210,64 @@ impl GuestPort {
                 length,
             });
         }
-        let failed = |action, source: io::Error| GuestPortError::System {
-            action,
-            path: config.path.clone(),
-            source,
-        };
-        let listener = match config.mode {
-            Mode::Server => Some(listen(&config)?),
-            Mode::Client => None,
-        };
-        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(|errno| failed("make an eventfd for", errno.into()))?;
+        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(
+            |errno| GuestPortError::System {
+                action: "make an eventfd for",
+                path: config.path.clone(),
+                source: errno.into(),
+            },
+        )?;
         let shared = Arc::new(Shared {
             status: Arc::new(StatusCell::new(waits_for(&config))),
             config: config.clone(),
             publisher,
             fault: Arc::default(),
             stop,
+            parking: AtomicBool::new(false),
+            marks: config.marks.as_deref().and_then(|path| {
+                let opened = Marks::open(path).inspect_err(|error| {
+                    tracing::warn!(
+                        port = config.name, path = %path.display(), %error,
+                        "packets may be delivered twice if ringwayd is killed"
+                    );
+                });
+                opened.ok()
+            }),
             connection: Mutex::new(None),
         });
-        let server = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            // The kernel keeps 15 bytes of a thread's name.
-            .name(format!("vhost-{}", config.name))
-            .spawn(move || match listener {
-                Some(listener) => server.serve(&listener),
-                None => server.connect_again_and_again(),
-            })
-            .map_err(|source| failed("start a thread for", source))?;
         Ok(Self {
             config,
             shared,
-            thread: Some(thread),
+            thread: None,
+            parked: None,
         })
+    }
+
+    /// Starts the thread of a port that is parked, or was taken over. Does
+    /// nothing while it runs.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread left.
+    pub fn go_on(&mut self) -> Result<(), GuestPortError> {
+        let Some(parked) = self.parked.take() else {
+            return Ok(());
+        };
+        self.shared.parking.store(false, Ordering::Release);
+        // What woke the last thread; there may be nothing.
+        let _ = self.shared.stop.read();
+        let server = Arc::clone(&self.shared);
+        let thread = thread::Builder::new()
+            // The kernel keeps 15 bytes of a thread's name.
+            .name(format!("vhost-{}", self.config.name))
+            .spawn(move || server.run(parked))
+            .map_err(|source| GuestPortError::System {
+                action: "start a thread for",
+                path: self.config.path.clone(),
+                source,
+            })?;
+        self.thread = Some(thread);
+        Ok(())
     }
 
     /// Where the port stands. A fault that a PMD found shows as quarantine.
@@ -203,7 +291,12 @@ impl GuestPort {
 
 impl Drop for GuestPort {
     fn drop(&mut self) {
+        if self.thread.is_none() {
+            // It did not go on: socket and connection are another process's.
+            return;
+        }
         // The eventfd is ours and far from full: it can be written.
+        self.shared.parking.store(false, Ordering::Release);
         let _ = self.shared.stop.write(1);
         self.shared.hang_up();
         if let Some(thread) = self.thread.take() {
@@ -213,6 +306,12 @@ impl Drop for GuestPort {
         if self.config.mode == Mode::Server {
             // Somebody may have removed it before; either way it is gone.
             let _ = fs::remove_file(&self.config.path);
+        }
+        if let Some(keeper) = &self.config.keeper {
+            keeper.forget(&self.config.name);
+        }
+        if let Some(marks) = &self.config.marks {
+            let _ = fs::remove_file(marks);
         }
     }
 }
@@ -271,10 +370,29 @@ fn listen(config: &GuestPortConfig) -> Result<UnixListener, GuestPortError> {
 }
 
 impl Shared {
-    fn serve(&self, listener: &UnixListener) {
+    /// The port's thread. What it has when it is asked to park is left to its
+    /// successor.
+    fn run(&self, mut parked: Parked) -> Parked {
+        let listener = parked.listener.as_ref();
+        self.keep(listener, parked.live.as_ref());
+        parked.live = parked.live.and_then(|live| self.session(live, listener));
+        if parked.live.is_none() {
+            parked.live = match &parked.listener {
+                Some(listener) => self.serve(listener),
+                None => self.connect_again_and_again(),
+            };
+        }
+        parked
+    }
+
+    fn serve(&self, listener: &UnixListener) -> Option<Live> {
         while self.wait(Some(listener.as_fd()), None) {
             match listener.accept() {
-                Ok((stream, _)) => self.session(stream),
+                Ok((stream, _)) => {
+                    if let Some(live) = self.connected(stream, Some(listener)) {
+                        return Some(live);
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
                     // Out of descriptors, most likely: say so and try again.
@@ -283,17 +401,19 @@ impl Shared {
                 }
             }
         }
+        None
     }
 
-    fn connect_again_and_again(&self) {
-        let directory = self.config.path.parent().unwrap_or(Path::new("/"));
+    fn connect_again_and_again(&self) -> Option<Live> {
         let mut retry = RETRY_MIN;
         loop {
             // The watch is set before the attempt, so no socket is missed.
-            let watch = watch(directory);
+            let watch = watch(&self.config.path);
             let error = match UnixStream::connect(&self.config.path) {
                 Ok(stream) => {
-                    self.session(stream);
+                    if let Some(live) = self.connected(stream, None) {
+                        return Some(live);
+                    }
                     retry = RETRY_MIN;
                     None
                 }
@@ -302,28 +422,28 @@ impl Shared {
             let go_on = match (&error, &watch) {
                 (None, _) => self.wait(None, Some(RETRY_MIN)),
                 (Some(error), Ok(watch)) if error.kind() == ErrorKind::NotFound => {
+                    retry = RETRY_MIN;
                     self.wait(Some(watch.as_fd()), None)
                 }
                 (Some(error), _) => {
-                    // Bound but not yet listening, or left by a dead process,
-                    // or in a directory that is not there yet.
+                    // Bound but not yet listening, or left by a dead process:
+                    // in the first case it is a matter of microseconds, in the
+                    // second the watch tells when somebody binds it anew.
                     self.waiting(Some(format!(
                         "connecting to {} failed: {error}",
                         self.config.path.display()
                     )));
-                    retry = (retry * 2).min(RETRY_MAX);
-                    let watched = watch.as_ref().ok().map(AsFd::as_fd);
-                    let appeared = watched.is_some();
-                    let go_on = self.wait(watched, Some(retry));
-                    if appeared && go_on {
-                        // Something new may be there: do not wait long for it.
-                        retry = retry.min(RETRY_MAX);
-                    }
+                    let began = Instant::now();
+                    let go_on = self.wait(watch.as_ref().ok().map(AsFd::as_fd), Some(retry));
+                    retry = match began.elapsed() < retry {
+                        true => RETRY_MIN,
+                        false => (retry * 2).min(RETRY_MAX),
+                    };
                     go_on
                 }
             };
             if !go_on {
-                return;
+                return None;
             }
         }
     }
@@ -342,10 +462,6 @@ impl Shared {
         }
     }
 
-    fn stopping(&self) -> bool {
-        !self.wait(None, Some(Duration::ZERO))
-    }
-
     fn waiting(&self, last_disconnect: Option<String>) {
         let mut why = waits_for(&self.config);
         if let Some(reason) = &last_disconnect {
@@ -361,57 +477,78 @@ impl Shared {
         self.status.set(SessionState::WaitingForSocket, why);
     }
 
-    /// Serves one connection until it ends.
-    fn session(&self, stream: UnixStream) {
+    /// A frontend has connected. Serves it until the connection ends; what is
+    /// returned is parked.
+    fn connected(&self, stream: UnixStream, listener: Option<&UnixListener>) -> Option<Live> {
         self.status.lock().connections += 1;
         self.status.set(
             SessionState::Negotiating,
             "the frontend is connected and has said nothing yet",
         );
         self.fault.clear();
-        let device = Arc::new(Mutex::new(Device::new(
+        let connection = match stream.try_clone() {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.waiting(Some(format!("the connection was closed: {error}")));
+                return None;
+            }
+        };
+        let device = self.device();
+        tracing::info!(port = self.config.name, "frontend connected");
+        let live = Live {
+            handler: BackendReqHandler::from_stream(stream, Arc::clone(&device)),
+            device,
+            connection,
+        };
+        self.keep(listener, Some(&live));
+        self.session(live, listener)
+    }
+
+    /// A device of which nothing is known yet.
+    fn device(&self) -> Arc<Mutex<Device>> {
+        Arc::new(Mutex::new(Device::new(
             self.config.queue_pairs,
+            self.config.features & features::OFFERED,
             Arc::clone(&self.publisher),
             Arc::clone(&self.status),
             Arc::clone(&self.fault),
-        )));
-        let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(&device));
-        let connection = handler.try_clone_connection();
-        let early = connection.as_ref().ok().and_then(|c| c.try_clone().ok());
-        *self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = connection.ok();
-        tracing::info!(port = self.config.name, "frontend connected");
+            self.marks.clone(),
+        )))
+    }
+
+    /// Serves one connection until it ends; what is returned is parked.
+    fn session(&self, mut live: Live, listener: Option<&UnixListener>) -> Option<Live> {
+        *self.connection() = live.connection.try_clone().ok();
         let ended = loop {
             // Looked at after the connection is known to `hang_up`.
-            if self.stopping() {
+            if !self.wait(Some(live.connection.as_fd()), None) {
+                if self.parking.load(Ordering::Acquire) {
+                    return Some(live);
+                }
                 break None;
             }
+            self.set_busy(true);
             // Until features are acknowledged the crate would refuse a message
             // that QEMU sends then.
-            let acked = || {
-                device
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .features_acked()
-            };
-            if let Some(early) = early.as_ref().filter(|_| !acked())
-                && let Some((index, enable)) = early::take_vring_enable(early)
+            if !live.device().features_acked()
+                && let Some((index, enable)) = early::take_vring_enable(&live.connection)
             {
-                let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
-                match device.set_vring_enable(index, enable) {
-                    Ok(()) => continue,
+                let enabled = live.device().set_vring_enable(index, enable);
+                match enabled {
+                    Ok(()) => {
+                        self.keep(listener, Some(&live));
+                        continue;
+                    }
                     Err(error) => break Some(error),
                 }
             }
-            match handler.handle_request() {
-                Ok(()) => {}
+            match live.handler.handle_request() {
+                Ok(()) => self.keep(listener, Some(&live)),
                 Err(error) => break Some(error),
             }
         };
         // PMDs let go before the frontend sees the connection end.
-        device.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        live.device().stop();
         self.fault.clear();
         self.hang_up();
         let reason = match ended {
@@ -426,14 +563,40 @@ impl Shared {
             Some(reason) => tracing::warn!(port = self.config.name, "{reason}"),
         }
         self.waiting(reason);
+        self.keep(listener, None);
+        None
+    }
+
+    /// What follows is not done before it is kept.
+    fn set_busy(&self, busy: bool) {
+        if self.config.keeper.is_some()
+            && let Some(marks) = &self.marks
+        {
+            marks.set_busy(busy);
+        }
+    }
+
+    /// Gives what the port is made of now into good hands.
+    fn keep(&self, listener: Option<&UnixListener>, live: Option<&Live>) {
+        let (Some(keeper), Some(_)) = (&self.config.keeper, &self.marks) else {
+            return;
+        };
+        let mut descriptors = Descriptors::default();
+        match self.form(listener, live, &mut descriptors) {
+            Ok(form) => {
+                keeper.keep(&self.config.name, &form, descriptors);
+                self.set_busy(false);
+            }
+            Err(error) => tracing::warn!(port = self.config.name, %error, "not kept"),
+        }
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Option<UnixStream>> {
+        (self.connection.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hang_up(&self) {
-        let connection = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let connection = self.connection().take();
         if let Some(connection) = connection {
             // It may be closed already; that is what is wanted.
             let _ = connection.shutdown(std::net::Shutdown::Both);
@@ -451,11 +614,21 @@ fn explain(error: &VhostError) -> String {
     }
 }
 
-fn watch(directory: &Path) -> nix::Result<Inotify> {
+/// Tells when something appears where the socket is to be: in its directory, or
+/// where the first directory of its path is missing.
+fn watch(socket: &Path) -> nix::Result<Inotify> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    inotify.add_watch(
-        directory,
-        AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ATTRIB,
-    )?;
-    Ok(inotify)
+    let appears = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ATTRIB;
+    let mut outcome = Err(nix::errno::Errno::ENOENT);
+    for directory in socket.ancestors().skip(1) {
+        let directory = match directory.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => directory,
+        };
+        outcome = inotify.add_watch(directory, appears).map(drop);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome.map(|()| inotify)
 }

@@ -23,6 +23,14 @@ pub struct Cli {
     )]
     pub state: PathBuf,
 
+    /// Take over from the ringwayd that runs: guests stay connected, and it ends
+    #[arg(long)]
+    pub takeover: bool,
+
+    /// Only hold guests' connections and memory, and start ringwayd with the other arguments: if it is killed it is started again and guests stay connected
+    #[arg(long, conflicts_with = "takeover")]
+    pub hold_fds: bool,
+
     /// CPUs that poll, one pinned thread each, e.g. 1,2 or 1-3 [default: the last CPU]
     #[arg(long, value_name = "CPUS", value_parser = pmd_cores)]
     pub pmd_cores: Option<PmdCores>,
@@ -81,6 +89,9 @@ impl Cli {
             flow_limit: self.flow_limit,
             emc_entries: self.emc_entries,
             max_idle: self.max_idle,
+            started_tsc: None,
+            marks: None,
+            keeper: None,
         }
     }
 }

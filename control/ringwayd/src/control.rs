@@ -11,6 +11,7 @@ pub use plan::Change;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ringway_datapath::spec::GUEST_FEATURES;
 use ringway_datapath::status::BridgeStatus;
 use ringway_proto::v1 as pb;
 use tokio::sync::{Notify, watch};
@@ -189,6 +190,11 @@ impl<S: Switch> Control<S> {
         // they are stored no sooner than the next change.
         desired.assign_numbers();
         give_local_ports(&file, &mut desired);
+        if desired.assign_features(GUEST_FEATURES)
+            && let Err(error) = file.save(&desired)
+        {
+            tracing::warn!("{error}");
+        }
         let notes = Notes::pending(&desired, Now::read());
         Self {
             switch,
@@ -243,6 +249,13 @@ impl<S: Switch> Control<S> {
             flows: &self.flows,
             host: &*self.host,
         }
+    }
+
+    /// Does something while nothing of the desired state changes and no pass
+    /// runs; what would change it waits.
+    pub fn frozen<T>(&self, work: impl FnOnce(&StateFile) -> T) -> T {
+        let _changing = lock(&self.changing);
+        work(&self.file)
     }
 
     /// One reconcile pass.

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ringway_datapath::DropReason;
 use ringway_datapath::flows::FlowTotals;
 use ringway_datapath::spec::{
-    DpdkSpec, FailMode, InternalSpec, PatchSpec, PortKind, PortSpec, PriorityTags, SocketMode,
-    SystemSpec, TapSpec, VhostUserSpec, VlanMode, VlanSpec, XdpMode,
+    DpdkSpec, FailMode, GUEST_FEATURES, InternalSpec, PatchSpec, PortKind, PortSpec, PriorityTags,
+    SocketMode, SystemSpec, TapSpec, VhostUserSpec, VlanMode, VlanSpec, XdpMode,
 };
 use ringway_datapath::status::{
     BridgeStatus, FdbEntry, LinkStatus, MemoryKind, PmdCounters, PortCounters, PortState,
@@ -215,6 +215,7 @@ pub fn port_from_proto(asked: pb::PortSpec) -> Result<Port, String> {
         name: asked.name,
         bridge: asked.bridge,
         number: asked.number,
+        features: None,
         kind,
         vlan: match asked.vlan {
             Some(vlan) => vlan_from_proto(&vlan)?,
@@ -348,6 +349,7 @@ pub fn port_to_spec(port: &Port) -> Result<PortSpec, String> {
             queues: options.queues,
             owner: options.owner.as_deref().map(owner::resolve).transpose()?,
             permissions: options.permissions,
+            features: port.features.unwrap_or(GUEST_FEATURES),
         }),
         Kind::Dpdk(options) => PortKind::Dpdk(options.clone()),
         Kind::System(options) => PortKind::System(options.clone()),

@@ -1,21 +1,31 @@
 //! ringwayd: claims its files, starts the datapath, serves until told to stop.
 
 use std::error::Error;
+use std::fs::DirBuilder;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
 use ringway_datapath::Datapath;
+use ringway_datapath::handover::{KeptPorts, Moment, SessionKeeper};
 use ringway_datapath::spec::DatapathConfig;
 use ringwayd::cli::Cli;
 use ringwayd::control::Control;
+use ringwayd::holder::{self, HolderLink};
 use ringwayd::host::{KernelHost, watch_links};
 use ringwayd::journal::Journal;
+use ringwayd::model::Desired;
 use ringwayd::notify::notify;
 use ringwayd::placement;
+use ringwayd::reconcile::Retry;
 use ringwayd::serve::serve;
 use ringwayd::socket::ControlSocket;
 use ringwayd::state::StateFile;
+use ringwayd::takeover::{self, Offer, Successor};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -33,21 +43,35 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let (file, desired) = StateFile::open(&cli.state)?;
-    let journal = Journal::open(&cli.state)?;
-    let (socket, listener) = ControlSocket::claim(&cli.socket)?;
-    let config = cli.datapath();
-    let pmd_cores = config.pmd_cores.clone();
-    let datapath = Arc::new(start_datapath(config)?);
-    placement::stay_off(&pmd_cores);
-    let control = Arc::new(Control::new(
-        Arc::clone(&datapath),
-        Arc::new(KernelHost),
-        file,
-        journal,
-        desired,
-        &cli.socket,
-    ));
+    if cli.hold_fds {
+        return Ok(holder::hold(&cli.socket)?);
+    }
+    let link = HolderLink::connect(&cli.socket);
+    let successor = match cli.takeover {
+        true => Successor::greet(&cli.socket)?,
+        false => None,
+    };
+    let Started {
+        datapath,
+        control,
+        socket,
+        listener,
+    } = match successor {
+        Some(successor) => take_over(cli, successor, link.clone())?,
+        None => start(cli, link.clone())?,
+    };
+    let takeover = takeover::path_beside(&cli.socket);
+    let offered = takeover::offer(Offer {
+        control: Arc::clone(&control),
+        listener: listener.as_fd().try_clone_to_owned()?,
+        path: takeover.clone(),
+    });
+    if let Err(error) = offered {
+        tracing::warn!(
+            "no other ringwayd can take over from this one: {}: {error}",
+            takeover.display()
+        );
+    }
     let watched = Arc::downgrade(&control);
     std::thread::Builder::new()
         .name("ringwayd-links".into())
@@ -68,6 +92,7 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
         .build()?;
     let served = runtime.block_on(async {
         let stop = stop_signal()?;
+        tokio::spawn(successors(signal(SignalKind::user_defined2())?));
         let ready = || {
             tracing::info!("ready on {}", cli.socket.display());
             notify("READY=1");
@@ -78,9 +103,114 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
 
     notify("STOPPING=1");
     datapath.stop();
+    let _ = std::fs::remove_file(takeover);
+    if let Some(link) = link {
+        link.goodbye();
+    }
     drop(socket);
     tracing::info!("stopped");
     served
+}
+
+/// What is there before serving begins.
+struct Started {
+    datapath: Arc<Datapath>,
+    control: Arc<Control<Datapath>>,
+    socket: ControlSocket,
+    listener: UnixListener,
+}
+
+/// Starts with what the state file says.
+fn start(
+    cli: &Cli,
+    link: Option<Arc<HolderLink>>,
+) -> Result<Started, Box<dyn Error + Send + Sync>> {
+    let (file, desired) = StateFile::open(&cli.state)?;
+    let journal = Journal::open(&cli.state)?;
+    let (socket, listener) = ControlSocket::claim(&cli.socket)?;
+    let mut config = cli.datapath();
+    config.marks = marks(&cli.socket);
+    let kept = match &link {
+        Some(link) => link.take()?,
+        None => KeptPorts::new(),
+    };
+    config.keeper = link.map(|link| link as Arc<dyn SessionKeeper>);
+    let pmd_cores = config.pmd_cores.clone();
+    let datapath = Arc::new(start_datapath(config)?);
+    placement::stay_off(&pmd_cores);
+    let revives = !kept.is_empty();
+    if revives {
+        datapath.revive(kept);
+    }
+    let control = control(cli, &datapath, file, journal, desired);
+    if revives {
+        control.reconcile(Retry::All);
+        datapath.go_on(Moment::default());
+    }
+    Ok(Started {
+        datapath,
+        control,
+        socket,
+        listener,
+    })
+}
+
+/// Starts with what the running daemon hands over.
+fn take_over(
+    cli: &Cli,
+    mut successor: Successor,
+    link: Option<Arc<HolderLink>>,
+) -> Result<Started, Box<dyn Error + Send + Sync>> {
+    let mut config = cli.datapath();
+    config.started_tsc = Some(successor.started_tsc());
+    config.keeper = link.map(|link| link as Arc<dyn SessionKeeper>);
+    config.marks = marks(&cli.socket);
+    let pmd_cores = config.pmd_cores.clone();
+    let datapath = Arc::new(start_datapath(config)?);
+    placement::stay_off(&pmd_cores);
+    let begun = successor.begin(&datapath)?;
+    let (file, desired) = StateFile::adopt(&cli.state, begun.state_lock)?;
+    let journal = Journal::open(&cli.state)?;
+    let control = control(cli, &datapath, file, journal, desired);
+    control.reconcile(Retry::All);
+    successor.take_over(&datapath)?;
+    Ok(Started {
+        datapath,
+        control,
+        socket: ControlSocket::owned(&cli.socket)?,
+        listener: begun.control_socket,
+    })
+}
+
+/// The folder beside the control socket, in a tmpfs like all of /run, in which
+/// bursts under way are noted.
+fn marks(control_socket: &Path) -> Option<PathBuf> {
+    let mut folder = control_socket.as_os_str().to_owned();
+    folder.push(".rings");
+    let made = DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(&folder);
+    made.inspect_err(|error| tracing::warn!("{}: {error}", Path::new(&folder).display()))
+        .ok()?;
+    Some(folder.into())
+}
+
+fn control(
+    cli: &Cli,
+    datapath: &Arc<Datapath>,
+    file: StateFile,
+    journal: Journal,
+    desired: Desired,
+) -> Arc<Control<Datapath>> {
+    Arc::new(Control::new(
+        Arc::clone(datapath),
+        Arc::new(KernelHost),
+        file,
+        journal,
+        desired,
+        &cli.socket,
+    ))
 }
 
 /// Starts the datapath on a thread of its own: DPDK pins the thread that starts
@@ -93,6 +223,26 @@ fn start_datapath(config: DatapathConfig) -> Result<Datapath, Box<dyn Error + Se
     match started {
         Ok(datapath) => Ok(datapath?),
         Err(_) => Err("the datapath could not start: its starting thread panicked".into()),
+    }
+}
+
+/// At each SIGUSR2 starts the program that is now where this one was started
+/// from, with the same arguments, to take over: `systemctl reload` after an
+/// upgrade.
+async fn successors(mut asked: tokio::signal::unix::Signal) {
+    while asked.recv().await.is_some() {
+        let mut arguments = std::env::args_os();
+        let program = arguments.next().unwrap_or_else(|| "ringwayd".into());
+        let mut command = std::process::Command::new(&program);
+        command.args(arguments.filter(|argument| argument != "--takeover"));
+        match command.arg("--takeover").spawn() {
+            Ok(mut child) => {
+                tracing::info!("SIGUSR2: process {} is to take over", child.id());
+                // If it fails it is waited for; if not this process ends first.
+                tokio::task::spawn_blocking(move || child.wait());
+            }
+            Err(error) => tracing::error!("SIGUSR2: cannot start {program:?}: {error}"),
+        }
     }
 }
 

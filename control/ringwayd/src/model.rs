@@ -58,6 +58,10 @@ pub struct Port {
     pub bridge: String,
     /// The number by which flows know it; `None` until one is assigned.
     pub number: Option<u32>,
+    /// Virtio features that its guest is offered, as they were known when the
+    /// port was added: a guest never sees them change. `None`: not a guest's, or
+    /// not given yet.
+    pub features: Option<u64>,
     /// Its kind and that kind's options.
     pub kind: Kind,
     /// Which VLANs NORMAL takes from it and gives to it.
@@ -170,6 +174,14 @@ impl Desired {
         }
     }
 
+    /// Gives every guest's port the features of today that has none yet: those
+    /// of a file that an older ringwayd wrote. Whether there were any.
+    pub fn assign_features(&mut self, today: u64) -> bool {
+        let ports = self.ports.iter_mut();
+        let without = ports.filter(|port| port.features.is_none() && port.socket().is_some());
+        without.map(|port| port.features = Some(today)).count() > 0
+    }
+
     /// Gives every bridge its own interface that has none and is not said to
     /// have none: those of a file that an older ringwayd wrote. Returns their
     /// names. A bridge whose name no interface can have is noted to have none.
@@ -222,6 +234,7 @@ impl Port {
             name: name.into(),
             bridge: bridge.into(),
             number: None,
+            features: None,
             kind,
             vlan: VlanSpec::default(),
             mtu: None,
@@ -246,6 +259,7 @@ impl Port {
         *self
             == Port {
                 number,
+                features: self.features,
                 ..asked.clone()
             }
     }
@@ -264,7 +278,9 @@ impl Port {
             (Kind::Internal(own), Kind::Internal(other)) => own.queues == other.queues,
             (own, other) => own == other,
         };
-        same_device && (&self.name, &self.bridge, self.number) == (name, bridge, *number)
+        same_device
+            && (&self.name, &self.bridge, self.number) == (name, bridge, *number)
+            && self.features == other.features
     }
 
     /// Whether the datapath is told the same of both.

@@ -81,12 +81,20 @@ impl ControlSocket {
         listener
             .set_nonblocking(true)
             .map_err(system("make it non-blocking"))?;
-        let metadata = fs::symlink_metadata(path).map_err(system("look at it"))?;
-        let socket = Self {
+        Ok((Self::owned(path)?, listener))
+    }
+
+    /// The socket file that another daemon has left to this one.
+    pub fn owned(path: &Path) -> Result<Self, SocketError> {
+        let metadata = fs::symlink_metadata(path).map_err(|error| SocketError::System {
+            path: path.to_owned(),
+            what: "look at it",
+            error,
+        })?;
+        Ok(Self {
             path: path.to_owned(),
             identity: (metadata.dev(), metadata.ino()),
-        };
-        Ok((socket, listener))
+        })
     }
 }
 

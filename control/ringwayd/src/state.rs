@@ -68,8 +68,8 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    /// Locked as long as it is open.
-    _lock: File,
+    /// Locked as long as it is open, here or in another process.
+    lock: File,
 }
 
 impl StateFile {
@@ -90,20 +90,24 @@ impl StateFile {
             Err(TryLockError::WouldBlock) => return Err(StateError::InUse { path: path.into() }),
             Err(TryLockError::Error(error)) => return Err(read_error(error)),
         }
-        let desired = match fs::read(path) {
-            Ok(bytes) => parse(&bytes).map_err(|(line, why)| StateError::Damaged {
-                path: path.into(),
-                line,
-                why,
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Desired::default(),
-            Err(error) => return Err(read_error(error)),
-        };
+        let desired = read(path)?;
         let file = Self {
             path: path.into(),
-            _lock: lock,
+            lock,
         };
         Ok((file, desired))
+    }
+
+    /// Takes the file over from another daemon with its lock, and reads it.
+    pub fn adopt(path: &Path, lock: File) -> Result<(Self, Desired), StateError> {
+        let desired = read(path)?;
+        let path = path.into();
+        Ok((Self { path, lock }, desired))
+    }
+
+    /// The lock, for a daemon that takes over.
+    pub fn lock(&self) -> &File {
+        &self.lock
     }
 
     /// Where it is.
@@ -122,6 +126,21 @@ impl StateFile {
             path: self.path.clone(),
             error,
         })
+    }
+}
+
+fn read(path: &Path) -> Result<Desired, StateError> {
+    match fs::read(path) {
+        Ok(bytes) => parse(&bytes).map_err(|(line, why)| StateError::Damaged {
+            path: path.into(),
+            line,
+            why,
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Desired::default()),
+        Err(error) => Err(StateError::Read {
+            path: path.into(),
+            error,
+        }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A running port whose other end is the kernel.
 
+mod handover;
 mod kernel;
 mod pump;
 
@@ -11,6 +12,8 @@ use std::thread::{self, JoinHandle};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use ringway_vhost::{DeviceFault, DeviceRings};
+
+pub use handover::HostPortForm;
 
 use crate::link::{self, Link};
 use crate::packet::PacketSocket;
@@ -178,52 +181,87 @@ impl HostPort {
     pub fn start(config: HostPortConfig) -> Result<Self, HostPortError> {
         check(&config)?;
         let (link, kernels) = open(&config)?;
+        let mut port = Self::over(config, link.index, kernels)?;
+        port.go_on()?;
+        Ok(port)
+    }
+
+    /// A port without threads.
+    fn over(
+        config: HostPortConfig,
+        index: u32,
+        kernels: Vec<Kernel>,
+    ) -> Result<Self, HostPortError> {
+        let shared = Shared::new(&config.name).map_err(|source| HostPortError::System {
+            what: "make an eventfd for",
+            name: config.name.clone(),
+            source,
+        })?;
+        Ok(Self {
+            index,
+            rings: Arc::default(),
+            counters: kernels.iter().map(|_| Arc::default()).collect(),
+            kernels: kernels.into_iter().map(Arc::new).collect(),
+            shared: Arc::new(shared),
+            threads: Vec::new(),
+            config,
+        })
+    }
+
+    /// Starts the threads, over new rings. Does nothing while they run.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread, memory or descriptor left.
+    pub fn go_on(&mut self) -> Result<(), HostPortError> {
+        if !self.threads.is_empty() {
+            return Ok(());
+        }
         let failed = |what: &'static str| {
-            let name = config.name.clone();
+            let name = self.config.name.clone();
             move |source| HostPortError::System { what, name, source }
         };
-        let mut port = Self {
-            index: link.index,
-            rings: Arc::default(),
-            kernels: kernels.into_iter().map(Arc::new).collect(),
-            counters: Vec::new(),
-            shared: Arc::new(Shared::new(&config.name).map_err(failed("make an eventfd for"))?),
-            threads: Vec::new(),
-            config: config.clone(),
-        };
+        let shared = Shared::new(&self.config.name).map_err(failed("make an eventfd for"))?;
+        if self.shared.gone().is_some() {
+            shared.set_gone();
+        }
+        self.shared = Arc::new(shared);
         let mut rings = DeviceRings::default();
         let fault = Arc::<DeviceFault>::default();
-        for kernel in &port.kernels {
+        for (kernel, counters) in self.kernels.iter().zip(&self.counters) {
             let pair = Pair::new(&fault).map_err(failed("make rings for"))?;
-            let counters = Arc::<Counters>::default();
             let pump = Pump::new(
                 Arc::clone(kernel),
                 pair.transmit,
                 pair.receive,
                 &pair.call,
-                Arc::clone(&port.shared),
-                Arc::clone(&counters),
+                Arc::clone(&self.shared),
+                Arc::clone(counters),
             )
             .map_err(failed("watch"))?;
-            let cpus = config.cpus.clone();
+            let cpus = self.config.cpus.clone();
             let thread = thread::Builder::new()
-                .name(thread_name(&config.name))
+                .name(thread_name(&self.config.name))
                 .spawn(move || {
                     keep_to(&cpus);
                     pump.run();
                 })
                 .map_err(failed("start a thread for"))?;
-            port.threads.push(thread);
-            port.counters.push(counters);
+            self.threads.push(thread);
             rings.pairs.push(pair.device);
         }
-        port.rings = Arc::new(rings);
-        Ok(port)
+        self.rings = Arc::new(rings);
+        Ok(())
     }
 
     /// The rings, for poll-mode cores.
     pub fn rings(&self) -> Arc<DeviceRings> {
         Arc::clone(&self.rings)
+    }
+
+    /// How many queues it has.
+    pub fn queues(&self) -> usize {
+        self.kernels.len()
     }
 
     /// What it was started with, and what was changed since.

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering, fence};
 
 use crate::claim::Claimed;
 use crate::gso::GsoKinds;
+use crate::mark::Mark;
 use crate::memory::GuestMemory;
 use crate::packet::{BURST, VNET_HEADER_BYTES};
 
@@ -132,6 +133,9 @@ pub struct RingState {
     pub(crate) progress: Claimed<Progress>,
     fault: Arc<DeviceFault>,
     pub(crate) notifications: AtomicU64,
+    /// Where bursts under way are noted; written by the PMD that works on the
+    /// ring, read when it is started.
+    pub(crate) mark: Option<Mark>,
 }
 
 /// The first fault of any ring of a device. Shared by its rings, so that the
@@ -170,7 +174,13 @@ impl RingState {
             }),
             fault,
             notifications: AtomicU64::new(0),
+            mark: None,
         }
+    }
+
+    /// The same, with a place for notes.
+    pub(crate) fn noting(self, mark: Option<Mark>) -> Self {
+        Self { mark, ..self }
     }
 
     /// The next available entry, for `GET_VRING_BASE`; `None` while a PMD works on the ring.
@@ -178,6 +188,23 @@ impl RingState {
         self.progress
             .try_claim()
             .map(|progress| progress.next_avail)
+    }
+
+    /// Goes on from entry `index`, where another process has stopped. False
+    /// while a PMD works on the ring.
+    pub(crate) fn move_to(&self, index: u16) -> bool {
+        let Some(mut progress) = self.progress.try_claim() else {
+            return false;
+        };
+        *progress = Progress {
+            next_avail: index,
+            seen_avail: index,
+            next_used: index,
+            busy: false,
+            notified_used: index,
+            heads: [0; BURST],
+        };
+        true
     }
 
     /// How the guest broke the ring, if it did.
@@ -357,8 +384,36 @@ impl SplitRing {
     }
 
     /// Goes on where the used index says, before any PMD has the ring.
-    pub(crate) fn restart_at_used_index(&mut self, fault: &Arc<DeviceFault>) {
-        self.state = Arc::new(RingState::at(self.used_index(), Arc::clone(fault)));
+    pub(crate) fn restart_at_used_index(&mut self, fault: &Arc<DeviceFault>, mark: Option<Mark>) {
+        let state = RingState::at(self.used_index(), Arc::clone(fault)).noting(mark);
+        self.state = Arc::new(state);
+    }
+
+    /// Gives back a burst that another process was delivering when it ended, and
+    /// may have delivered: how many packets are lost so.
+    pub(crate) fn give_back_unfinished(&self) -> usize {
+        let Some(mark) = &self.state.mark else {
+            return 0;
+        };
+        let unfinished = mark.unfinished(self.used_index());
+        mark.clear();
+        let Some(mut progress) = self.state.progress.try_claim() else {
+            return 0;
+        };
+        // A guest that has started anew meanwhile may have fewer.
+        let available = self.available(&mut progress, unfinished).unwrap_or(0);
+        let count = usize::from(unfinished.min(available)).min(BURST);
+        for i in 0..count {
+            match self.head(progress.next_avail.wrapping_add(i as u16)) {
+                Ok(head) => progress.heads[i] = head,
+                // The PMD that takes it will say so.
+                Err(_) => return 0,
+            }
+        }
+        if count > 0 {
+            self.give_back(&mut progress, count);
+        }
+        count
     }
 
     /// Number of entries.

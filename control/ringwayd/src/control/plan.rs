@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use ringway_datapath::spec::GUEST_FEATURES;
+
 use super::{ChangeError, not_found, other_bridge};
 use crate::convert;
 use crate::model::{self, Bridge, Columns, Desired, Kind, Port};
@@ -193,6 +195,7 @@ impl Plan {
         self.check_among_others(&port, control_socket)
             .map_err(invalid)?;
         port.number = Some(number_for(&self.desired, &port).map_err(invalid)?);
+        port.features = port.socket().map(|_| GUEST_FEATURES);
         if port.is_local() {
             self.set_no_internal(&port.bridge, false);
         }
@@ -286,10 +289,14 @@ impl Plan {
             let why = "it is its bridge's own interface, which is always of type=internal";
             return Err(invalid(why.into()));
         }
-        let port = Port {
+        let mut port = Port {
             number: existing.number,
+            features: existing.features,
             ..asked.clone()
         };
+        port.features = port
+            .socket()
+            .map(|_| port.features.unwrap_or(GUEST_FEATURES));
         self.desired.ports.remove(place);
         self.check_among_others(&port, control_socket)
             .map_err(invalid)?;

@@ -63,6 +63,9 @@ pub(super) struct PortForm {
     r#type: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     number: Option<u32>,
+    /// As `0x…`: TOML's numbers have 63 bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    features: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -166,6 +169,7 @@ impl PortForm {
             bridge: port.bridge.clone(),
             r#type: convert::kind_to_proto(&port.kind).spelled().to_owned(),
             number: port.number,
+            features: port.features.map(|bits| format!("{bits:#x}")),
             mtu: port.mtu,
             external_ids: some(&port.columns.external_ids),
             other_config: some(&port.columns.other_config),
@@ -243,6 +247,7 @@ impl PortForm {
 
     fn try_into_model(self) -> Result<Port, String> {
         let vlan = self.vlan()?;
+        let features = self.features.as_deref().map(feature_bits).transpose()?;
         let kind = match spelling::port_kind(&self.r#type)? {
             pb::PortKind::Dpdk => {
                 self.only(&["devargs", "n_rxq", "n_txq", "n_rxq_desc", "n_txq_desc"])?;
@@ -278,7 +283,7 @@ impl PortForm {
                 })
             }
             pb::PortKind::VhostUser | pb::PortKind::Unspecified => {
-                self.only(&["path", "mode", "queues", "owner", "permissions"])?;
+                self.only(&["path", "mode", "queues", "owner", "permissions", "features"])?;
                 let mode = spelled_or_default::<pb::SocketMode>(self.mode.as_deref())?;
                 let bits = self.permissions.as_deref().map(spelling::permissions);
                 Kind::VhostUser(VhostUser {
@@ -297,6 +302,7 @@ impl PortForm {
             name: self.name,
             bridge: self.bridge,
             number: self.number,
+            features,
             kind,
             vlan,
             mtu: self.mtu,
@@ -343,6 +349,7 @@ impl PortForm {
             ("xdp", self.xdp.is_some()),
             ("mac", self.mac.is_some()),
             ("peer", self.peer.is_some()),
+            ("features", self.features.is_some()),
         ];
         match given
             .iter()
@@ -356,6 +363,12 @@ impl PortForm {
             None => Ok(()),
         }
     }
+}
+
+fn feature_bits(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or_default();
+    u64::from_str_radix(digits, 16)
+        .map_err(|_| format!("features {text:?} are not written as 0x and hexadecimal digits"))
 }
 
 /// What is spelled so; not said is the default.

@@ -165,7 +165,9 @@ fn desired() -> impl Strategy<Value = Desired> {
                 options.path.push(format!("{index}.sock"));
             }
             let bridge = on.get(&desired.bridges).name().to_owned();
+            let guest = matches!(kind, Kind::VhostUser(_));
             desired.ports.push(Port {
+                features: guest.then_some(u64::MAX >> index),
                 number: (index % 2 == 0).then_some(1000 - index as u32),
                 vlan,
                 mtu,

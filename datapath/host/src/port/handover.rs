@@ -1,0 +1,78 @@
+//! A port's descriptors from one process to another.
+
+use ringway_vhost::{Descriptors, HandoverError};
+use serde::{Deserialize, Serialize};
+
+use super::{HostPort, HostPortConfig, HostPortKind, Kernel};
+use crate::packet::PacketSocket;
+
+/// A port whose other end is the kernel, as another process takes it over. Its
+/// interface, addresses and routes, and the taking of what it receives, are the
+/// kernel's: only the descriptors go.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostPortForm {
+    /// The interface's number.
+    index: u32,
+    /// The descriptors are a tap's; else packet sockets.
+    tap: bool,
+    queues: Vec<u32>,
+}
+
+impl HostPort {
+    /// Ends the threads, once they have written what the poll-mode cores
+    /// delivered; these must have let go of the rings. What was read and not yet
+    /// taken by them is lost.
+    pub fn halt(&mut self) {
+        self.end_threads();
+    }
+
+    /// What the port is made of.
+    ///
+    /// # Errors
+    ///
+    /// The system's: too many open files.
+    pub fn export(&self, descriptors: &mut Descriptors) -> Result<HostPortForm, HandoverError> {
+        let queues = self.kernels.iter();
+        Ok(HostPortForm {
+            index: self.index,
+            tap: matches!(self.config.kind, HostPortKind::Internal { .. }),
+            queues: queues
+                .map(|kernel| descriptors.give(&**kernel))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// A port that takes over another process's descriptors. Nothing is read
+    /// before [`HostPort::go_on`].
+    ///
+    /// # Errors
+    ///
+    /// The port is of another kind now, or a descriptor is missing.
+    pub fn adopt(
+        config: HostPortConfig,
+        form: HostPortForm,
+        descriptors: &mut Descriptors,
+    ) -> Result<Self, HandoverError> {
+        let queues = match config.kind {
+            HostPortKind::Internal { queues, .. } => queues,
+            _ => 1,
+        };
+        let tap = matches!(config.kind, HostPortKind::Internal { .. });
+        if form.queues.len() != usize::from(queues) || form.tap != tap {
+            return Err(HandoverError::Unfit(
+                "the port is of another kind now, or has other queues".to_owned(),
+            ));
+        }
+        let mut kernels = Vec::new();
+        for place in form.queues {
+            let fd = descriptors.take(place)?;
+            kernels.push(match tap {
+                true => Kernel::Tap(fd),
+                false => Kernel::Packet(PacketSocket::adopt(fd)),
+            });
+        }
+        Self::over(config, form.index, kernels)
+            .map_err(|error| HandoverError::Unfit(error.to_string()))
+    }
+}

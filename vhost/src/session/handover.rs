@@ -1,0 +1,201 @@
+//! A frontend's session as another process takes it over.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Device, DeviceRings, Vring, eventfd};
+use crate::handover::{Descriptors, HandoverError};
+use crate::memory::{GuestMemory, RegionSpec};
+use crate::ring::split::{RingAddresses, RingState};
+
+/// All that the frontend has said. Fields may be added; what an older process
+/// does not tell has the value of a session that has just begun.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct SessionForm {
+    features: u64,
+    protocol: u64,
+    regions: Vec<RegionForm>,
+    added_again: Vec<(u64, u64)>,
+    vrings: Vec<VringForm>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct RegionForm {
+    gpa: u64,
+    size: u64,
+    user_addr: u64,
+    file_offset: u64,
+    /// Place of its file's descriptor.
+    file: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct VringForm {
+    size: u32,
+    /// Descriptor table, available ring, used ring.
+    addresses: Option<[u64; 3]>,
+    kick: Option<u32>,
+    call: Option<u32>,
+    started: bool,
+    enabled: bool,
+    base: u32,
+    /// It has run: where it stands is told when the poll-mode cores have let go.
+    runs: bool,
+}
+
+impl SessionForm {
+    /// Rings stand where their used index says.
+    pub(crate) fn forget_positions(&mut self) {
+        self.vrings.iter_mut().for_each(|vring| vring.runs = false);
+    }
+
+    /// What the frontend has acknowledged: virtio and protocol features.
+    pub(crate) fn acknowledged(&self) -> (u64, u64) {
+        (self.features, self.protocol)
+    }
+}
+
+impl Device {
+    /// What the frontend has said so far, with its descriptors.
+    pub(crate) fn export(
+        &self,
+        descriptors: &mut Descriptors,
+    ) -> Result<SessionForm, HandoverError> {
+        let mut regions = Vec::new();
+        for (spec, file) in self.memory.files() {
+            let RegionSpec {
+                gpa,
+                size,
+                user_addr,
+                file_offset,
+            } = spec;
+            regions.push(RegionForm {
+                gpa,
+                size,
+                user_addr,
+                file_offset,
+                file: descriptors.give(file)?,
+            });
+        }
+        let mut vrings = Vec::new();
+        for vring in &self.vrings {
+            let mut give = |fd: &Option<OwnedFd>| -> Result<_, HandoverError> {
+                fd.as_ref().map(|fd| descriptors.give(fd)).transpose()
+            };
+            vrings.push(VringForm {
+                size: vring.size,
+                addresses: vring
+                    .addresses
+                    .map(|at| [at.descriptor, at.available, at.used]),
+                kick: give(&vring.kick)?,
+                call: give(&vring.call)?,
+                started: vring.started,
+                enabled: vring.enabled,
+                base: vring.base.into(),
+                runs: vring.state.is_some(),
+            });
+        }
+        Ok(SessionForm {
+            features: self.features,
+            protocol: self.protocol,
+            regions,
+            added_again: self.added_again.clone(),
+            vrings,
+        })
+    }
+
+    /// Takes over what the frontend has said to another process. The rings are
+    /// resolved and not published: [`Device::adopted_rings`].
+    pub(crate) fn restore(
+        &mut self,
+        form: SessionForm,
+        descriptors: &mut Descriptors,
+    ) -> Result<(), HandoverError> {
+        if form.vrings.len() != self.vrings.len() {
+            return Err(HandoverError::Unfit(format!(
+                "the session has {} virtqueues, the port {}",
+                form.vrings.len(),
+                self.vrings.len()
+            )));
+        }
+        let unfit = |error: &dyn std::fmt::Display| HandoverError::Unfit(error.to_string());
+        let mut table = Vec::new();
+        for region in form.regions {
+            let spec = RegionSpec {
+                gpa: region.gpa,
+                size: region.size,
+                user_addr: region.user_addr,
+                file_offset: region.file_offset,
+            };
+            table.push((spec, File::from(descriptors.take(region.file)?)));
+        }
+        self.memory = Arc::new(GuestMemory::map(table).map_err(|error| unfit(&error))?);
+        self.features = form.features;
+        self.protocol = form.protocol;
+        self.added_again = form.added_again;
+        for (index, form) in form.vrings.into_iter().enumerate() {
+            let mark = self.mark(index);
+            let mut take = |place: Option<u32>, what| -> Result<_, HandoverError> {
+                let file = place.map(|place| descriptors.take(place)).transpose()?;
+                eventfd(file.map(File::from), what).map_err(|error| unfit(&error))
+            };
+            let base = u16::try_from(form.base)
+                .map_err(|_| unfit(&format!("base {:#x} of a split ring", form.base)))?;
+            self.vrings[index] = Vring {
+                size: form.size,
+                addresses: (form.addresses).map(|[descriptor, available, used]| RingAddresses {
+                    descriptor,
+                    available,
+                    used,
+                }),
+                kick: take(form.kick, "kick")?,
+                call: take(form.call, "call")?,
+                started: form.started,
+                enabled: form.enabled,
+                // One that has run goes on where the poll-mode cores of the other
+                // process stop, which comes later.
+                state: form
+                    .runs
+                    .then(|| RingState::at(base, Arc::clone(&self.fault)).noting(mark))
+                    .map(Arc::new),
+                base,
+            };
+        }
+        self.published = Arc::new(self.resolve().map_err(|why| unfit(&why))?);
+        Ok(())
+    }
+
+    /// The rings of a session that was taken over, for the port's first plan.
+    pub(crate) fn adopted_rings(&self) -> Arc<DeviceRings> {
+        Arc::clone(&self.published)
+    }
+
+    /// The next entry of each ring that has run. The poll-mode cores must have
+    /// let go; `None` where one has not.
+    pub(crate) fn positions(&self) -> Vec<Option<u32>> {
+        self.vrings
+            .iter()
+            .map(|vring| Some(vring.state.as_ref()?.next_avail()?.into()))
+            .collect()
+    }
+
+    /// Lets each ring go on where it stood in the other process.
+    pub(crate) fn set_positions(&mut self, positions: &[Option<u32>]) {
+        for (vring, position) in self.vrings.iter().zip(positions) {
+            if let (Some(state), Some(position)) = (&vring.state, position) {
+                state.move_to(*position as u16);
+            }
+        }
+    }
+
+    /// The poll-mode cores begin: kicks are not wanted, and `show` tells.
+    pub(crate) fn begin_adopted(&self) {
+        self.published.refuse_kicks();
+        self.tell_state();
+    }
+}
