@@ -9,6 +9,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 INSTALL_OVS_NAMES ?= yes
 SECONDS_OF_SOAK ?= 600
+CHURN ?= 10000
 RELEASE := $(CURDIR)/target/release
 # Hugepages, pinned cores and namespaces are root's; building is not.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -71,11 +72,13 @@ unit: ## unit and property tests
 e2e: ## end-to-end tests alone; needs `make build`, takes TEST=name and FILE=guests
 	$(call heading,end-to-end tests)
 	RINGWAY_BIN_DIR="$${RINGWAY_BIN_DIR:-$(RELEASE)}" \
-	$(if $(SUDO),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo --preserve-env=RINGWAY_BIN_DIR") \
+	$(if $(SUDO),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo --preserve-env=RINGWAY_BIN_DIR,RINGWAY_CHURN") \
 	cargo test -p ringway-tests $(if $(FILE),--test $(FILE),--lib --tests) --no-fail-fast -- --test-threads=1 $(TEST)
 
-soak: setup ## the long part of the property and differential tests (SECONDS_OF_SOAK=600)
+soak: setup ## the long part of the property, differential and churn tests (SECONDS_OF_SOAK=600, CHURN=10000)
 	PROPTEST_CASES=200000 cargo test -p ringway-datapath --lib model_tests
+	$(MAKE) --no-print-directory build SETUP=done
+	RINGWAY_CHURN=$(CHURN) $(MAKE) --no-print-directory e2e FILE=churn
 	RINGWAY_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test -p ringway-differential --test rules --test vlans -- --nocapture
 
 fuzz: ## fuzz targets of the flows, a minute each; takes FUZZ_SECONDS=3600 and TARGET=text

@@ -28,6 +28,8 @@ pub struct DaemonOptions {
     pub arguments: Vec<String>,
     /// The name of the network namespace to run in; `None`: one of its own.
     pub namespace: Option<String>,
+    /// The folder of the state file; `None`: the daemon's own.
+    pub state_dir: Option<PathBuf>,
 }
 
 impl Default for DaemonOptions {
@@ -36,6 +38,7 @@ impl Default for DaemonOptions {
             pmds: 1,
             arguments: Vec::new(),
             namespace: None,
+            state_dir: None,
         }
     }
 }
@@ -104,6 +107,36 @@ impl Daemon {
         self.wait_ready()
     }
 
+    /// Starts a second daemon that takes over from this one, and waits until the
+    /// first has ended and the second answers.
+    pub fn take_over(&mut self) -> Result<()> {
+        let mut options = self.options.clone();
+        options.arguments.push("--takeover".to_owned());
+        let successor = launch(&self.bin_dir, self.dir.path(), &options)?;
+        let ended = self.process.wait_exit(READY_LIMIT);
+        let mut old = std::mem::replace(&mut self.process, successor);
+        if ended.is_err() {
+            // The new one says why.
+            self.process.check_running()?;
+        }
+        let status = ended?;
+        if !status.success() {
+            let (pid, tail) = (old.pid(), old.log_tail());
+            old.kill();
+            return Err(Error::Unexpected(format!(
+                "the daemon taken over from ({pid}) ended with {status}: {tail}"
+            )));
+        }
+        self.wait_ready()
+    }
+
+    /// Starts a second daemon that is to take over, and leaves it to the caller.
+    pub fn start_successor(&self) -> Result<Process> {
+        let mut options = self.options.clone();
+        options.arguments.push("--takeover".to_owned());
+        launch(&self.bin_dir, self.dir.path(), &options)
+    }
+
     fn wait_ready(&mut self) -> Result<()> {
         wait::until("ringwayd to answer", READY_LIMIT, || {
             if let Err(died) = self.process.check_running() {
@@ -130,7 +163,7 @@ impl Daemon {
 
     /// The state file.
     pub fn state_file(&self) -> PathBuf {
-        state_in(self.dir.path())
+        state_in(self.options.state_dir.as_deref().unwrap_or(self.dir.path()))
     }
 
     /// The namespace of its own, in which its interfaces are.
@@ -385,7 +418,12 @@ fn launch(bin_dir: &Path, dir: &Path, options: &DaemonOptions) -> Result<Process
         .collect();
     let mut args: Vec<String> = [
         ("--socket", socket_in(dir).to_string_lossy().into_owned()),
-        ("--state", state_in(dir).to_string_lossy().into_owned()),
+        (
+            "--state",
+            state_in(options.state_dir.as_deref().unwrap_or(dir))
+                .to_string_lossy()
+                .into_owned(),
+        ),
         ("--pmd-cores", cores.join(",")),
         ("--hugepages", "auto".to_owned()),
     ]

@@ -13,6 +13,7 @@ pub mod frames;
 pub mod lab;
 pub mod machine;
 pub mod netns;
+pub mod numbered;
 pub mod ovs;
 pub mod pcap;
 pub mod process;

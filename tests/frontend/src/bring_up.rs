@@ -191,6 +191,34 @@ impl Guest {
         Ok(())
     }
 
+    /// Goes on with its rings over a new connection, as QEMU does when the backend
+    /// was killed: nobody can say where it stood, so each ring's base is its
+    /// used index. Fails if the backend offers less than before.
+    pub fn reconnect(&mut self, mut session: Session, config: &SessionConfig) -> Result<(), Error> {
+        let wanted = SessionConfig {
+            features: self.features,
+            required: self.features,
+            protocol: self.protocol,
+            ..config.clone()
+        };
+        let (features, _) = session.negotiate(&wanted)?;
+        for (queue, ring) in self.rings.iter().enumerate() {
+            session.set_vring_call(queue, ring.call_fd())?;
+        }
+        session.set_features(features)?;
+        session.set_mem_table(&self.memory)?;
+        for (queue, ring) in self.rings.iter().enumerate() {
+            session.start_ring(queue, ring, ring.used_idx())?;
+        }
+        if features & features::PROTOCOL_FEATURES != 0 {
+            for queue in 0..self.rings.len() {
+                session.set_vring_enable(queue, true)?;
+            }
+        }
+        self.session = session;
+        Ok(())
+    }
+
     /// Waits until the call descriptor of `queue` is signalled; false on timeout.
     pub fn wait_call(&self, queue: usize, timeout: Duration) -> bool {
         self.rings[queue].wait_call(timeout)

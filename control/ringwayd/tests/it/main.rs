@@ -9,6 +9,7 @@ mod flow_rpc;
 mod flow_verbs;
 mod host;
 mod journal;
+mod killed_writer;
 mod ovs_names;
 mod reconcile;
 mod rpc;

@@ -1,0 +1,95 @@
+//! `ringwayd --hold-fds`: a daemon that is killed is started again, and no
+//! frontend sees its connection end.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ringway_tests::daemon::{Daemon, DaemonOptions};
+use ringway_tests::machine;
+use ringway_tests::numbered::{Listens, Numbered};
+use ringway_tests::wait;
+
+/// Longest that a new daemon takes.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The daemons that the holder has started; killed when this is dropped.
+struct Children(u32);
+
+impl Children {
+    fn now(&self) -> Vec<Pid> {
+        let path = format!("/proc/{0}/task/{0}/children", self.0);
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let pids = text.split_whitespace();
+        pids.filter_map(|pid| pid.parse().ok().map(Pid::from_raw))
+            .filter(|pid| {
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                !stat.contains(") Z ")
+            })
+            .collect()
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for pid in self.now() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+#[test]
+fn a_killed_daemon_is_started_again_and_nobody_reconnects() {
+    for (mode, listens) in [
+        ("mode=server", Listens::Switch),
+        ("mode=client", Listens::Guest),
+    ] {
+        let _alone = machine::exclusive().unwrap();
+        let mut daemon = Daemon::start_with(DaemonOptions {
+            arguments: vec!["--hold-fds".into()],
+            ..DaemonOptions::default()
+        })
+        .unwrap();
+        let children = Children(daemon.process().pid());
+        daemon.ok(&["add-br", "br0", "--no-internal"]).unwrap();
+        for port in ["vm1", "vm2"] {
+            daemon.add_vhost_port("br0", port, &[mode]).unwrap();
+        }
+        let mut traffic = Numbered::start(&daemon, ["vm1", "vm2"], [1, 2], listens).unwrap();
+        traffic.go_on(20_000).unwrap();
+        let fds = daemon.process().open_fds().unwrap();
+        for _ in 0..3 {
+            // Longer than what counts as dying at its start.
+            std::thread::sleep(Duration::from_millis(1200));
+            let pid = children.now()[0];
+            kill(pid, Signal::SIGKILL).unwrap();
+            let begin = Instant::now();
+            wait::until("another daemon", LIMIT, || match children.now()[..] {
+                [other] if other != pid => Ok(()),
+                ref other => Err(format!("{other:?}")),
+            })
+            .unwrap();
+            traffic.go_on(20_000).unwrap();
+            println!("{mode}: traffic again after {:?}", begin.elapsed());
+        }
+        daemon.wait_forwarding(&["vm1", "vm2"]).unwrap();
+        let outcome = traffic.end().unwrap();
+        println!("{mode}: outage {:?}, {outcome:?}", outcome.outage());
+        outcome.assert_clean();
+        assert_eq!(outcome.reconnects, 0, "{outcome:?}");
+        assert!(
+            outcome.lost() <= 3 * 2 * 32,
+            "more than a burst: {outcome:?}"
+        );
+        for port in ["vm1", "vm2"] {
+            daemon.wait_state(port, "waiting-for-socket").unwrap();
+        }
+        let left = daemon.process().open_fds().unwrap();
+        assert!(left < fds, "the holder holds what is gone: {left} of {fds}");
+        // Told to end, all end.
+        kill(children.now()[0], Signal::SIGTERM).unwrap();
+        let status = daemon.process().wait_exit(LIMIT).unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
