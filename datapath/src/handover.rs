@@ -38,6 +38,9 @@ use crate::port::{Backing, Port};
 use crate::spec::{PortKind, PortSpec};
 use crate::status::PortCounters;
 
+/// How long a session may take to park before this process goes on without it.
+const RESUME: Duration = Duration::from_secs(1);
+
 /// What ports are made of, and the rules by name. Fields may be added.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -123,53 +126,17 @@ impl Datapath {
     ///
     /// Descriptors have run out. [`Datapath::resume`] lets all go on.
     pub fn park(&self, patience: Duration) -> Result<(Forms, Descriptors), HandoverError> {
-        let each_guest = |each: &mut dyn FnMut(&str, &mut GuestPort)| {
-            for port in lock(&self.inner.actual).ports.values_mut() {
-                if let Backing::Guest {
-                    session: Some(session),
-                    ..
-                } = &mut port.backing
-                {
-                    each(&port.spec.name, session);
-                }
-            }
-        };
-        each_guest(&mut |_, session| session.ask_to_park());
-        // A session may be publishing, for which it needs the lock.
-        let wait = |patience: Duration| {
-            let deadline = Instant::now() + patience;
-            loop {
-                let mut all = true;
-                each_guest(&mut |_, session| all &= session.is_parked());
-                if all || Instant::now() > deadline {
-                    return all;
-                }
-                thread::sleep(Duration::from_micros(200));
-            }
-        };
-        if !wait(patience) {
-            each_guest(&mut |name, session| {
-                if !session.is_parked() {
-                    tracing::warn!(
-                        port = name,
-                        "the frontend does not finish its message: it has to connect anew"
-                    );
-                    session.hang_up();
-                }
-            });
-            wait(patience);
-        }
+        self.each_guest(|_, session| session.ask_to_park());
+        self.wait_until_parked(patience);
         let mut forms = Forms::default();
         let mut descriptors = Descriptors::default();
         let mut outcome = Ok(());
-        each_guest(
-            &mut |name, session| match session.export(&mut descriptors) {
-                Ok(form) => {
-                    forms.guests.insert(name.to_owned(), form);
-                }
-                Err(error) => outcome = Err(error),
-            },
-        );
+        self.each_guest(|name, session| match session.export(&mut descriptors) {
+            Ok(form) => {
+                forms.guests.insert(name.to_owned(), form);
+            }
+            Err(error) => outcome = Err(error),
+        });
         outcome?;
         let actual = lock(&self.inner.actual);
         for port in actual.ports.values() {
@@ -273,9 +240,52 @@ impl Datapath {
         Some(told)
     }
 
+    fn each_guest(&self, mut each: impl FnMut(&str, &mut GuestPort)) {
+        for port in lock(&self.inner.actual).ports.values_mut() {
+            if let Backing::Guest {
+                session: Some(session),
+                ..
+            } = &mut port.backing
+            {
+                each(&port.spec.name, session);
+            }
+        }
+    }
+
+    /// Waits for all sessions that were asked to park, not under the lock, which
+    /// one may need that is publishing. After `patience` those that are not parked
+    /// lose their connection, and get as long again.
+    fn wait_until_parked(&self, patience: Duration) {
+        let wait = || {
+            let deadline = Instant::now() + patience;
+            loop {
+                let mut all = true;
+                self.each_guest(|_, session| all &= session.is_parked());
+                if all || Instant::now() > deadline {
+                    return all;
+                }
+                thread::sleep(Duration::from_micros(200));
+            }
+        };
+        if wait() {
+            return;
+        }
+        self.each_guest(|name, session| {
+            if !session.is_parked() {
+                tracing::warn!(
+                    port = name,
+                    "the frontend does not finish its message: it has to connect anew"
+                );
+                session.hang_up();
+            }
+        });
+        wait();
+    }
+
     /// Goes on as if nothing had happened, after [`Datapath::park`] or
     /// [`Datapath::halt`].
     pub fn resume(&self) {
+        self.wait_until_parked(RESUME);
         let mut actual = lock(&self.inner.actual);
         if actual.halted {
             start_host_ports(&mut actual);

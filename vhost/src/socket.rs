@@ -250,6 +250,7 @@ impl GuestPort {
     ///
     /// The system has no thread left.
     pub fn go_on(&mut self) -> Result<(), GuestPortError> {
+        self.take_parked();
         let Some(parked) = self.parked.take() else {
             return Ok(());
         };

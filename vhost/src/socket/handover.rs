@@ -68,9 +68,21 @@ impl GuestPort {
     /// Whether the thread has stopped. One whose frontend has sent half a
     /// message waits for the rest of it.
     pub fn is_parked(&self) -> bool {
-        self.thread
-            .as_ref()
-            .is_none_or(|thread| thread.is_finished())
+        let asked = self.shared.parking.load(Ordering::Acquire);
+        let mut thread = self.thread.iter();
+        thread.all(|thread| !asked || thread.is_finished())
+    }
+
+    /// Takes what a thread has left that has stopped.
+    pub(super) fn take_parked(&mut self) {
+        let stopped = self.shared.parking.load(Ordering::Acquire);
+        if let Some(thread) = self
+            .thread
+            .take_if(|thread| stopped && thread.is_finished())
+        {
+            // One that panicked has said so; its frontend connects anew.
+            self.parked = Some(thread.join().unwrap_or_default());
+        }
     }
 
     /// Ends the connection, if there is one: its frontend connects anew.
@@ -88,12 +100,9 @@ impl GuestPort {
         &mut self,
         descriptors: &mut Descriptors,
     ) -> Result<GuestPortForm, HandoverError> {
-        if !self.is_parked() {
+        self.take_parked();
+        if self.thread.is_some() {
             return Err(HandoverError::Unfit("the port is not parked".to_owned()));
-        }
-        if let Some(thread) = self.thread.take() {
-            // One that panicked has said so; its frontend connects anew.
-            self.parked = Some(thread.join().unwrap_or_default());
         }
         let none = Parked::default();
         let Parked { listener, live } = self.parked.as_ref().unwrap_or(&none);
@@ -227,5 +236,157 @@ impl GuestPort {
 
     fn live(&self) -> Option<&Live> {
         self.parked.as_ref()?.live.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features;
+    use std::io::{Read, Write};
+    use std::path::Path;
+    use std::time::Instant;
+    use vhost::VhostBackend;
+    use vhost::vhost_user::message::VhostUserHeaderFlag;
+    use vhost::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures};
+
+    struct Nobody;
+
+    impl RingPublisher for Nobody {
+        fn publish(&self, _: Arc<DeviceRings>) {}
+    }
+
+    fn config(folder: &Path) -> GuestPortConfig {
+        GuestPortConfig {
+            name: "vm1".to_owned(),
+            path: folder.join("vm1.sock"),
+            mode: Mode::Server,
+            queue_pairs: 1,
+            owner: None,
+            permissions: None,
+            features: u64::MAX,
+            marks: Some(folder.join("marks")),
+            keeper: None,
+        }
+    }
+
+    fn park(port: &GuestPort) -> bool {
+        port.ask_to_park();
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while !port.is_parked() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        port.is_parked()
+    }
+
+    /// The frontend has acknowledged all that is offered and wants answers.
+    fn negotiate(path: &Path) -> Frontend {
+        let mut frontend = Frontend::connect(path, 2).expect("connected");
+        let offered = frontend.get_features().expect("features");
+        let protocol = frontend.get_protocol_features().expect("protocol features");
+        assert!(protocol.contains(VhostUserProtocolFeatures::REPLY_ACK));
+        frontend.set_protocol_features(protocol).expect("taken");
+        frontend.set_owner().expect("taken");
+        frontend.set_features(offered).expect("taken");
+        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        frontend
+    }
+
+    #[test]
+    fn a_frontend_goes_on_with_another_port_over_the_same_connection() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut old = GuestPort::start(config(folder.path()), Arc::new(Nobody)).expect("started");
+        let mut frontend = negotiate(&folder.path().join("vm1.sock"));
+        frontend.set_vring_num(0, 256).expect("answered");
+        frontend.set_vring_enable(1, true).expect("answered");
+
+        // One that changes its mind goes on.
+        assert!(park(&old));
+        old.export(&mut Descriptors::default()).expect("exported");
+        old.go_on().expect("a thread");
+        frontend.set_vring_num(1, 128).expect("answered");
+
+        for generation in 0..3 {
+            assert!(park(&old));
+            let mut descriptors = Descriptors::default();
+            let form = old.export(&mut descriptors).expect("exported");
+            let text = serde_json::to_string(&form).expect("text");
+            let form = serde_json::from_str(&text).expect("the same");
+            let mut new = GuestPort::adopt(
+                config(folder.path()),
+                Arc::new(Nobody),
+                form,
+                &mut descriptors,
+            )
+            .expect("taken over");
+            new.set_positions(&new.positions());
+            new.go_on().expect("a thread");
+            // The old process ends: nothing is closed or removed by it.
+            drop(old);
+            let status = new.status();
+            assert_eq!(status.features, features::OFFERED, "{status:?}");
+            assert_eq!(status.connections, 1 + generation);
+            // Requests that need what was acknowledged, and are answered.
+            frontend
+                .set_vring_enable(0, generation % 2 == 0)
+                .expect("answered");
+            frontend.set_vring_num(0, 512).expect("answered");
+            assert!(frontend.set_vring_num(0, 3).is_err(), "a refusal is heard");
+            old = new;
+            // It closed the connection, so the next one is a new one.
+            frontend = negotiate(&folder.path().join("vm1.sock"));
+        }
+        drop(old);
+        assert!(!folder.path().join("vm1.sock").exists());
+        assert!(!folder.path().join("marks").exists());
+    }
+
+    #[test]
+    fn half_a_message_holds_up_nobody_for_long() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut port = GuestPort::start(config(folder.path()), Arc::new(Nobody)).expect("started");
+        let path = folder.path().join("vm1.sock");
+        let mut stalling = UnixStream::connect(&path).expect("connected");
+        stalling.write_all(&[1, 0, 0]).expect("written");
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while port.status().connections == 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Long enough for the three bytes to be looked at.
+        std::thread::sleep(Duration::from_millis(50));
+        port.ask_to_park();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!port.is_parked());
+        assert!(port.export(&mut Descriptors::default()).is_err());
+        port.hang_up();
+        assert!(park(&port));
+        assert_eq!(stalling.read(&mut [0; 8]).unwrap_or(0), 0, "still open");
+        port.go_on().expect("a thread");
+        negotiate(&path);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut old = GuestPort::start(config(folder.path()), Arc::new(Nobody)).expect("started");
+        let _frontend = negotiate(&folder.path().join("vm1.sock"));
+        assert!(park(&old));
+        let mut adopt = |change: &dyn Fn(&mut GuestPortConfig), less: bool| {
+            let mut descriptors = Descriptors::default();
+            let form = old.export(&mut descriptors).expect("exported");
+            if less {
+                descriptors = Descriptors::default();
+            }
+            let mut config = config(folder.path());
+            change(&mut config);
+            GuestPort::adopt(config, Arc::new(Nobody), form, &mut descriptors).err()
+        };
+        assert!(adopt(&|_| {}, false).is_none());
+        assert!(adopt(&|_| {}, true).is_some(), "no descriptors came");
+        assert!(adopt(&|config| config.queue_pairs = 2, false).is_some());
+        assert!(adopt(&|config| config.mode = Mode::Client, false).is_some());
+        assert!(adopt(&|config| config.path.push("x"), false).is_some());
+        // This version offers less than the frontend has acknowledged.
+        assert!(adopt(&|config| config.features = 1 << 30, false).is_some());
     }
 }
