@@ -2,7 +2,7 @@
 //! listed several times and copied from the same place.
 
 use arrayvec::ArrayVec;
-use ringway_vhost::{BURST, BURST_PACKETS, PacketSet, Packets};
+use ringway_vhost::{BURST, PacketSet, Packets};
 
 use crate::cache::{FlowCache, Found, Verdict};
 use crate::counters::{PmdCounterCells, QueueCounters};
@@ -150,7 +150,7 @@ pub fn apply(
     found: &Found,
     which: impl Which,
     packets: &mut Packets<'_>,
-    keys: &mut [Key; BURST_PACKETS],
+    keys: &[Key; BURST],
     cache: &FlowCache,
     learning: &mut Normal<'_>,
     lists: &mut TxLists,
@@ -175,7 +175,7 @@ fn apply_in_vlans(
     found: &Found,
     which: impl Which,
     packets: &mut Packets<'_>,
-    keys: &mut [Key; BURST_PACKETS],
+    keys: &[Key; BURST],
     cache: &FlowCache,
     learning: &mut Normal<'_>,
     lists: &mut TxLists,
@@ -194,7 +194,7 @@ fn apply_as<const VLANS: bool>(
     found: &Found,
     which: impl Which,
     packets: &mut Packets<'_>,
-    keys: &mut [Key; BURST_PACKETS],
+    keys: &[Key; BURST],
     cache: &FlowCache,
     learning: &mut Normal<'_>,
     lists: &mut TxLists,
@@ -211,10 +211,10 @@ fn apply_as<const VLANS: bool>(
         lists.recording = watched == Some(nth);
         let destination = match found.verdict(nth) {
             Verdict::Normal if VLANS => {
-                execute::normal(packet, packets, keys, lists, learning, with);
+                execute::normal(packet, packets, lists, learning, with);
                 continue;
             }
-            Verdict::Normal => learning.decide(&keys[packet]),
+            Verdict::Normal => learning.decide(&keys[nth]),
             Verdict::Output(port) => Destination::Port(learning.bridge.number(port)),
             Verdict::Flood => Destination::Flood,
             Verdict::Drop(cause) => Destination::Drop(cause.into()),
@@ -222,7 +222,7 @@ fn apply_as<const VLANS: bool>(
             Verdict::Program(entry) => {
                 let payload = cache.program(entry);
                 let program = payload.program();
-                execute(program, packet, packets, keys, lists, learning, with);
+                execute(program, packet, packets, lists, learning, with);
                 continue;
             }
         };
@@ -230,7 +230,7 @@ fn apply_as<const VLANS: bool>(
             Destination::Port(port) => {
                 // Programs may have listed more for a port than a burst has.
                 if lists.is_full(port) {
-                    with.flush(lists, packets, keys, learning.bridge);
+                    with.flush(lists, packets, learning.bridge);
                 }
                 if !lists.push(port, packet) {
                     drop(lists, DropReason::NoDestination);
@@ -242,7 +242,7 @@ fn apply_as<const VLANS: bool>(
                 let mut copies = 0u64;
                 for port in members.filter(|port| **port != with.ingress) {
                     if lists.is_full(*port) {
-                        with.flush(lists, packets, keys, learning.bridge);
+                        with.flush(lists, packets, learning.bridge);
                     }
                     lists.push(*port, packet);
                     copies += 1;

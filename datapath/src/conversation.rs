@@ -181,7 +181,10 @@ impl Conversation {
     /// Of a packet whose flow key is known.
     #[inline(always)]
     pub fn of_flow(key: &PacketKey) -> Self {
-        let (destination, source) = Key::stations(key);
+        let Key {
+            destination,
+            source,
+        } = Key::of_flow(key);
         Self {
             destination,
             source,

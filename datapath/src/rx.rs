@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ringway_flow::extract::extract;
 use ringway_flow::key::PacketKey;
-use ringway_vhost::{BURST, BURST_PACKETS, Burst, Dequeued, Packets};
+use ringway_vhost::{BURST, Burst, Dequeued, Packets};
 
 use crate::action::{self, TxLists};
 use crate::cache::{FlowCache, Found};
@@ -31,7 +31,7 @@ struct Stages {
     /// Which PMD this is, for its own counters and transmit queues.
     pmd: usize,
     clock: CoarseClock,
-    keys: Box<[Key; BURST_PACKETS]>,
+    keys: Box<[Key; BURST]>,
     flow_keys: Box<[PacketKey; BURST]>,
     lens: [u32; BURST],
     cache: FlowCache,
@@ -53,7 +53,7 @@ impl Workspace {
             stages: Stages {
                 pmd,
                 clock,
-                keys: Box::new([Key::default(); BURST_PACKETS]),
+                keys: Box::new([Key::default(); BURST]),
                 flow_keys: Box::new([PacketKey::default(); BURST]),
                 lens: [0; BURST],
                 cache,
@@ -250,7 +250,7 @@ impl Stages {
             &self.found,
             which,
             packets,
-            &mut self.keys,
+            &self.keys,
             &self.cache,
             &mut learning,
             &mut self.lists,
@@ -260,7 +260,7 @@ impl Stages {
         if let (Some(watch), Some(watched)) = (watch, watched) {
             tell(watch, watched, &self.found, &mut self.lists, self.pmd);
         }
-        with.flush(&mut self.lists, packets, &self.keys, bridge);
+        with.flush(&mut self.lists, packets, bridge);
         self.cache.finish();
     }
 
@@ -280,7 +280,7 @@ impl Stages {
             let mut bytes = 0;
             for nth in 0..count {
                 let index = which.index(nth);
-                let key = &mut self.keys[index];
+                let key = &mut self.keys[nth];
                 parse::parse(packets.head_slot(index), packets.head(index).len(), key);
                 bytes += packets.frame_len(index) as u64;
             }
@@ -304,7 +304,7 @@ impl Stages {
                 in_port,
                 key,
             );
-            self.keys[index] = Key::of_flow(key);
+            self.keys[nth] = Key::of_flow(key);
             self.lens[nth] = frame_len as u32;
             bytes += frame_len as u64;
         }

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use ringway_flow::key::{PacketKey, VLAN_PRESENT};
 use ringway_flow::stats::Counts;
-use ringway_vhost::{BURST_PACKETS, Packets};
+use ringway_vhost::{BURST, Packets};
 
 use super::table::{self, CacheTable, Entry, Meta, Parts, made, rest_used, set_rest_used};
 use super::{Core, USED_SHIFT, add, move_counts, used_now};
@@ -233,7 +233,7 @@ impl Core {
         port: u16,
         which: impl Which,
         packets: &Packets<'_>,
-        keys: &[Key; BURST_PACKETS],
+        keys: &[Key; BURST],
         bytes: u64,
         now: u64,
     ) {
@@ -241,7 +241,7 @@ impl Core {
         let count = which.count();
         let of = |nth: usize| {
             let i = which.index(nth);
-            Conversation::of(&keys[i], packets.head_slot(i), packets.head(i).len())
+            Conversation::of(&keys[nth], packets.head_slot(i), packets.head(i).len())
         };
         let (first, head) = (of(0), packets.head_slot(which.index(0)));
         let differs = |differs, nth| differs | differ(packets.head_slot(which.index(nth)), head);

@@ -38,7 +38,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use ringway_flow::key::PacketKey;
 use ringway_flow::translate::Translation;
-use ringway_vhost::{BURST, BURST_PACKETS, Packets};
+use ringway_vhost::{BURST, Packets};
 
 use self::budget::Budget;
 use self::conversations::Conversations;
@@ -167,7 +167,7 @@ impl FlowCache {
         port: u16,
         which: impl Which,
         packets: &Packets<'_>,
-        keys: &[Key; BURST_PACKETS],
+        keys: &[Key; BURST],
         bytes: u64,
         now: u64,
     ) {
