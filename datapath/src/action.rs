@@ -67,6 +67,18 @@ impl TxLists {
         true
     }
 
+    /// Lists all packets for a port, if nothing is listed for it.
+    #[inline(always)]
+    fn push_all(&mut self, port: u32, which: impl Which) -> bool {
+        let list = self.lists.get_mut(port as usize);
+        let Some(list) = list.filter(|list| list.is_empty()) else {
+            return false;
+        };
+        self.active.push(port);
+        list.extend((0..which.count()).map(|nth| which.index(nth) as u8));
+        true
+    }
+
     /// The packet ends here.
     #[inline(always)]
     pub fn note_drop(&mut self, reason: DropReason) {
@@ -201,6 +213,17 @@ fn apply_as<const VLANS: bool>(
     watched: Option<usize>,
     with: &Surroundings<'_>,
 ) {
+    // Most bursts are of one conversation, which goes to one port.
+    let one = found.is_one();
+    if one
+        && !VLANS
+        && watched.is_none()
+        && found.verdict(0) == Verdict::Normal
+        && let Destination::Port(port) = learning.decide(&keys[0])
+        && lists.push_all(port, which)
+    {
+        return;
+    }
     let mut replicated = 0;
     let drop = |lists: &mut TxLists, reason| {
         lists.note_drop(reason);
@@ -214,7 +237,7 @@ fn apply_as<const VLANS: bool>(
                 execute::normal(packet, packets, lists, learning, with);
                 continue;
             }
-            Verdict::Normal => learning.decide(&keys[nth]),
+            Verdict::Normal => learning.decide(&keys[if one { 0 } else { nth }]),
             Verdict::Output(port) => Destination::Port(learning.bridge.number(port)),
             Verdict::Flood => Destination::Flood,
             Verdict::Drop(cause) => Destination::Drop(cause.into()),

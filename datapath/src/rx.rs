@@ -9,6 +9,7 @@ use ringway_vhost::{BURST, Burst, Dequeued, Packets};
 use crate::action::{self, TxLists};
 use crate::cache::{FlowCache, Found};
 use crate::clock::CoarseClock;
+use crate::conversation::Conversation;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
 use crate::execute::Surroundings;
@@ -277,18 +278,22 @@ impl Stages {
     ) -> u64 {
         let count = which.count();
         if let Some(all) = self.cache.catch_all(bridge) {
-            let mut bytes = 0;
-            for nth in 0..count {
-                let index = which.index(nth);
-                let key = &mut self.keys[nth];
-                parse::parse(packets.head_slot(index), packets.head(index).len(), key);
-                bytes += packets.frame_len(index) as u64;
+            let lens = (0..count).map(|nth| packets.frame_len(which.index(nth)) as u64);
+            let bytes = lens.sum();
+            let one = Conversation::of_all(which, packets);
+            match &one {
+                Some(one) => self.keys[0] = one.key(),
+                None => {
+                    for nth in 0..count {
+                        let (index, key) = (which.index(nth), &mut self.keys[nth]);
+                        parse::parse(packets.head_slot(index), packets.head(index).len(), key);
+                    }
+                }
             }
-            self.cache
-                .count_all(all, in_port, which, packets, &self.keys, bytes, now);
+            self.found.fill(count, all, one.is_some());
+            (self.cache).count_all(all, in_port, one, which, packets, &self.keys, bytes, now);
             own.lookups.megaflow_hits.add(count as u64);
             own.lookups.probes.add(count as u64);
-            self.found.fill(count, all);
             return bytes;
         }
         let mut bytes = 0;
