@@ -75,7 +75,7 @@ impl TxLists {
             return false;
         };
         self.active.push(port);
-        list.extend((0..which.count()).map(|nth| which.index(nth) as u8));
+        *list = which.list();
         true
     }
 

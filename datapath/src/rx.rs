@@ -16,7 +16,7 @@ use crate::execute::Surroundings;
 use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
 use crate::parse::{self, Key};
-use crate::patch::{First, Which};
+use crate::patch::{All, Which};
 use crate::snapshot::{BridgeView, Plan, Poll, PortView, Source};
 use crate::watch::{FoundBy, Watch};
 #[cfg(test)]
@@ -186,7 +186,7 @@ impl Stages {
         own: &PmdCounterCells,
         now: u64,
     ) {
-        self.through_bridge(First(packets.len()), packets, plan, ingress, own, now);
+        self.through_bridge(All(packets.len()), packets, plan, ingress, own, now);
         if self.lists.has_crossings() {
             self.cross(packets, plan, own, now);
         }
@@ -232,8 +232,9 @@ impl Stages {
             return;
         };
         let in_port = bridge.flow_port(number);
-        let bytes = self.find_verdicts(which, packets, bridge, in_port, own, now);
+        let bytes = which.bytes(packets);
         counters.rx_bytes.add(bytes);
+        self.find_verdicts(which, bytes, packets, bridge, in_port, own, now);
 
         let watch = plan.watch.as_ref().filter(|watch| watch.port == number);
         let watched = watch.and_then(|watch| find_watched(watch, which, packets, bridge, in_port));
@@ -265,21 +266,21 @@ impl Stages {
         self.cache.finish();
     }
 
-    /// Heads → keys → verdicts. Returns the burst's bytes.
+    /// Heads → keys → verdicts. `bytes`: of all frames.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     fn find_verdicts(
         &mut self,
         which: impl Which,
+        bytes: u64,
         packets: &Packets<'_>,
         bridge: &BridgeView,
         in_port: u16,
         own: &PmdCounterCells,
         now: u64,
-    ) -> u64 {
+    ) {
         let count = which.count();
         if let Some(all) = self.cache.catch_all(bridge) {
-            let lens = (0..count).map(|nth| packets.frame_len(which.index(nth)) as u64);
-            let bytes = lens.sum();
             let one = Conversation::of_all(which, packets);
             match &one {
                 Some(one) => self.keys[0] = one.key(),
@@ -294,9 +295,8 @@ impl Stages {
             (self.cache).count_all(all, in_port, one, which, packets, &self.keys, bytes, now);
             own.lookups.megaflow_hits.add(count as u64);
             own.lookups.probes.add(count as u64);
-            return bytes;
+            return;
         }
-        let mut bytes = 0;
         for nth in 0..count {
             let index = which.index(nth);
             let (head, frame_len) = (packets.head_slot(index), packets.frame_len(index));
@@ -311,7 +311,6 @@ impl Stages {
             );
             self.keys[nth] = Key::of_flow(key);
             self.lens[nth] = frame_len as u32;
-            bytes += frame_len as u64;
         }
         self.cache.classify(
             &self.flow_keys,
@@ -322,7 +321,6 @@ impl Stages {
             own,
             now,
         );
-        bytes
     }
 }
 

@@ -78,7 +78,7 @@ impl SplitRing {
         };
         if burst.len > 0 {
             outcome.packets = burst.len as u32;
-            burst.note_longest();
+            burst.note_lengths();
             let mut packets = Packets {
                 burst,
                 memory: PhantomData,
