@@ -437,6 +437,13 @@ impl Packets<'_> {
         }
     }
 
+    /// Whether it has a partial checksum or belongs to an oversized frame.
+    #[inline(always)]
+    pub(crate) fn asks_offload(&self, index: usize) -> bool {
+        let bytes = &self.burst.slots[index].0[HEADROOM..FRAME_START];
+        bytes[0] & VNET_F_NEEDS_CSUM != 0 || bytes[1] != 0
+    }
+
     /// Replaces the virtio-net header of frame `index`.
     #[inline(always)]
     pub fn set_vnet_header(&mut self, index: usize, header: VnetHeader) {
