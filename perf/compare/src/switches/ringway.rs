@@ -97,6 +97,7 @@ impl Ringway {
         let daemon = Daemon::start(setup, None, &options)?;
         let (ports, sockets): (Vec<_>, Vec<_>) = setup.ports(".sock").into_iter().unzip();
         daemon.say(&bridge)?;
+        let mode = if setup.tso { "mode=client" } else { "mode=server" };
         for (port, socket) in ports.iter().zip(&sockets) {
             let path = format!("path={}", socket.display());
             daemon.say(&[
@@ -105,9 +106,11 @@ impl Ringway {
                 port,
                 "type=vhost-user",
                 &path,
-                "mode=server",
+                mode,
             ])?;
-            wait_for_path(socket, START)?;
+            if !setup.tso {
+                wait_for_path(socket, START)?;
+            }
         }
         Ok(Self { daemon, sockets })
     }
