@@ -146,7 +146,10 @@ pub fn section(grouped: &Grouped, distance: Distance) -> String {
         );
     }
     for switch in [SwitchKind::Ovs, SwitchKind::Testpmd] {
-        let mut why: Vec<_> = rows.iter().filter_map(|row| row.0.skipped(switch)).collect();
+        let mut why: Vec<_> = rows
+            .iter()
+            .filter_map(|row| row.0.skipped(switch))
+            .collect();
         why.dedup();
         for why in why {
             let _ = write!(text, "\nNot measured: {why}.");
@@ -162,7 +165,9 @@ fn efficiency(cell: &Cell) -> Option<f64> {
 }
 
 fn figures(cell: Option<&Cell>) -> String {
-    let Some(cell) = cell else { return "–".into() };
+    let Some(cell) = cell else {
+        return "–".into();
+    };
     let Summary {
         median, min, max, ..
     } = cell.mpps;

@@ -19,7 +19,7 @@
 
 use ringway_frontend::ring::fast::Slots;
 use ringway_frontend::ring::{DESC_INDIRECT, DESC_NEXT};
-use ringway_frontend::{Descriptor, Gpa, GuestMemory};
+use ringway_frontend::{Descriptor, FastRing, Gpa, GuestMemory};
 
 use crate::frame::{TCP, TCP_CHECKSUM, TCP_PAYLOAD};
 
@@ -110,6 +110,13 @@ pub fn place<'f>(vnet: &'f [u8], frame: &'f [u8]) -> [(usize, &'f [u8]); 3] {
         (HEADER, headers),
         (PAYLOAD_AT - HEADERS_AT, payload),
     ]
+}
+
+/// How many buffers a frame takes, as said in receive buffer `slot`, its first.
+pub fn announced(receive: &FastRing, slot: u16) -> u16 {
+    let mut buffers = [0; 2];
+    receive.read_slot(slot, HEADER - 2, &mut buffers);
+    u16::from_le_bytes(buffers)
 }
 
 /// Puts mergeable buffers together: how many a frame takes is said in the

@@ -269,11 +269,8 @@ impl Port {
                 let bytes = &mut self.scratch[start..];
                 self.receive.read_slot(slot, 0, bytes);
             }
-            let piece = oversized.merger.buffer(len, || {
-                let mut buffers = [0; 2];
-                self.receive.read_slot(slot, HEADER - 2, &mut buffers);
-                u16::from_le_bytes(buffers)
-            });
+            let announced = || oversized::announced(&self.receive, slot);
+            let piece = oversized.merger.buffer(len, announced);
             let Some(len) = piece else { continue };
             self.counts.pieces += 1;
             self.counts.received_bytes += len as u64;
@@ -420,11 +417,8 @@ impl Port {
             // Whether a frame's last buffers are there yet is not known.
             for position in 0..count {
                 let (id, len) = self.receive.peek(position);
-                oversized.merger.buffer(len, || {
-                    let mut buffers = [0; 2];
-                    self.receive.read_slot(id as u16, HEADER - 2, &mut buffers);
-                    u16::from_le_bytes(buffers)
-                });
+                let announced = || oversized::announced(&self.receive, id as u16);
+                oversized.merger.buffer(len, announced);
             }
         }
         self.receive.take(count);
