@@ -168,7 +168,7 @@ impl Ovs {
                 true => &["type=dpdkvhostuserclient", &path],
                 false => &["type=dpdkvhostuser"],
             };
-            vsctl(&[&add[..], kind, &[&request]].concat())?;
+            vsctl(&[&add[..], kind, &[request.as_str()]].concat())?;
         }
         let mut paused = false;
         match setup.job {
