@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use ringway_vhost::VNET_HEADER_BYTES;
 
-use crate::packet::{Incoming, Outgoing, PacketSocket};
+use crate::packet::{Outgoing, PacketSocket};
 use crate::ring::{BATCH, Buffers, LARGE_BYTES, Received, SMALL_BYTES, TransmitRing};
 
 /// What frames are read from and written to.
@@ -44,18 +44,18 @@ pub(crate) struct Came {
 
 impl Kernel {
     /// Reads up to `limit` frames, for which there must be room, and makes them
-    /// available.
+    /// available. `position`: a packet socket's place among its slots, 0 at first.
     pub(crate) fn read(
         &self,
         ring: &mut TransmitRing,
         limit: usize,
-        messages: &mut Incoming,
+        position: &mut usize,
     ) -> Result<Came, Trouble> {
         match self {
             Self::Tap(fd) => self.read_tap(fd, ring, limit),
             Self::Packet(socket) => {
                 let (frames, cut) = socket
-                    .receive(ring, limit, messages)
+                    .receive(ring, limit.min(BATCH), position)
                     .map_err(|errno| self.trouble(errno))?;
                 ring.kick();
                 Ok(Came { frames, cut })
