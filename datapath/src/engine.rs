@@ -105,6 +105,7 @@ impl Datapath {
                     polls: Vec::new(),
                     wakeups: wakeups(&wake, &[]).ok(),
                     polls_nic: false,
+                    only_kernel: false,
                     watch: None,
                     stop: false,
                 };

@@ -22,6 +22,7 @@ use crate::engine::Datapath;
 use crate::error::DatapathError;
 use crate::nic_bring_up::{change_mtu, device_counters};
 use crate::port::{Backing, Told};
+use crate::snapshot::Plan;
 use crate::spec::{DpdkSpec, PortKind, PortSpec, SystemSpec, XdpMode};
 use crate::status::{LinkStatus, PortCounters, PortState};
 
@@ -182,12 +183,33 @@ impl Inner {
         self.start_nic(&spec.name, spec.mtu, &DpdkSpec::new(devargs))
     }
 
-    /// CPUs that no poll-mode core keeps busy.
+    /// CPUs that are no poll-mode core's.
     fn other_cpus(&self) -> Vec<usize> {
         let all = core_affinity::get_core_ids().unwrap_or_default();
         let all = all.into_iter().map(|core| core.id);
         all.filter(|core| !self.config.pmd_cores.contains(core))
             .collect()
+    }
+
+    /// Lets the threads of host ports run on the CPUs of poll-mode cores that lend
+    /// theirs by these plans, and on those that are no poll-mode core's. If there is
+    /// only one of the latter, all else has to live on it: only where no core lends.
+    pub fn share_cpus(&self, actual: &mut Actual, plans: &[Plan]) {
+        let mut cpus = self.other_cpus();
+        let mut lent = Vec::new();
+        if !self.config.sleep_after.is_zero() {
+            let cores = self.pmds.iter().zip(plans);
+            lent.extend(cores.filter_map(|(pmd, plan)| plan.only_kernel.then_some(pmd.core)));
+        }
+        if cpus.len() == 1 && !lent.is_empty() {
+            cpus.clear();
+        }
+        cpus.append(&mut lent);
+        for port in actual.ports.values_mut() {
+            if let Backing::Host(host) = &mut port.backing {
+                host.port.keep_to(&cpus);
+            }
+        }
     }
 
     /// Looks at the interfaces of all host ports, and tells the cores if something

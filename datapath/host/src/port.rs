@@ -4,12 +4,12 @@ mod kernel;
 mod pump;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
 use ringway_vhost::{DeviceFault, DeviceRings};
 
 use crate::link::{self, Link};
@@ -32,7 +32,8 @@ pub struct HostPortConfig {
     pub kind: HostPortKind,
     /// Bytes behind the Ethernet header; `None`: as the interface has it.
     pub mtu: Option<u16>,
-    /// CPUs that its threads may run on; empty: as the caller's.
+    /// CPUs that its threads may run on; empty: as the caller's. To be changed by
+    /// [`HostPort::keep_to`].
     pub cpus: Vec<usize>,
 }
 
@@ -165,7 +166,7 @@ pub struct HostPort {
     kernels: Vec<Arc<Kernel>>,
     counters: Vec<Arc<Counters>>,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<(JoinHandle<()>, Pid)>,
 }
 
 impl HostPort {
@@ -205,15 +206,19 @@ impl HostPort {
                 Arc::clone(&counters),
             )
             .map_err(failed("watch"))?;
-            let cpus = config.cpus.clone();
+            let (tell, told) = mpsc::sync_channel(1);
             let thread = thread::Builder::new()
                 .name(thread_name(&config.name))
                 .spawn(move || {
-                    keep_to(&cpus);
+                    // Whoever started us waits for it.
+                    let _ = tell.send(gettid());
                     pump.run();
                 })
                 .map_err(failed("start a thread for"))?;
-            port.threads.push(thread);
+            let id = (told.recv())
+                .map_err(|_| failed("start a thread for")(io::ErrorKind::BrokenPipe.into()))?;
+            keep_to(id, &config.cpus);
+            port.threads.push((thread, id));
             port.counters.push(counters);
             rings.pairs.push(pair.device);
         }
@@ -291,6 +296,17 @@ impl HostPort {
         Ok(())
     }
 
+    /// Lets its threads run on these CPUs only.
+    pub fn keep_to(&mut self, cpus: &[usize]) {
+        if self.config.cpus == cpus {
+            return;
+        }
+        self.config.cpus = cpus.to_vec();
+        for (_, thread) in &self.threads {
+            keep_to(*thread, cpus);
+        }
+    }
+
     /// Stops it and undoes what it made: an internal or tap device is deleted, a
     /// system interface belongs to the host's stack again.
     ///
@@ -328,7 +344,7 @@ impl HostPort {
 
     fn end_threads(&mut self) {
         self.shared.stop();
-        for thread in self.threads.drain(..) {
+        for (thread, _) in self.threads.drain(..) {
             // One that panicked has said so already.
             let _ = thread.join();
         }
@@ -467,14 +483,14 @@ fn thread_name(port: &str) -> String {
     name
 }
 
-/// Lets the calling thread run on these CPUs only.
-fn keep_to(cpus: &[usize]) {
+/// Lets a thread run on these CPUs only.
+fn keep_to(thread: Pid, cpus: &[usize]) {
     if cpus.is_empty() {
         return;
     }
     let mut set = CpuSet::new();
     let known = cpus.iter().filter(|cpu| set.set(**cpu).is_ok()).count();
-    if known == 0 || sched_setaffinity(Pid::from_raw(0), &set).is_err() {
+    if known == 0 || sched_setaffinity(thread, &set).is_err() {
         tracing::warn!(?cpus, "a port's thread cannot be kept to these CPUs");
     }
 }
