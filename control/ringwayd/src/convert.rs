@@ -11,8 +11,8 @@ use ringway_datapath::spec::{
     SystemSpec, TapSpec, VhostUserSpec, VlanMode, VlanSpec, XdpMode,
 };
 use ringway_datapath::status::{
-    BridgeStatus, FdbEntry, LinkStatus, MemoryKind, PmdCounters, PortCounters, PortState,
-    PortStatus,
+    BridgeStatus, FdbEntry, LINK_DOWN, LinkStatus, MemoryKind, PmdCounters, PortCounters,
+    PortState, PortStatus,
 };
 use ringway_proto::spelling::{self, Spelling};
 use ringway_proto::v1 as pb;
@@ -471,6 +471,7 @@ fn port_state_to_proto(state: &PortState) -> pb::PortState {
             "negotiating" => pb::PortState::Negotiating,
             "memory-mapped" => pb::PortState::MemoryMapped,
             "rings-enabled" => pb::PortState::RingsEnabled,
+            LINK_DOWN => pb::PortState::LinkDown,
             _ => pb::PortState::Waiting,
         },
     }

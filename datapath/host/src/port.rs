@@ -20,6 +20,8 @@ use crate::{HostError, ingress};
 use kernel::Kernel;
 use pump::{Counters, Pump, Shared};
 
+/// The MTU that Linux gives to an Ethernet interface.
+const ETHERNET_MTU: u32 = 1500;
 /// Most queues of an internal port.
 pub const MAX_QUEUES: u16 = 16;
 
@@ -161,6 +163,8 @@ pub struct HostPort {
     config: HostPortConfig,
     /// The interface's number.
     index: u32,
+    /// Its MTU if nobody had asked for another.
+    own_mtu: u32,
     rings: Arc<DeviceRings>,
     kernels: Vec<Arc<Kernel>>,
     counters: Vec<Arc<Counters>>,
@@ -177,13 +181,14 @@ impl HostPort {
     /// port; what the kernel refuses.
     pub fn start(config: HostPortConfig) -> Result<Self, HostPortError> {
         check(&config)?;
-        let (link, kernels) = open(&config)?;
+        let (link, own_mtu, kernels) = open(&config)?;
         let failed = |what: &'static str| {
             let name = config.name.clone();
             move |source| HostPortError::System { what, name, source }
         };
         let mut port = Self {
             index: link.index,
+            own_mtu,
             rings: Arc::default(),
             kernels: kernels.into_iter().map(Arc::new).collect(),
             counters: Vec::new(),
@@ -243,13 +248,21 @@ impl HostPort {
 
     /// What it says of itself now.
     pub fn status(&self) -> HostPortStatus {
+        self.status_among(&[])
+    }
+
+    /// As [`HostPort::status`], for who has just asked for many interfaces: one that
+    /// is not among `links` is asked for.
+    pub fn status_among(&self, links: &[Link]) -> HostPortStatus {
         if self.kernels.iter().any(|kernel| kernel.is_gone()) {
             self.shared.set_gone();
         }
         let gone = self.shared.gone();
-        let link = match gone {
-            Some(_) => None,
-            None => link::find(&self.config.name).ok().flatten(),
+        let known = links.iter().find(|link| link.index == self.index);
+        let link = match (&gone, known) {
+            (Some(_), _) => None,
+            (None, Some(link)) => Some(link.clone()),
+            (None, None) => link::find(&self.config.name).ok().flatten(),
         };
         HostPortStatus {
             link: link.filter(|link| link.index == self.index),
@@ -276,6 +289,18 @@ impl HostPort {
         link::set_mtu(self.index, mtu.into())?;
         self.config.mtu = Some(mtu);
         Ok(())
+    }
+
+    /// Puts the interface's own MTU back: the one it had when the port was started,
+    /// or Ethernet's, if it had the port's already.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn reset_mtu(&mut self) -> Result<u32, HostPortError> {
+        link::set_mtu(self.index, self.own_mtu)?;
+        self.config.mtu = None;
+        Ok(self.own_mtu)
     }
 
     /// Sets the interface's Ethernet address.
@@ -357,9 +382,9 @@ fn check(config: &HostPortConfig) -> Result<(), HostPortError> {
     Ok(())
 }
 
-/// The interface and its queues. What cannot be is refused before anything is made
-/// or changed.
-fn open(config: &HostPortConfig) -> Result<(Link, Vec<Kernel>), HostPortError> {
+/// The interface, its own MTU, and its queues. What cannot be is refused before
+/// anything is made or changed.
+fn open(config: &HostPortConfig) -> Result<(Link, u32, Vec<Kernel>), HostPortError> {
     let name = &config.name;
     let there = || -> Result<Link, HostPortError> {
         Ok(link::find(name)?.ok_or_else(|| HostError::NoInterface {
@@ -395,10 +420,16 @@ fn open(config: &HostPortConfig) -> Result<(Link, Vec<Kernel>), HostPortError> {
             (link.clone(), vec![attach(&link)?])
         }
     };
-    if let Some(mtu) = config.mtu.map(u32::from).filter(|mtu| link.mtu != *mtu) {
-        link::set_mtu(link.index, mtu)?;
-    }
-    Ok((link, kernels))
+    let own_mtu = match config.mtu.map(u32::from) {
+        // It was set by a ringwayd before this one.
+        Some(mtu) if mtu == link.mtu => ETHERNET_MTU,
+        Some(mtu) => {
+            link::set_mtu(link.index, mtu)?;
+            link.mtu
+        }
+        None => link.mtu,
+    };
+    Ok((link, own_mtu, kernels))
 }
 
 /// Asks the kernel to announce the interface's addresses when it is set up: one
