@@ -137,6 +137,27 @@ fn patched_bridges_are_one_lan() {
     assert_eq!(one.tx_packets, other.rx_packets, "{one:?} {other:?}");
     let balance = daemon.settled_balance().unwrap();
     assert!(balance.holds(), "{balance:?}");
+
+    // A trace goes on behind the patch port, and learns on both bridges if asked to.
+    let shown = far.ip(&["-br", "link", "show", "eth0"]).unwrap();
+    let to = shown.split_whitespace().nth(2).unwrap();
+    let flow = format!("in_port=LOCAL,dl_src=02:00:00:00:00:aa,dl_dst={to}");
+    let learned = |bridge: &str| {
+        let stations = daemon.ok(&["fdb", "show", bridge]).unwrap();
+        stations.contains("02:00:00:00:00:aa")
+    };
+    let traced = daemon.ok(&["trace", "br0", &flow]).unwrap();
+    assert!(
+        traced.contains("Patch port to1 leads to to0 of bridge br1"),
+        "{traced}"
+    );
+    assert!(traced.contains("Datapath actions: up1"), "{traced}");
+    assert!(
+        !learned("br0") && !learned("br1"),
+        "a trace alone has learned"
+    );
+    daemon.ok(&["trace", "br0", &flow, "--generate"]).unwrap();
+    assert!(learned("br0") && learned("br1"));
     drop(alone);
 }
 
@@ -238,6 +259,8 @@ fn the_bridges_interface_outlives_the_daemon_with_addresses_and_routes() {
         ])
         .unwrap();
     daemon.namespace().configure("br0", "10.1.0.1/24").unwrap();
+    let up = ["link", "set", "web0", "up"];
+    daemon.namespace().ip(&up).unwrap();
     let route = ["route", "add", "10.9.0.0/16", "via", "10.1.0.9"];
     daemon.namespace().ip(&route).unwrap();
     let web = daemon.namespace().ip(&["link", "show", "web0"]).unwrap();
