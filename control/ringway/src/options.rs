@@ -399,8 +399,8 @@ mod tests {
         for (line, telling) in [
             ("", "type= is missing"),
             ("vhost-user", "\"vhost-user\" is not of the form key=value"),
-            ("type=bond", "\"bond\" is not supported yet"),
-            ("type=vxlan", "\"vxlan\" is not supported yet"),
+            ("type=bond", "no ports of type \"bond\""),
+            ("type=vxlan", "no ports of type \"vxlan\""),
             ("type=foo", "not one of vhost-user, dpdk"),
             (
                 "type=vhost-user speed=9",

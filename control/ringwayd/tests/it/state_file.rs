@@ -305,7 +305,7 @@ fn damage_is_told_by_line_and_name() {
         (
             port("").replace("vhost-user", "vxlan"),
             4,
-            "\"vxlan\" is not supported yet",
+            "no ports of type \"vxlan\"",
         ),
         (
             port("").replace("bridge = 'br0'", "bridge = 'br9'"),
