@@ -28,7 +28,7 @@ use crate::publish::PmdShared;
 use crate::snapshot::Plan;
 use crate::spec::{
     BridgeSpec, DatapathConfig, FailMode, Hugepages, InternalSpec, PatchSpec, PortKind, PortSpec,
-    TapSpec,
+    SystemSpec, TapSpec,
 };
 use crate::status::{BridgeStatus, DatapathInfo, FdbEntry, PmdStatus, PortPlace, PortStatus};
 
@@ -244,7 +244,10 @@ impl Datapath {
             (PortKind::VhostUser(options), _) => {
                 self.inner.start_guest(number, &spec.name, options)?
             }
-            (PortKind::System(_), _) => self.inner.start_host(&spec, HostPortKind::System)?,
+            (PortKind::System(SystemSpec { queues, .. }), _) => {
+                let queues = *queues;
+                (self.inner).start_host(&spec, HostPortKind::System { queues })?
+            }
             (PortKind::Internal(InternalSpec { mac, queues }), _) => {
                 let (mac, queues) = (*mac, *queues);
                 (self.inner).start_host(&spec, HostPortKind::Internal { queues, mac })?

@@ -82,7 +82,9 @@ impl HostBacking {
     pub fn told(&self, status: Option<&HostPortStatus>) -> Told {
         let mut details = Vec::new();
         let mut detail = |name: &str, value: String| details.push((name.to_owned(), value));
-        if let HostPortKind::Internal { queues, .. } = self.port.config().kind {
+        if let HostPortKind::Internal { queues, .. } | HostPortKind::System { queues } =
+            self.port.config().kind
+        {
             detail("queues", queues.to_string());
         }
         for (name, count) in status.map(counters).unwrap_or_default() {
@@ -230,7 +232,9 @@ impl Inner {
             });
         }
         let devargs = format!("net_af_xdp_{0},iface={0}", spec.name);
-        let device = self.start_nic(&spec.name, spec.mtu, &DpdkSpec::new(devargs))?;
+        let mut device = DpdkSpec::new(devargs);
+        device.rx_queues = options.queues;
+        let device = self.start_nic(&spec.name, spec.mtu, &device)?;
         Ok(Some(device))
     }
 

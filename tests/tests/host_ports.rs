@@ -162,6 +162,47 @@ fn patched_bridges_are_one_lan() {
 }
 
 #[test]
+fn queues_of_a_system_port_share_by_flow() {
+    let _alone = machine::exclusive().unwrap();
+    let daemon = Daemon::start().unwrap();
+    daemon.ok(&["add-br", "br0"]).unwrap();
+    let far = Namespace::new("far").unwrap();
+    daemon.namespace().veth_to("up0", &far, "eth0").unwrap();
+    far.configure("eth0", "10.1.0.2/24").unwrap();
+    let add = ["add-port", "br0", "up0", "type=system"];
+    daemon.ok(&[&add[..], &["queues=4"]].concat()).unwrap();
+    daemon.namespace().configure("br0", "10.1.0.1/24").unwrap();
+    daemon.wait_forwarding(&["up0", "br0"]).unwrap();
+    let _echo = daemon.namespace().serve_echo(daemon.dir()).unwrap();
+    assert_eq!(far.ping("10.1.0.1", 5, 56).unwrap(), 5);
+    for _ in 0..32 {
+        // Each from a port of its own.
+        far.probe(&["udp", "10.1.0.1:7", "99", "99", "1"]).unwrap();
+    }
+    far.probe(&["tcp", "10.1.0.1:7", "20000000"]).unwrap();
+    let came = daemon.port("up0").unwrap();
+    let sharing = (came.rx_packets_by_queue.iter())
+        .filter(|packets| **packets > 0)
+        .count();
+    assert_eq!(came.rx_packets_by_queue.len(), 4, "{came:?}");
+    assert!(sharing >= 3, "38 flows in {sharing} of 4 queues: {came:?}");
+    // Each frame came in once.
+    let device = daemon.json(&["dump-ports", "br0", "--detail"]).unwrap();
+    let up0 = device["ports"].as_array().unwrap().iter();
+    let up0 = up0.clone().find(|port| port["name"] == "up0").unwrap();
+    let received = up0["device"]["rx_packets"].as_u64().unwrap();
+    assert!(came.rx_packets <= received, "{received} and {came:?}");
+    let balance = daemon.settled_balance().unwrap();
+    assert!(balance.holds(), "{balance:?}");
+
+    // Another number of queues: the port is made anew.
+    daemon.ok(&["set-port", "up0", "queues=2"]).unwrap();
+    assert_eq!(far.ping("10.1.0.1", 5, 56).unwrap(), 5);
+    let now = daemon.port("up0").unwrap();
+    assert_eq!(now.rx_packets_by_queue.len(), 2, "{now:?}");
+}
+
+#[test]
 fn an_interface_that_goes_and_comes_back_is_told_and_taken_up() {
     let _alone = machine::exclusive().unwrap();
     let daemon = Daemon::start().unwrap();

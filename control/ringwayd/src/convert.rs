@@ -193,6 +193,7 @@ pub fn port_from_proto(asked: pb::PortSpec) -> Result<Port, String> {
         Some(Asked::Dpdk(options)) => Kind::Dpdk(dpdk_from_proto(options)?),
         Some(Asked::System(options)) => Kind::System(SystemSpec {
             xdp: xdp_from_proto(known("xdp", options.xdp)?),
+            queues: narrow("queues", options.queues.unwrap_or(1))?,
         }),
         Some(Asked::Internal(options)) => Kind::Internal(InternalSpec {
             mac: match options.mac.is_empty() {
@@ -314,6 +315,7 @@ pub fn port_to_proto(port: &Port) -> pb::PortSpec {
         }),
         Kind::System(options) => Told::System(pb::SystemSpec {
             xdp: xdp_to_proto(options.xdp).into(),
+            queues: Some(options.queues.into()),
         }),
         Kind::Internal(options) => Told::Internal(pb::InternalSpec {
             mac: options.mac.map(spelling::mac_text).unwrap_or_default(),

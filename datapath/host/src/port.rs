@@ -16,13 +16,13 @@ use crate::link::{self, Link};
 use crate::packet::PacketSocket;
 use crate::ring::Pair;
 use crate::tap::{self, Tap, TapOptions};
-use crate::{HostError, ingress};
+use crate::{HostError, fanout, ingress};
 use kernel::Kernel;
 use pump::{Counters, Pump, Shared};
 
 /// The MTU that Linux gives to an Ethernet interface.
 const ETHERNET_MTU: u32 = 1500;
-/// Most queues of an internal port.
+/// Most queues of an internal or a system port.
 pub const MAX_QUEUES: u16 = 16;
 
 /// A port to be started.
@@ -56,7 +56,10 @@ pub enum HostPortKind {
         owner: Option<(u32, u32)>,
     },
     /// An interface that is there.
-    System,
+    System {
+        /// Packet sockets that share what it receives by flow, 1 to [`MAX_QUEUES`].
+        queues: u16,
+    },
 }
 
 /// Why a port cannot be started or changed. A port that cannot be started has
@@ -346,7 +349,7 @@ impl HostPort {
                 }
             }
             HostPortKind::Tap { .. } => tap::delete_tap(&self.config.name)?,
-            HostPortKind::System => ingress::give_back(self.index)?,
+            HostPortKind::System { .. } => ingress::give_back(self.index)?,
         }
         Ok(())
     }
@@ -367,17 +370,19 @@ impl Drop for HostPort {
 }
 
 fn check(config: &HostPortConfig) -> Result<(), HostPortError> {
-    if let HostPortKind::Internal { queues, mac } = config.kind {
-        if !(1..=MAX_QUEUES).contains(&queues) {
-            return Err(HostPortError::BadOption(format!(
-                "queues={queues} is not between 1 and {MAX_QUEUES}"
-            )));
-        }
-        if mac.is_some_and(|mac| mac[0] & 1 != 0 || mac == [0; 6]) {
-            return Err(HostPortError::BadOption(
-                "mac: an interface cannot have the address of a group, or none".to_owned(),
-            ));
-        }
+    if let HostPortKind::Internal { queues, .. } | HostPortKind::System { queues } = config.kind
+        && !(1..=MAX_QUEUES).contains(&queues)
+    {
+        return Err(HostPortError::BadOption(format!(
+            "queues={queues} is not between 1 and {MAX_QUEUES}"
+        )));
+    }
+    if let HostPortKind::Internal { mac: Some(mac), .. } = config.kind
+        && (mac[0] & 1 != 0 || mac == [0; 6])
+    {
+        return Err(HostPortError::BadOption(
+            "mac: an interface cannot have the address of a group, or none".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -413,11 +418,11 @@ fn open(config: &HostPortConfig) -> Result<(Link, u32, Vec<Kernel>), HostPortErr
             let link = there()?;
             // Nobody else would: QEMU runs no script for it.
             link::set_up(link.index, true)?;
-            (link.clone(), vec![attach(&link)?])
+            (link.clone(), attach(&link, 1)?)
         }
-        HostPortKind::System => {
+        HostPortKind::System { queues } => {
             let link = there()?;
-            (link.clone(), vec![attach(&link)?])
+            (link.clone(), attach(&link, queues)?)
         }
     };
     let own_mtu = match config.mtu.map(u32::from) {
@@ -448,7 +453,7 @@ fn announce_addresses(name: &str) {
 
 /// Whether the interface, or the tap that is to be made, takes the MTU.
 fn check_mtu(config: &HostPortConfig, link: Option<&Link>) -> Result<(), HostPortError> {
-    let made = !matches!(config.kind, HostPortKind::System);
+    let made = !matches!(config.kind, HostPortKind::System { .. });
     let limits = match link {
         // A driver that tells no limits is asked when it is set.
         Some(link) if link.max_mtu > 0 => link.min_mtu..=link.max_mtu,
@@ -466,8 +471,8 @@ fn check_mtu(config: &HostPortConfig, link: Option<&Link>) -> Result<(), HostPor
     }
 }
 
-/// Takes over what an interface receives.
-fn attach(link: &Link) -> Result<Kernel, HostPortError> {
+/// Takes over what an interface receives, by so many queues.
+fn attach(link: &Link, queues: u16) -> Result<Vec<Kernel>, HostPortError> {
     let unfit = |why| HostPortError::Unfit {
         name: link.name.clone(),
         why,
@@ -478,14 +483,18 @@ fn attach(link: &Link) -> Result<Kernel, HostPortError> {
     if link.mac.is_none() {
         return Err(unfit("it has no Ethernet frames"));
     }
-    let socket =
-        PacketSocket::open(link.index).map_err(|(what, source)| HostPortError::System {
-            what,
-            name: link.name.clone(),
-            source,
-        })?;
+    let failed = |(what, source)| HostPortError::System {
+        what,
+        name: link.name.clone(),
+        source,
+    };
+    let sockets = (0..queues)
+        .map(|_| PacketSocket::open(link.index).map_err(failed))
+        .collect::<Result<Vec<_>, _>>()?;
+    fanout::share(&sockets)
+        .map_err(|source| failed(("share among several queues the frames of", source)))?;
     ingress::take(link.index)?;
-    Ok(Kernel::Packet(socket))
+    Ok(sockets.into_iter().map(Kernel::Packet).collect())
 }
 
 /// `host-NAME`, as much of it as a thread's name may have.

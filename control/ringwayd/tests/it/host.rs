@@ -358,7 +358,7 @@ async fn a_port_comes_back_with_its_interface() {
     assert!(
         shown
             .out
-            .contains("desired: type=system xdp=auto number=1\n"),
+            .contains("desired: type=system xdp=auto queues=1 number=1\n"),
         "{}",
         shown.out
     );

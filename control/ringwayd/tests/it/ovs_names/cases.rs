@@ -768,7 +768,7 @@ pub const CASES: &[Case] = &[
             "del-port t5",
         ],
         Expect::Same,
-        "also without a type; `options:xdp=auto|on|off`; `afxdp` is `xdp=on`",
+        "also without a type; `options:xdp=auto|on|off`; `afxdp` is `xdp=on`; `options:n_rxq`",
     ),
     case(
         Tool::Vsctl,
