@@ -9,21 +9,20 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+
+use crate::packet::PacketSocket;
 
 // From linux/if_packet.h.
 const HASH: u32 = 0;
 const UNIQUE_ID: u32 = 0x2000;
 const IGNORE_OUTGOING: u32 = 0x4000;
-/// More frames than wait in a socket.
-const MOST_WAITING: u32 = 1 << 16;
 
 /// Makes these sockets, each bound to the interface already, a group.
 ///
 /// # Errors
 ///
 /// The kernel's. The sockets then each receive all frames: they are to be closed.
-pub(crate) fn share<S: AsFd>(sockets: &[S]) -> io::Result<()> {
+pub(crate) fn share(sockets: &[PacketSocket]) -> io::Result<()> {
     let Some((first, others)) = sockets.split_first() else {
         return Ok(());
     };
@@ -35,22 +34,11 @@ pub(crate) fn share<S: AsFd>(sockets: &[S]) -> io::Result<()> {
     let id = group(first.as_fd())?;
     for socket in others {
         join(socket.as_fd(), (HASH | IGNORE_OUTGOING) << 16 | id)?;
-        forget(socket.as_fd());
+        // What came before it was in the group came to all of the sockets: a frame is
+        // better lost while a port comes up than had twice.
+        socket.forget();
     }
     Ok(())
-}
-
-/// What came before it was in the group came to all of the sockets: a frame is better
-/// lost while a port comes up than had twice.
-fn forget(socket: BorrowedFd<'_>) {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
-    // As long as its virtio-net header, or the kernel refuses to read.
-    let mut head = [0; 64];
-    for _ in 0..MOST_WAITING {
-        if recv(socket.as_raw_fd(), &mut head, flags).is_err() {
-            return;
-        }
-    }
 }
 
 fn join(socket: BorrowedFd<'_>, group: u32) -> io::Result<()> {

@@ -16,10 +16,10 @@ mod slots;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
 
 pub(crate) use outgoing::Outgoing;
 use slots::{Place, Slots};
@@ -42,6 +42,8 @@ const QUEUE_BYTES: libc::c_int = 8 << 20;
 #[derive(Debug)]
 pub(crate) struct PacketSocket {
     slots: Slots,
+    /// Place of the next slot, counted from the first frame on: the reader's alone.
+    next: AtomicUsize,
     fd: OwnedFd,
     /// Frames that found no room in the socket. The kernel forgets what it told.
     dropped: AtomicU64,
@@ -100,6 +102,7 @@ impl PacketSocket {
             .map_err(failed("make promiscuous"))?;
         Ok(Self {
             slots,
+            next: AtomicUsize::new(0),
             fd,
             dropped: AtomicU64::new(0),
         })
@@ -137,19 +140,18 @@ impl PacketSocket {
     }
 
     /// Copies up to `limit` frames into the next buffers of `ring` and makes them
-    /// available. `position`: that of the next slot, kept by the caller. Returns
-    /// how many came, and how many of them were too long; without any, what is
+    /// available; for one thread at a time. Returns how many came, and how many of them were too long; without any, what is
     /// wrong with the socket.
     pub(crate) fn receive(
         &self,
         ring: &mut TransmitRing,
         limit: usize,
-        position: &mut usize,
     ) -> Result<(usize, usize), Errno> {
         let mut frames = [None; BATCH];
         let (mut came, mut cut) = (0, 0);
+        let mut next = self.next.load(Ordering::Relaxed);
         for frame in frames.iter_mut().take(limit) {
-            let Some(filled) = self.slots.filled(*position) else {
+            let Some(filled) = self.slots.filled(next) else {
                 break;
             };
             let buffers = ring.buffers(came);
@@ -166,8 +168,8 @@ impl PacketSocket {
                     None
                 }
             };
-            self.slots.give_back(*position);
-            *position = position.wrapping_add(1);
+            self.slots.give_back(next);
+            next = next.wrapping_add(1);
             came += 1;
             let Some(len) = len else { continue };
             if len >= SMALL_BYTES + LARGE_BYTES {
@@ -184,8 +186,24 @@ impl PacketSocket {
         if came == 0 {
             return Err(self.error());
         }
+        self.next.store(next, Ordering::Relaxed);
         ring.commit(&frames[..came]);
         Ok((came, cut))
+    }
+
+    /// Forgets what has come so far.
+    pub(crate) fn forget(&self) {
+        let mut next = self.next.load(Ordering::Relaxed);
+        while let Some(filled) = self.slots.filled(next) {
+            if filled.place == Place::Queue {
+                // As long as its virtio-net header, or the kernel refuses to read.
+                let flags = MsgFlags::MSG_DONTWAIT;
+                let _ = recv(self.fd.as_raw_fd(), &mut [0; 64], flags);
+            }
+            self.slots.give_back(next);
+            next = next.wrapping_add(1);
+        }
+        self.next.store(next, Ordering::Relaxed);
     }
 
     /// Reads the next frame of the queue: one that no slot holds. `None`: it is

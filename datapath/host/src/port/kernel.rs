@@ -44,18 +44,13 @@ pub(crate) struct Came {
 
 impl Kernel {
     /// Reads up to `limit` frames, for which there must be room, and makes them
-    /// available. `position`: a packet socket's place among its slots, 0 at first.
-    pub(crate) fn read(
-        &self,
-        ring: &mut TransmitRing,
-        limit: usize,
-        position: &mut usize,
-    ) -> Result<Came, Trouble> {
+    /// available.
+    pub(crate) fn read(&self, ring: &mut TransmitRing, limit: usize) -> Result<Came, Trouble> {
         match self {
             Self::Tap(fd) => self.read_tap(fd, ring, limit),
             Self::Packet(socket) => {
                 let (frames, cut) = socket
-                    .receive(ring, limit.min(BATCH), position)
+                    .receive(ring, limit.min(BATCH))
                     .map_err(|errno| self.trouble(errno))?;
                 ring.kick();
                 Ok(Came { frames, cut })

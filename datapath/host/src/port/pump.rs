@@ -114,8 +114,6 @@ pub(super) struct Pump {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     epoll: Epoll,
-    /// The next slot of a packet socket.
-    position: usize,
     outgoing: Outgoing,
     /// The kernel did not take the last frame in time: the next do not wait.
     stuck: bool,
@@ -143,7 +141,6 @@ impl Pump {
             shared,
             counters,
             epoll,
-            position: 0,
             outgoing: Outgoing::default(),
             stuck: false,
             gone: false,
@@ -178,9 +175,7 @@ impl Pump {
                 return 0;
             }
             let limit = room.min(BATCH);
-            let came = self
-                .kernel
-                .read(&mut self.transmit, limit, &mut self.position);
+            let came = self.kernel.read(&mut self.transmit, limit);
             match came {
                 Ok(came) => {
                     add(&self.counters.from_kernel, came.frames - came.cut);
