@@ -280,6 +280,12 @@ impl Actual {
         }
         polls
     }
+
+    /// Whether the port's other end is the kernel.
+    fn leads_to_kernel(&self, number: u32) -> bool {
+        let port = self.ports.get(&number);
+        port.is_some_and(|port| matches!(port.backing, Backing::Host(_)))
+    }
 }
 
 impl Inner {
@@ -345,12 +351,14 @@ impl Inner {
                 polls_nic: polls
                     .iter()
                     .any(|poll| matches!(poll.source, Source::Nic(_))),
+                only_kernel: (polls.iter()).all(|poll| actual.leads_to_kernel(poll.port)),
                 polls,
                 wakeups,
                 watch: actual.watch.clone(),
                 stop,
             });
         }
+        self.share_cpus(actual, &plans);
         publish(&self.pmds, plans);
     }
 }

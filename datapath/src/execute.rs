@@ -10,14 +10,13 @@ use arrayvec::ArrayVec;
 use ringway_flow::action::Reason;
 use ringway_flow::program::{DpAction, DropCause, Steps};
 use ringway_flow::rewrite::{Head, Partial};
-use ringway_vhost::{BURST_PACKETS, Packets, VNET_F_NEEDS_CSUM};
+use ringway_vhost::{Packets, VNET_F_NEEDS_CSUM};
 
 use crate::action::TxLists;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
 use crate::lookup::Normal;
 use crate::packet_in::{PACKET_IN_BYTES, PacketInMeta, PacketInRing};
-use crate::parse::Key;
 use crate::snapshot::{BridgeView, Snapshot};
 use crate::tx;
 use crate::vlan::Tags;
@@ -41,22 +40,8 @@ pub struct Surroundings<'a> {
 
 impl Surroundings<'_> {
     /// Delivers what is listed so far.
-    pub fn flush(
-        &self,
-        lists: &mut TxLists,
-        packets: &mut Packets<'_>,
-        keys: &[Key; BURST_PACKETS],
-        bridge: &BridgeView,
-    ) {
-        tx::flush(
-            lists,
-            packets,
-            keys,
-            self.snapshot,
-            bridge.id,
-            self.pmd,
-            self.own,
-        );
+    pub fn flush(&self, lists: &mut TxLists, packets: &mut Packets<'_>, bridge: &BridgeView) {
+        tx::flush(lists, packets, self.snapshot, bridge.id, self.pmd, self.own);
     }
 }
 
@@ -82,7 +67,6 @@ struct Run<'r, 'p, 'm, 'b> {
     with: &'r Surroundings<'r>,
     learning: &'r mut Normal<'b>,
     packets: &'p mut Packets<'m>,
-    keys: &'r mut [Key; BURST_PACKETS],
     lists: &'r mut TxLists,
     /// The packet, or the copy of it that is being worked on.
     index: usize,
@@ -102,7 +86,6 @@ impl<'r, 'p, 'm, 'b> Run<'r, 'p, 'm, 'b> {
     fn new(
         index: usize,
         packets: &'p mut Packets<'m>,
-        keys: &'r mut [Key; BURST_PACKETS],
         lists: &'r mut TxLists,
         learning: &'r mut Normal<'b>,
         with: &'r Surroundings<'r>,
@@ -112,7 +95,6 @@ impl<'r, 'p, 'm, 'b> Run<'r, 'p, 'm, 'b> {
             with,
             learning,
             packets,
-            keys,
             lists,
             index,
             outputs: 0,
@@ -143,12 +125,11 @@ pub fn execute(
     program: &[u64],
     index: usize,
     packets: &mut Packets<'_>,
-    keys: &mut [Key; BURST_PACKETS],
     lists: &mut TxLists,
     learning: &mut Normal<'_>,
     with: &Surroundings<'_>,
 ) {
-    let mut run = Run::new(index, packets, keys, lists, learning, with);
+    let mut run = Run::new(index, packets, lists, learning, with);
     for step in Steps::of(program) {
         if !run.step(step) {
             break;
@@ -162,12 +143,11 @@ pub fn execute(
 pub fn normal(
     index: usize,
     packets: &mut Packets<'_>,
-    keys: &mut [Key; BURST_PACKETS],
     lists: &mut TxLists,
     learning: &mut Normal<'_>,
     with: &Surroundings<'_>,
 ) {
-    let mut run = Run::new(index, packets, keys, lists, learning, with);
+    let mut run = Run::new(index, packets, lists, learning, with);
     run.is_last = true;
     run.normal();
     run.finish();
@@ -263,7 +243,6 @@ impl Run<'_, '_, '_, '_> {
                 self.packets.copy_packet(self.index)?
             }
         };
-        self.keys[copy] = self.keys[self.index];
         Some(copy)
     }
 
@@ -352,7 +331,7 @@ impl Run<'_, '_, '_, '_> {
 
     /// Delivers what is listed so far.
     fn deliver(&mut self) {
-        (self.with).flush(self.lists, self.packets, self.keys, self.learning.bridge);
+        (self.with).flush(self.lists, self.packets, self.learning.bridge);
         self.listed = self.lists.waiting.contains(self.index);
     }
 

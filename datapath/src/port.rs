@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ringway_flow::key::PORT_LOCAL;
+use ringway_host::link::Link;
 use ringway_vhost::{DeviceRings, GuestPort, Mode, SessionState, SplitRing, features};
 
 use crate::counters::PortCounterTable;
@@ -132,10 +133,11 @@ impl Port {
         }
     }
 
-    /// What the port is doing.
-    pub fn status(&self, cores: &[usize]) -> PortStatus {
+    /// What the port is doing. `links`: interfaces that were just asked for, by
+    /// their numbers; others are asked for here.
+    pub fn status(&self, cores: &[usize], links: &[Link]) -> PortStatus {
         let host = match &self.backing {
-            Backing::Host(host) => Some(host.port.status()),
+            Backing::Host(host) => Some(host.port.status_among(links)),
             _ => None,
         };
         let (state, since, details) = match &self.backing {
@@ -152,7 +154,7 @@ impl Port {
                 Vec::new(),
             ),
             Backing::Nic(nic) => nic_status(nic),
-            Backing::Host(backing) => backing.told(host.as_ref(), self.since),
+            Backing::Host(backing) => backing.told(host.as_ref()),
             Backing::Patch(patch) => patch.told(self.patch_peer().unwrap_or_default()),
         };
         let queues = self
@@ -198,9 +200,9 @@ impl Port {
             details,
             link: match &self.backing {
                 Backing::Nic(nic) => Some(nic_link(nic)),
-                _ => host
-                    .as_ref()
-                    .and_then(|host| host::link_status(&self.spec.kind, host)),
+                Backing::Host(backing) => (host.as_ref())
+                    .and_then(|status| host::link_status(&self.spec.kind, backing, status)),
+                _ => None,
             },
             queues,
             counters,

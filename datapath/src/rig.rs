@@ -95,6 +95,7 @@ impl Rig {
                 polls: Vec::new(),
                 wakeups: None,
                 polls_nic: false,
+                only_kernel: false,
                 watch: None,
                 stop: false,
             },

@@ -147,6 +147,9 @@ pub struct Plan {
     pub wakeups: Option<Epoll>,
     /// A NIC cannot kick: the PMD naps instead of sleeping.
     pub polls_nic: bool,
+    /// No queue is a guest's or a NIC's: whoever fills them is a thread of ours,
+    /// which may need this very CPU.
+    pub only_kernel: bool,
     /// Somebody wants to know what is done with a packet.
     pub watch: Option<Arc<Watch>>,
     /// The PMD is to end.

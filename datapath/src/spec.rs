@@ -140,10 +140,21 @@ pub enum PortKind {
 }
 
 /// Options of a system port.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemSpec {
     /// How its frames are had.
     pub xdp: XdpMode,
+    /// Queues that share what it receives by flow, 1 to 16.
+    pub queues: u16,
+}
+
+impl Default for SystemSpec {
+    fn default() -> Self {
+        Self {
+            xdp: XdpMode::default(),
+            queues: 1,
+        }
+    }
 }
 
 /// Whether a system port's frames are had through AF_XDP.

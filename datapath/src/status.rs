@@ -80,14 +80,28 @@ pub struct LinkStatus {
     pub via: &'static str,
 }
 
+/// The state of a port whose device takes no frames now.
+pub const LINK_DOWN: &str = "link-down";
+
+/// Where a port is, for who needs no more of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortPlace {
+    /// The number by which flows know it.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// The bridge it is on.
+    pub bridge: String,
+}
+
 /// Where a port stands on its way to forwarding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortState {
     /// Forwards packets.
     Forwarding,
     /// Takes part in the bridge but its peer is not ready: the state's name
-    /// (`waiting-for-socket`, `negotiating`, `memory-mapped`,
-    /// `rings-enabled`) and what it waits for.
+    /// (`waiting-for-socket`, `negotiating`, `memory-mapped`, `rings-enabled`,
+    /// `waiting-for-peer`, [`LINK_DOWN`]) and what it waits for.
     Waiting {
         /// The session state's name.
         state: &'static str,
@@ -117,7 +131,7 @@ impl PortState {
         match self {
             PortState::Forwarding => "forwarding",
             PortState::Waiting { state, .. } => state,
-            PortState::LinkDown { .. } => "link-down",
+            PortState::LinkDown { .. } => LINK_DOWN,
             PortState::Quarantined { .. } => "quarantined",
             PortState::Failed { .. } => "failed",
         }

@@ -171,6 +171,8 @@ pub struct Burst {
     pub(crate) any_gso: bool,
     /// No frame is longer.
     pub(crate) longest: u32,
+    /// Of all frames that came, as they came.
+    pub(crate) bytes: u64,
     /// Number of the next IPv6 datagram that is cut into fragments.
     pub(crate) fragment_id: u32,
 }
@@ -197,6 +199,7 @@ impl Default for Burst {
             any_partial: false,
             any_gso: false,
             longest: 0,
+            bytes: 0,
             // RFC 7739: not to be foreseen from outside.
             fragment_id: RandomState::new().hash_one(0) as u32,
         }
@@ -213,13 +216,15 @@ impl Burst {
         self.any_partial = false;
         self.any_gso = false;
         self.longest = 0;
+        self.bytes = 0;
     }
 
-    /// Notes the longest frame, once all have come.
+    /// Notes the longest frame and the bytes of all, once all have come.
     #[inline(always)]
-    pub(crate) fn note_longest(&mut self) {
+    pub(crate) fn note_lengths(&mut self) {
         let lens = self.packets[..self.len].iter().map(|packet| packet.len);
-        self.longest = lens.fold(0, u32::max);
+        let all = |(longest, bytes): (u32, u64), len| (longest.max(len), bytes + u64::from(len));
+        (self.longest, self.bytes) = lens.fold((0, 0), all);
     }
 
     /// Where the guest's header and frame are copied to.
@@ -249,7 +254,7 @@ impl Burst {
                 refused += 1;
             }
         }
-        self.note_longest();
+        self.note_lengths();
         let mut packets = Packets {
             burst: self,
             memory: PhantomData,
@@ -318,6 +323,12 @@ impl Packets<'_> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.burst.len == 0
+    }
+
+    /// Bytes of all frames as they came, without the virtio-net headers.
+    #[inline(always)]
+    pub fn bytes(&self) -> u64 {
+        self.burst.bytes
     }
 
     /// Bytes of frame `index`, without the virtio-net header.
@@ -424,6 +435,13 @@ impl Packets<'_> {
             csum_start: word(6),
             csum_offset: word(8),
         }
+    }
+
+    /// Whether it has a partial checksum or belongs to an oversized frame.
+    #[inline(always)]
+    pub(crate) fn asks_offload(&self, index: usize) -> bool {
+        let bytes = &self.burst.slots[index].0[HEADROOM..FRAME_START];
+        bytes[0] & VNET_F_NEEDS_CSUM != 0 || bytes[1] != 0
     }
 
     /// Replaces the virtio-net header of frame `index`.

@@ -288,9 +288,16 @@ impl Shared {
     fn connect_again_and_again(&self) {
         let directory = self.config.path.parent().unwrap_or(Path::new("/"));
         let mut retry = RETRY_MIN;
+        // Kept over the attempts: to close one takes a while.
+        let mut watched: Option<Watch> = None;
         loop {
             // The watch is set before the attempt, so no socket is missed.
-            let watch = watch(directory);
+            if watched.as_ref().is_none_or(Watch::is_stale) {
+                if let Some(stale) = watched.take() {
+                    stale.close();
+                }
+                watched = Watch::new(directory).ok();
+            }
             let error = match UnixStream::connect(&self.config.path) {
                 Ok(stream) => {
                     self.session(stream);
@@ -299,9 +306,9 @@ impl Shared {
                 }
                 Err(error) => Some(error),
             };
-            let go_on = match (&error, &watch) {
+            let go_on = match (&error, &watched) {
                 (None, _) => self.wait(None, Some(RETRY_MIN)),
-                (Some(error), Ok(watch)) if error.kind() == ErrorKind::NotFound => {
+                (Some(error), Some(watch)) if error.kind() == ErrorKind::NotFound => {
                     self.wait(Some(watch.as_fd()), None)
                 }
                 (Some(error), _) => {
@@ -312,17 +319,13 @@ impl Shared {
                         self.config.path.display()
                     )));
                     retry = (retry * 2).min(RETRY_MAX);
-                    let watched = watch.as_ref().ok().map(AsFd::as_fd);
-                    let appeared = watched.is_some();
-                    let go_on = self.wait(watched, Some(retry));
-                    if appeared && go_on {
-                        // Something new may be there: do not wait long for it.
-                        retry = retry.min(RETRY_MAX);
-                    }
-                    go_on
+                    self.wait(watched.as_ref().map(AsFd::as_fd), Some(retry))
                 }
             };
             if !go_on {
+                if let Some(watch) = watched {
+                    watch.close();
+                }
                 return;
             }
         }
@@ -451,11 +454,46 @@ fn explain(error: &VhostError) -> String {
     }
 }
 
-fn watch(directory: &Path) -> nix::Result<Inotify> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    inotify.add_watch(
-        directory,
-        AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ATTRIB,
-    )?;
-    Ok(inotify)
+/// Tells that something came into a directory.
+struct Watch(Inotify);
+
+impl Watch {
+    fn new(directory: &Path) -> nix::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        inotify.add_watch(
+            directory,
+            AddWatchFlags::IN_CREATE
+                | AddWatchFlags::IN_MOVED_TO
+                | AddWatchFlags::IN_ATTRIB
+                | AddWatchFlags::IN_MOVE_SELF,
+        )?;
+        Ok(Self(inotify))
+    }
+
+    /// Closes it aside: the kernel takes a grace period for that, some 15 ms, and
+    /// nobody who removes a port is to wait for it.
+    fn close(self) {
+        // If there can be no thread, it is closed here.
+        let _ = thread::Builder::new()
+            .name("vhost-unwatch".to_owned())
+            .spawn(move || drop(self));
+    }
+
+    /// Takes in what it has to tell. True: the directory is another's now, or gone.
+    fn is_stale(&self) -> bool {
+        let gone = AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF;
+        loop {
+            match self.0.read_events() {
+                Ok(events) if events.iter().all(|event| !event.mask.intersects(gone)) => {}
+                Err(nix::errno::Errno::EAGAIN) => return false,
+                _ => return true,
+            }
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }

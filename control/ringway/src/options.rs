@@ -43,6 +43,8 @@ Options of type=dpdk, a NIC or virtual device of DPDK:
 Options of type=system, an interface that the kernel has, named like the port:
   xdp=auto|on|off       frames through AF_XDP where the driver does it without a
                         copy (auto, the default), always, or never
+  queues=N              queues that share what it receives by flow, 1 to 16
+                        [default: 1]
 
 Options of type=internal, an interface that ringwayd makes for the host itself:
   mac=xx:xx:xx:xx:xx:xx its Ethernet address [default: the kernel's choice]
@@ -79,7 +81,7 @@ const EVERY_TYPES_KEYS: &[&str] = &[
 ];
 const VHOST_USER_KEYS: &[&str] = &["path", "mode", "queues", "owner", "permissions"];
 const DPDK_KEYS: &[&str] = &["devargs", "n_rxq", "n_txq", "n_rxq_desc", "n_txq_desc"];
-const SYSTEM_KEYS: &[&str] = &["xdp"];
+const SYSTEM_KEYS: &[&str] = &["xdp", "queues"];
 const INTERNAL_KEYS: &[&str] = &["mac", "queues"];
 const TAP_KEYS: &[&str] = &["owner"];
 const PATCH_KEYS: &[&str] = &["peer"];
@@ -225,6 +227,7 @@ pub fn set(spec: &mut pb::PortSpec, key: &str, value: Option<&str>) -> Result<()
             Some(Kind::Dpdk(options)) => set_dpdk(options, key, value)?,
             Some(Kind::System(options)) => match key {
                 "xdp" => options.xdp = spelled::<pb::XdpMode>(value)?.into(),
+                "queues" => options.queues = numbered(key, value)?,
                 _ => return Err(unknown(key, "system", SYSTEM_KEYS)),
             },
             Some(Kind::Internal(options)) => match key {
@@ -399,8 +402,8 @@ mod tests {
         for (line, telling) in [
             ("", "type= is missing"),
             ("vhost-user", "\"vhost-user\" is not of the form key=value"),
-            ("type=bond", "\"bond\" is not supported yet"),
-            ("type=vxlan", "\"vxlan\" is not supported yet"),
+            ("type=bond", "no ports of type \"bond\""),
+            ("type=vxlan", "no ports of type \"vxlan\""),
             ("type=foo", "not one of vhost-user, dpdk"),
             (
                 "type=vhost-user speed=9",
@@ -427,7 +430,10 @@ mod tests {
             ("type=vhost-user priority_tags=yes", "not one of never"),
             ("type=vhost-user qinq_ethtype=0x8100", "802.1ad, 802.1q"),
             ("type=vhost-user external_ids:=x", "names no key"),
-            ("type=system mac=52:54:00:00:00:01", "its options: xdp;"),
+            (
+                "type=system mac=52:54:00:00:00:01",
+                "its options: xdp, queues;",
+            ),
             ("type=system xdp=yes", "not one of auto, on, off"),
             ("type=internal mac=1:2", "xx:xx:xx:xx:xx:xx"),
             ("type=internal owner=root", "its options: mac, queues;"),

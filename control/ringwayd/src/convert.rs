@@ -11,8 +11,8 @@ use ringway_datapath::spec::{
     SystemSpec, TapSpec, VhostUserSpec, VlanMode, VlanSpec, XdpMode,
 };
 use ringway_datapath::status::{
-    BridgeStatus, FdbEntry, LinkStatus, MemoryKind, PmdCounters, PortCounters, PortState,
-    PortStatus,
+    BridgeStatus, FdbEntry, LINK_DOWN, LinkStatus, MemoryKind, PmdCounters, PortCounters,
+    PortState, PortStatus,
 };
 use ringway_proto::spelling::{self, Spelling};
 use ringway_proto::v1 as pb;
@@ -193,6 +193,7 @@ pub fn port_from_proto(asked: pb::PortSpec) -> Result<Port, String> {
         Some(Asked::Dpdk(options)) => Kind::Dpdk(dpdk_from_proto(options)?),
         Some(Asked::System(options)) => Kind::System(SystemSpec {
             xdp: xdp_from_proto(known("xdp", options.xdp)?),
+            queues: narrow("queues", options.queues.unwrap_or(1))?,
         }),
         Some(Asked::Internal(options)) => Kind::Internal(InternalSpec {
             mac: match options.mac.is_empty() {
@@ -314,6 +315,7 @@ pub fn port_to_proto(port: &Port) -> pb::PortSpec {
         }),
         Kind::System(options) => Told::System(pb::SystemSpec {
             xdp: xdp_to_proto(options.xdp).into(),
+            queues: Some(options.queues.into()),
         }),
         Kind::Internal(options) => Told::Internal(pb::InternalSpec {
             mac: options.mac.map(spelling::mac_text).unwrap_or_default(),
@@ -471,6 +473,7 @@ fn port_state_to_proto(state: &PortState) -> pb::PortState {
             "negotiating" => pb::PortState::Negotiating,
             "memory-mapped" => pb::PortState::MemoryMapped,
             "rings-enabled" => pb::PortState::RingsEnabled,
+            LINK_DOWN => pb::PortState::LinkDown,
             _ => pb::PortState::Waiting,
         },
     }

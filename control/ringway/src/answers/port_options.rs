@@ -62,7 +62,8 @@ fn kind_text(spec: &pb::PortSpec) -> String {
             }
         }
         Some(Kind::System(options)) => {
-            let _ = write!(text, "type=system xdp={}", options.xdp().spelled());
+            let (xdp, queues) = (options.xdp().spelled(), options.queues());
+            let _ = write!(text, "type=system xdp={xdp} queues={queues}");
         }
         Some(Kind::Internal(options)) => {
             let _ = write!(text, "type=internal queues={}", options.queues());
@@ -143,7 +144,11 @@ pub fn json(spec: &pb::PortSpec) -> Value {
             "n_rxq_desc": options.rx_descriptors.unwrap_or(DESCRIPTORS),
             "n_txq_desc": options.tx_descriptors.unwrap_or(DESCRIPTORS),
         }),
-        Kind::System(options) => json!({"type": "system", "xdp": options.xdp().spelled()}),
+        Kind::System(options) => json!({
+            "type": "system",
+            "xdp": options.xdp().spelled(),
+            "queues": options.queues(),
+        }),
         Kind::Internal(options) => json!({
             "type": "internal",
             "mac": filled(&options.mac),

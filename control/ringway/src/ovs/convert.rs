@@ -504,7 +504,9 @@ mod tests {
         prop_oneof![
             (any::<bool>(), number()).prop_map(|(client, queues)| vhost_user(client, queues)),
             [number(), number(), number(), number()].prop_map(dpdk),
-            xdp.prop_map(|xdp| port_spec::Kind::System(pb::SystemSpec { xdp })),
+            (xdp, number()).prop_map(|(xdp, queues)| {
+                port_spec::Kind::System(pb::SystemSpec { xdp, queues })
+            }),
             ("(02:00:00:00:00:0[1-9])?", number()).prop_map(|(mac, queues)| {
                 port_spec::Kind::Internal(pb::InternalSpec { mac, queues })
             }),

@@ -195,6 +195,7 @@ impl PortForm {
             }
             Kind::System(options) => Self {
                 xdp: Some(convert::xdp_to_proto(options.xdp).spelled().into()),
+                queues: Some(options.queues),
                 ..form
             },
             Kind::Internal(options) => Self {
@@ -254,10 +255,11 @@ impl PortForm {
                 Kind::Dpdk(spec)
             }
             pb::PortKind::System => {
-                self.only(&["xdp"])?;
+                self.only(&["xdp", "queues"])?;
                 let xdp = spelled_or_default::<pb::XdpMode>(self.xdp.as_deref())?;
                 Kind::System(SystemSpec {
                     xdp: convert::xdp_from_proto(xdp),
+                    queues: self.queues.unwrap_or(1),
                 })
             }
             pb::PortKind::Internal => {

@@ -336,6 +336,15 @@ impl Switch for Fake {
         self.state().ports.values().cloned().collect()
     }
 
+    fn port_places(&self) -> Vec<PortPlace> {
+        let place = |port: PortStatus| PortPlace {
+            number: port.number,
+            name: port.name,
+            bridge: port.bridge,
+        };
+        self.ports().into_iter().map(place).collect()
+    }
+
     fn links_changed(&self) {
         self.state().looks += 1;
     }

@@ -117,7 +117,8 @@ fn kind() -> impl Strategy<Value = Kind> {
         },
     );
     let xdp = prop_oneof![Just(XdpMode::Auto), Just(XdpMode::On), Just(XdpMode::Off)];
-    let system = xdp.prop_map(|xdp| Kind::System(SystemSpec { xdp }));
+    let system =
+        (xdp, 1..=16u16).prop_map(|(xdp, queues)| Kind::System(SystemSpec { xdp, queues }));
     let mac = proptest::option::of(any::<[u8; 5]>());
     let internal = (mac, 1..=16u16).prop_map(|(mac, queues)| {
         let mac = mac.map(|[a, b, c, d, e]| [2, a, b, c, d, e]);
@@ -305,7 +306,7 @@ fn damage_is_told_by_line_and_name() {
         (
             port("").replace("vhost-user", "vxlan"),
             4,
-            "\"vxlan\" is not supported yet",
+            "no ports of type \"vxlan\"",
         ),
         (
             port("").replace("bridge = 'br0'", "bridge = 'br9'"),

@@ -707,6 +707,13 @@ pub const CASES: &[Case] = &[
     ),
     case(
         Tool::Vsctl,
+        "--commands, --options",
+        &["--commands"],
+        Expect::Refused("--commands"),
+        "what a completion script asks for; `--help` lists both for people",
+    ),
+    case(
+        Tool::Vsctl,
         "Interface type=dpdkvhostuser",
         &[
             "add-port br0 t1 -- set Interface t1 type=dpdkvhostuser",
@@ -761,7 +768,7 @@ pub const CASES: &[Case] = &[
             "del-port t5",
         ],
         Expect::Same,
-        "also without a type; `options:xdp=auto|on|off`; `afxdp` is `xdp=on`",
+        "also without a type; `options:xdp=auto|on|off`; `afxdp` is `xdp=on`; `options:n_rxq`",
     ),
     case(
         Tool::Vsctl,
