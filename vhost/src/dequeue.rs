@@ -39,6 +39,8 @@ pub struct Dequeued {
     pub too_many_parts: u32,
     /// virtio-net headers that ask for what was not negotiated.
     pub bad_offload: u32,
+    /// Packets in memory that went away before they could be lent.
+    pub lost: u32,
     /// The guest broke the ring; no more is taken from it.
     pub fault: Option<RingFault>,
 }
@@ -76,11 +78,15 @@ impl SplitRing {
                 taken
             }
         };
+        if self.state.device_fault().has_lost_memory() {
+            return self.take_lost(burst, outcome);
+        }
         if burst.len > 0 {
             outcome.packets = burst.len as u32;
             burst.note_longest();
             let mut packets = Packets {
                 burst,
+                source: self.state.device_fault(),
                 memory: PhantomData,
             };
             use_packets(&mut packets);
@@ -88,6 +94,15 @@ impl SplitRing {
         if taken > 0 {
             self.give_back(&mut progress, taken);
         }
+        outcome
+    }
+
+    /// Guest memory went away while heads were copied: some may be zeroes.
+    #[cold]
+    fn take_lost(&self, burst: &mut Burst, mut outcome: Dequeued) -> Dequeued {
+        outcome.lost = burst.len as u32;
+        outcome.fault = Some(RingFault::MemoryLost);
+        burst.clear();
         outcome
     }
 
@@ -251,6 +266,7 @@ impl SplitRing {
         let packet = burst.packets[index];
         let mut packets = Packets {
             burst,
+            source: self.state.device_fault(),
             memory: PhantomData,
         };
         let header = packets.vnet_header(index);

@@ -497,6 +497,7 @@ fn is_error(reason: DropReason) -> bool {
             | DropReason::ChainTooLong
             | DropReason::BadOffload
             | DropReason::GuestFault
+            | DropReason::MemoryLost
             | DropReason::DestinationFault
     )
 }
