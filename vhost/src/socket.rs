@@ -418,6 +418,9 @@ impl Shared {
                     Err(error) => break Some(error),
                 }
             }
+            if let Some(early) = &early {
+                early::wait_for_message(early);
+            }
             match handler.handle_request() {
                 Ok(()) => {}
                 Err(error) => break Some(error),
