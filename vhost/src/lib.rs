@@ -13,6 +13,7 @@
 mod checksum;
 mod claim;
 mod cool_down;
+mod cpus;
 mod dequeue;
 mod early;
 mod enqueue;
@@ -29,6 +30,7 @@ mod socket;
 mod status;
 
 pub use claim::{Claim, Claimed};
+pub use cpus::keep_to;
 pub use dequeue::Dequeued;
 pub use enqueue::Enqueued;
 pub use gso::{Cut, GsoKinds, Headers, Next, Offer, Taker};

@@ -37,6 +37,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::cpus::keep_to;
+
 /// How often the watch looks; a write that waits ends after two of them.
 const ROUND: Duration = Duration::from_millis(10);
 
@@ -111,11 +113,11 @@ pub fn signal(call: &OwnedFd) -> Result<(), Blocked> {
     }
 }
 
-/// Starts the watch, once for the process.
-pub fn watch() -> io::Result<()> {
+/// Starts the watch, once for the process, on these CPUs (empty: all).
+pub fn watch(cpus: &[usize]) -> io::Result<()> {
     static STARTED: OnceLock<Result<(), i32>> = OnceLock::new();
     let started =
-        STARTED.get_or_init(|| start().map_err(|error| error.raw_os_error().unwrap_or(0)));
+        STARTED.get_or_init(|| start(cpus).map_err(|error| error.raw_os_error().unwrap_or(0)));
     started.map_err(io::Error::from_raw_os_error)
 }
 
@@ -126,7 +128,7 @@ fn interruption() -> c_int {
 
 extern "C" fn do_nothing(_: c_int) {}
 
-fn start() -> io::Result<()> {
+fn start(cpus: &[usize]) -> io::Result<()> {
     let handler: extern "C" fn(c_int) = do_nothing;
     // SAFETY: zeroes are an empty mask and no flags, so interrupted calls are
     // not begun anew (no SA_RESTART); the handler does nothing.
@@ -137,9 +139,11 @@ fn start() -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
+    let cpus = cpus.to_vec();
     thread::Builder::new()
         .name("vhost-watch".to_owned())
-        .spawn(|| {
+        .spawn(move || {
+            keep_to(&cpus);
             let mut seen = vec![0; WRITERS];
             loop {
                 thread::sleep(ROUND);
@@ -181,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_full_blocking_eventfd_holds_nobody() {
-        watch().unwrap();
+        watch(&[]).unwrap();
         let (theirs, call) = eventfd();
         theirs.write(u64::MAX - 1).unwrap();
         // Full, but as it was given to us: a notification waits there already.

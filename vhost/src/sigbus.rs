@@ -35,6 +35,10 @@
 //! * Truncation has already taken away what lies behind the fault, so all of
 //!   that is replaced at once: the number of mappings stays small whatever
 //!   order an attacker makes us touch them in.
+//!
+//! One gap is left. While DPDK maps more hugepages than it has (a new table or
+//! device beyond what was reserved at start) it has SIGBUS to itself, for some
+//! microseconds for each page.
 
 #![allow(unsafe_code)]
 // UNSAFETY: a signal handler, and memory mapped over memory registered here.

@@ -21,6 +21,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut};
 
 use crate::cool_down::CoolDown;
+use crate::cpus::keep_to;
 use crate::early;
 use crate::log_limit::LogLimit;
 use crate::notify;
@@ -62,6 +63,8 @@ pub struct GuestPortConfig {
     pub owner: Option<(u32, u32)>,
     /// Permission bits of the socket file (server mode).
     pub permissions: Option<u32>,
+    /// CPUs that the port's thread may run on: not the polling ones. Empty: all.
+    pub cpus: Vec<usize>,
 }
 
 /// Why a port could not be started. Nothing was left behind.
@@ -160,7 +163,8 @@ impl GuestPort {
             Mode::Server => Some(listen(&config)?),
             Mode::Client => None,
         };
-        notify::watch().map_err(|source| failed("start the watch of notifications for", source))?;
+        notify::watch(&config.cpus)
+            .map_err(|source| failed("start the watch of notifications for", source))?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| failed("make an eventfd for", errno.into()))?;
         let shared = Arc::new(Shared {
@@ -177,9 +181,12 @@ impl GuestPort {
         let thread = thread::Builder::new()
             // The kernel keeps 15 bytes of a thread's name.
             .name(format!("vhost-{}", config.name))
-            .spawn(move || match listener {
-                Some(listener) => server.serve(&listener),
-                None => server.connect_again_and_again(),
+            .spawn(move || {
+                keep_to(&server.config.cpus);
+                match listener {
+                    Some(listener) => server.serve(&listener),
+                    None => server.connect_again_and_again(),
+                }
             })
             .map_err(|source| failed("start a thread for", source))?;
         Ok(Self {

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
-use ringway_vhost::{DeviceFault, DeviceRings};
+use ringway_vhost::{DeviceFault, DeviceRings, keep_to};
 
 use crate::link::{self, Link};
 use crate::packet::PacketSocket;
@@ -465,16 +463,4 @@ fn thread_name(port: &str) -> String {
         name.pop();
     }
     name
-}
-
-/// Lets the calling thread run on these CPUs only.
-fn keep_to(cpus: &[usize]) {
-    if cpus.is_empty() {
-        return;
-    }
-    let mut set = CpuSet::new();
-    let known = cpus.iter().filter(|cpu| set.set(**cpu).is_ok()).count();
-    if known == 0 || sched_setaffinity(Pid::from_raw(0), &set).is_err() {
-        tracing::warn!(?cpus, "a port's thread cannot be kept to these CPUs");
-    }
 }
