@@ -39,6 +39,8 @@ drop_reasons! {
     BadOffload => "bad_offload",
     /// the guest broke the ring's rules; its port is quarantined
     GuestFault => "guest_fault",
+    /// the memory that the packet lay in went away: its frontend truncated the file, and that port is quarantined
+    MemoryLost => "memory_lost",
 
     // lookup: the bridge decided so.
     /// the destination was learned on the port that the frame came from

@@ -314,6 +314,10 @@ impl Run<'_, '_, '_, '_> {
         let mut bytes = [0; PACKET_IN_BYTES];
         let room = max_len.min(PACKET_IN_BYTES);
         let len = self.packets.copy_prefix(self.index, &mut bytes[..room]);
+        if self.packets.are_lost() {
+            self.reason = DropReason::MemoryLost;
+            return;
+        }
         // A controller has no use for a partial checksum.
         if let Some((field, checksum)) = self.packets.whole_checksum(self.index)
             && let Some(place) = bytes[..len].get_mut(field..field + 2)

@@ -240,7 +240,7 @@ impl Inner {
     }
 
     /// CPUs that are no poll-mode core's.
-    fn other_cpus(&self) -> Vec<usize> {
+    pub fn other_cpus(&self) -> Vec<usize> {
         let all = core_affinity::get_core_ids().unwrap_or_default();
         let all = all.into_iter().map(|core| core.id);
         all.filter(|core| !self.config.pmd_cores.contains(core))

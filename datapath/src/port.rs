@@ -231,9 +231,13 @@ fn guest_status(session: &GuestPort) -> Told {
         details.push((
             "guest_memory".to_owned(),
             format!(
-                "{} MiB in {} regions",
+                "{} MiB in {} regions{}",
                 status.memory_bytes >> 20,
-                status.memory_regions
+                status.memory_regions,
+                match status.memory_sealed {
+                    true => ", sealed",
+                    false => "",
+                }
             ),
         ));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ringway_flow::extract::extract;
 use ringway_flow::key::PacketKey;
-use ringway_vhost::{BURST, Burst, Dequeued, Packets};
+use ringway_vhost::{BURST, Burst, Dequeued, Packets, RingFault};
 
 use crate::action::{self, TxLists};
 use crate::cache::{FlowCache, Found};
@@ -162,12 +162,15 @@ fn count_refused(dequeued: &Dequeued, counters: &QueueCounters, own: &PmdCounter
         return dequeued.packets;
     }
     let mut received = dequeued.packets;
+    // Packets in lost memory are counted one by one.
+    let broke_a_rule = (dequeued.fault).is_some_and(|fault| fault != RingFault::MemoryLost);
     for (reason, count) in [
         (DropReason::FrameTooShort, dequeued.too_short),
         (DropReason::FrameTooLong, dequeued.too_long),
         (DropReason::ChainTooLong, dequeued.too_many_parts),
         (DropReason::BadOffload, dequeued.bad_offload),
-        (DropReason::GuestFault, u32::from(dequeued.fault.is_some())),
+        (DropReason::MemoryLost, dequeued.lost),
+        (DropReason::GuestFault, u32::from(broke_a_rule)),
     ] {
         own.drop_rx(counters, reason, count);
         received += count;

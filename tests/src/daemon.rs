@@ -121,6 +121,12 @@ impl Daemon {
         self.dir.path()
     }
 
+    /// What it has written to its log so far.
+    pub fn log(&self) -> Result<String> {
+        let log = self.path("ringwayd.log");
+        std::fs::read_to_string(&log).map_err(Error::io(format!("read {}", log.display())))
+    }
+
     /// A file in its folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

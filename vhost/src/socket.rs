@@ -20,9 +20,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut};
 
+use crate::cool_down::CoolDown;
+use crate::cpus::keep_to;
 use crate::early;
-
-use crate::ring::split::DeviceFault;
+use crate::log_limit::LogLimit;
+use crate::notify;
+use crate::ring::split::{DeviceFault, RingFault};
 use crate::session::{Device, RingPublisher};
 use crate::status::{SessionState, SessionStatus, StatusCell};
 
@@ -60,6 +63,8 @@ pub struct GuestPortConfig {
     pub owner: Option<(u32, u32)>,
     /// Permission bits of the socket file (server mode).
     pub permissions: Option<u32>,
+    /// CPUs that the port's thread may run on: not the polling ones. Empty: all.
+    pub cpus: Vec<usize>,
 }
 
 /// Why a port could not be started. Nothing was left behind.
@@ -128,6 +133,8 @@ struct Shared {
     fault: Arc<DeviceFault>,
     stop: EventFd,
     connection: Mutex<Option<UnixStream>>,
+    log: LogLimit,
+    cool_down: CoolDown,
 }
 
 impl GuestPort {
@@ -156,6 +163,8 @@ impl GuestPort {
             Mode::Server => Some(listen(&config)?),
             Mode::Client => None,
         };
+        notify::watch(&config.cpus)
+            .map_err(|source| failed("start the watch of notifications for", source))?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| failed("make an eventfd for", errno.into()))?;
         let shared = Arc::new(Shared {
@@ -165,14 +174,19 @@ impl GuestPort {
             fault: Arc::default(),
             stop,
             connection: Mutex::new(None),
+            log: LogLimit::new(),
+            cool_down: CoolDown::default(),
         });
         let server = Arc::clone(&shared);
         let thread = thread::Builder::new()
             // The kernel keeps 15 bytes of a thread's name.
             .name(format!("vhost-{}", config.name))
-            .spawn(move || match listener {
-                Some(listener) => server.serve(&listener),
-                None => server.connect_again_and_again(),
+            .spawn(move || {
+                keep_to(gettid(), &server.config.cpus);
+                match listener {
+                    Some(listener) => server.serve(&listener),
+                    None => server.connect_again_and_again(),
+                }
             })
             .map_err(|source| failed("start a thread for", source))?;
         Ok(Self {
@@ -185,11 +199,13 @@ impl GuestPort {
     /// Where the port stands. A fault that a PMD found shows as quarantine.
     pub fn status(&self) -> SessionStatus {
         if let Some(fault) = self.shared.fault.get() {
+            let until = match fault.outlasts_driver() {
+                true => "its frontend has connected anew",
+                false => "the guest's driver restarts its queues",
+            };
             self.shared.status.set(
                 SessionState::Quarantined,
-                format!(
-                    "{fault}; the port takes part again when the guest's driver restarts its queues"
-                ),
+                format!("{fault}; the port takes part again when {until}"),
             );
         }
         self.shared.status.lock().clone()
@@ -359,6 +375,7 @@ impl Shared {
             status.features = 0;
             status.memory_bytes = 0;
             status.memory_regions = 0;
+            status.memory_sealed = false;
             status.last_disconnect = last_disconnect;
         }
         self.status.set(SessionState::WaitingForSocket, why);
@@ -385,7 +402,10 @@ impl Shared {
             .connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = connection.ok();
-        tracing::info!(port = self.config.name, "frontend connected");
+        let name = &self.config.name;
+        if let Some(silent) = self.log.allows() {
+            tracing::info!(port = name, silent, "frontend connected");
+        }
         let ended = loop {
             // Looked at after the connection is known to `hang_up`.
             if self.stopping() {
@@ -408,6 +428,9 @@ impl Shared {
                     Err(error) => break Some(error),
                 }
             }
+            if let Some(early) = &early {
+                early::wait_for_message(early);
+            }
             match handler.handle_request() {
                 Ok(()) => {}
                 Err(error) => break Some(error),
@@ -415,7 +438,10 @@ impl Shared {
         };
         // PMDs let go before the frontend sees the connection end.
         device.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        let fault = self.fault.get();
         self.fault.clear();
+        // Its memory is unmapped now, not when the port is served again.
+        drop((handler, device));
         self.hang_up();
         let reason = match ended {
             None | Some(VhostError::Disconnected | VhostError::SocketBroken(_)) => None,
@@ -424,11 +450,26 @@ impl Shared {
                 explain(&error)
             )),
         };
-        match &reason {
-            None => tracing::info!(port = self.config.name, "frontend disconnected"),
-            Some(reason) => tracing::warn!(port = self.config.name, "{reason}"),
+        match (&reason, self.log.allows()) {
+            (_, None) => {}
+            (None, Some(silent)) => tracing::info!(port = name, silent, "frontend disconnected"),
+            (Some(reason), Some(silent)) => tracing::warn!(port = name, silent, "{reason}"),
+        }
+        match fault.filter(|fault| fault.outlasts_driver()) {
+            Some(fault) => self.leave_alone(fault),
+            None => self.cool_down.forget(),
         }
         self.waiting(reason);
+    }
+
+    /// Serves nobody for a while.
+    fn leave_alone(&self, fault: RingFault) {
+        let wait = self.cool_down.again();
+        self.status.set(
+            SessionState::Quarantined,
+            format!("{fault}; no frontend is served for {} s", wait.as_secs()),
+        );
+        self.wait(None, Some(wait));
     }
 
     fn hang_up(&self) {

@@ -500,6 +500,7 @@ fn is_error(reason: DropReason) -> bool {
             | DropReason::ChainTooLong
             | DropReason::BadOffload
             | DropReason::GuestFault
+            | DropReason::MemoryLost
             | DropReason::DestinationFault
     )
 }
