@@ -82,6 +82,7 @@ impl Injector {
             own: counters,
             pmd: packet.row,
             now: packet.now,
+            storm: None,
             packet_ins,
         };
         let mut refused = None;
