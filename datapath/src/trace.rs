@@ -287,7 +287,7 @@ impl Inner {
                 "no megaflow: the packet was translated, and one installed if there was room"
             }
             FoundBy::Lost => "no megaflow, and no time to translate the packet",
-            FoundBy::NotLookedFor => "none was looked for: the port's guard did not let it in",
+            FoundBy::NotLookedFor => "looked for none: the port's guard did not let the packet in",
         };
         let mut text = format!(
             "Packet: {} bytes from {}: {hex}{cut}\n\nThe poll-mode core on CPU {core} had {found}.\n",

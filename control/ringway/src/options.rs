@@ -495,6 +495,13 @@ mod tests {
         assert_eq!(spec.external_ids["vm"], "a=b");
         assert_eq!(spec.other_config["x"], "y");
 
+        let mut spec = options("type=tap allowed_ips=10.0.0.5,10.0.0.0/24 mac_move=deny");
+        let guard = spec.guard.clone().unwrap();
+        assert_eq!(guard.allowed_ips, ["10.0.0.0/24", "10.0.0.5"]);
+        assert_eq!(guard.mac_move(), pb::MacMove::Deny);
+        change(&mut spec, &["allowed_ips=".into(), "mac_move=allow".into()]).unwrap();
+        assert_eq!(spec.guard.unwrap().allowed_ips, [""; 0]);
+
         let spec = options("type=dpdk devargs=x n_rxq=2 n_txq=3 n_rxq_desc=512 n_txq_desc=256");
         let expected = pb::DpdkSpec {
             devargs: "x".into(),

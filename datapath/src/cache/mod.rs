@@ -26,6 +26,7 @@ pub mod conversations;
 mod find;
 mod install;
 mod masks;
+mod owners;
 mod read;
 mod sweep;
 pub mod table;
@@ -43,6 +44,7 @@ use ringway_vhost::{BURST, BURST_PACKETS, Packets};
 use self::budget::Budget;
 use self::conversations::Conversations;
 use self::masks::{BridgeMasks, MaskPool};
+use self::owners::Owners;
 use self::sweep::Sweep;
 use self::table::{CacheTable, Entry, Meta, Parts, Payload};
 use self::verdict::NONE;
@@ -93,6 +95,7 @@ struct Core {
     /// Megaflows that are in their second bucket.
     overflowed: u32,
     budget: Budget,
+    owners: Owners,
     clock: CoarseClock,
     sweep: Sweep,
     conversations: Conversations,
@@ -119,6 +122,7 @@ impl FlowCache {
                 loose: ArrayVec::new(),
                 overflowed: 0,
                 budget: Budget::default(),
+                owners: Owners::new(table.shape.blocks()),
                 clock,
                 sweep: Sweep::new(clock.tsc_hz(), max_idle),
                 conversations: Conversations::new(table.shape.blocks(), clock.tsc_hz()),

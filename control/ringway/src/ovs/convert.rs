@@ -219,7 +219,7 @@ fn port(world: &World, bridge: &pb::Bridge, shown: &pb::Port, spec: &pb::PortSpe
     interface.put("mtu_request", Datum::optional_number(spec.mtu));
     let guarded = spec.guard.iter().flat_map(guard::pairs);
     for (key, value) in guarded.filter(|(key, _)| POLICING.contains(key)) {
-        interface.put(key, Datum::optional_number(value.parse().ok()));
+        interface.put(key, Datum::optional_number(value.parse::<i64>().ok()));
     }
     let (name, mut options, mac) = kind(spec.kind.as_ref());
     // Where Open vSwitch's daemon listens if nothing else is said.

@@ -224,7 +224,11 @@ fn refused(before: &[PortStatus], after: &[PortStatus]) -> Vec<Refused> {
         let mut note = |reason, count: u64| {
             if count > 0 {
                 let port = now.name.clone();
-                found.push(Refused { port, reason, count });
+                found.push(Refused {
+                    port,
+                    reason,
+                    count,
+                });
             }
         };
         for (reason, count) in &now.counters.rx_drops {

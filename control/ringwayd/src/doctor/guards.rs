@@ -37,9 +37,8 @@ fn found(facts: &Facts, refused: &Refused) -> Found {
                 Some(DropReason::SpoofedVlan) => "allowed_vlans",
                 _ => "allowed_ips",
             };
-            let why = format!(
-                "its guest sends what is not its own, or has what {list} does not list"
-            );
+            let why =
+                format!("its guest sends what is not its own, or has what {list} does not list");
             Found::warning(object, dropped, why).mended_by(look)
         }
         Some(DropReason::MacMoveDenied) => {
@@ -63,9 +62,11 @@ fn found(facts: &Facts, refused: &Refused) -> Found {
                        sent to all ports";
             let mut bridges = facts.shown.bridges.iter();
             let bridge = bridges.find(|bridge| bridge.ports.iter().any(|one| one.name == *port));
-            let larger = bridge.map(|bridge| format!("ringway set-br {} fdb_limit=65536", bridge.name));
+            let larger =
+                bridge.map(|bridge| format!("ringway set-br {} fdb_limit=65536", bridge.name));
             let bounded = format!("ringway set-port {port} max_macs=16");
-            Found::warning(object, what, why).mended_by(larger.into_iter().chain([bounded]).collect())
+            Found::warning(object, what, why)
+                .mended_by(larger.into_iter().chain([bounded]).collect())
         }
     }
 }
