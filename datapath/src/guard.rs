@@ -194,7 +194,24 @@ impl Guard {
         }
         let mut key = PacketKey::default();
         extract(head, len, frame_len, 0, 0, &mut key);
-        let sender = Sender::of(&key);
+        self.spoofs_inside(&key)
+    }
+
+    /// The same of a packet with this key, for who wants to know: not asked are
+    /// rates.
+    pub fn refuses(&self, key: &PacketKey) -> Option<DropReason> {
+        let is_own = self.macs.is_empty() || self.allows_mac(key.0[2] & !0xffff);
+        let vlans = self.vlans.as_ref();
+        match (is_own, vlans) {
+            (false, _) => Some(DropReason::SpoofedMac),
+            (_, Some(vlans)) if !Tags::of_key(key).are_in(vlans) => Some(DropReason::SpoofedVlan),
+            _ => self.spoofs_inside(key),
+        }
+    }
+
+    /// What the packet says of its sender behind its Ethernet header.
+    fn spoofs_inside(&self, key: &PacketKey) -> Option<DropReason> {
+        let sender = Sender::of(key);
         if !self.macs.is_empty() && sender.macs.iter().any(|mac| !self.allows_mac(*mac)) {
             return Some(DropReason::SpoofedMac);
         }

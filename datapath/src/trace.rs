@@ -227,6 +227,21 @@ impl Inner {
         let mut steps = traced.translation.program.steps();
         let normal = steps.any(|step| step == DpAction::Normal);
         let mut text = traced.text;
+        let in_port = (key.0[0] >> 32) as u16;
+        let mut ports = actual.ports.values();
+        let ingress =
+            ports.find(|port| port.spec.bridge == bridge && port.flow_number() == in_port);
+        if let Some(port) = ingress
+            && let Some(guard) = &port.guarding.guard
+            && let Some(reason) = guard.refuses(key)
+        {
+            let (name, why) = (&port.spec.name, reason.explain().trim());
+            let _ = writeln!(
+                text,
+                "Port {name}'s guard refuses it before that, as {}: {why}",
+                reason.name()
+            );
+        }
         for (port, key) in crossings(actual, key, &traced.steps) {
             let Some(peer) = (port.patch_peer())
                 .and_then(|name| actual.ports.values().find(|port| port.spec.name == name))

@@ -602,6 +602,39 @@ proptest! {
         }
     }
 
+    /// What is told of a packet beforehand is what is done with it.
+    #[test]
+    fn a_key_is_refused_as_its_frame_is(
+        frame in vec(any::<u8>(), 22..200),
+        types in vec(select(vec![0x0800u16, 0x0806, 0x86dd, 0x8100, 0x88a8, 0x1234]), 3),
+        own in any::<bool>(),
+        proto in select(vec![17u8, 58, 0, 60]),
+        which in 0u8..8,
+    ) {
+        let mut frame = frame;
+        for (at, dl_type) in [12, 16, 20].into_iter().zip(types) {
+            frame[at..at + 2].copy_from_slice(&dl_type.to_be_bytes());
+        }
+        if own {
+            frame[6..12].copy_from_slice(&OWN);
+        }
+        if frame.len() > 60 {
+            frame[20] = proto;
+            (frame[14], frame[18], frame[19]) = (0x60, 0, 20);
+        }
+        let all = own_addresses();
+        let spec = GuardSpec {
+            allowed_macs: if which & 1 == 0 { vec![] } else { all.allowed_macs },
+            allowed_ips: if which & 2 == 0 { vec![] } else { all.allowed_ips },
+            allowed_vlans: if which & 4 == 0 { vec![] } else { (0..2048).collect() },
+            ..GuardSpec::default()
+        };
+        prop_assume!(which > 0);
+        let key = ringway_flow::extract::extract_slice(&frame, 1, 1);
+        let told = Guard::of(&spec, HZ).unwrap().refuses(&key);
+        prop_assert_eq!(told, verdict(&spec, &frame));
+    }
+
     /// Whatever comes, nothing panics, and who may send everything does.
     #[test]
     fn any_bytes_are_taken(frame in vec(any::<u8>(), 14..200), dl_type in select(vec![

@@ -88,7 +88,7 @@ fn a_guest_that_says_to_be_another_reaches_nobody() {
         arp().arp(|arp| (arp.op, arp.spa) = (2, v4(9))),
         udp6().v6(|packet| packet.src = v6(9)),
         neighbour(136, v6(9), mac(1)),
-        neighbour(136, v6(9), mac(1)).v6(|packet| packet.extensions.push((60, vec![0; 6]))),
+        neighbour(136, v6(9), mac(1)).v6(|packet| packet.extensions.push((60, vec![0; 7]))),
         plain(),
     ] {
         is_refused(&mut lab, &frame, "spoofed_ip");
@@ -165,6 +165,15 @@ fn a_guard_is_kept_over_a_restart_and_wrong_ones_are_refused_by_name() {
 fn who_looks_sees_why_a_frame_was_refused() {
     let mut lab = lab();
     set(&lab, "allowed_macs=02:00:00:00:00:01");
+    let flow = "in_port=bad,tcp,dl_src=02:00:00:00:00:09,dl_dst=02:00:00:00:00:02";
+    let told = lab.daemon.ok(&["trace", "br0", flow]).unwrap();
+    assert!(
+        told.contains("guard refuses it before that, as spoofed_mac"),
+        "{told}"
+    );
+    let own = flow.replace("00:09", "00:01");
+    let told = lab.daemon.ok(&["trace", "br0", &own]).unwrap();
+    assert!(!told.contains("guard"), "{told}");
     let mut bad = lab.guests.remove("bad").unwrap();
     let frame = tcp().with(|frame| frame.src = mac(9)).bytes();
     let daemon = &lab.daemon;
