@@ -193,10 +193,14 @@ fn a_guest_with_nothing_but_misses_does_not_starve_anothers() {
          priority=9,udp,in_port=bad,actions={read},peer"
     );
     let mut crowd = Crowd::start(&rules, &[], flows, |frame, n| {
-        let made = flow(0xee, 0xba, (n as u16, (n >> 16) as u16));
-        let made = made.v4(|packet| packet.src = ((n >> 20) as u32 | 0x0a00_0000).into());
-        let bytes = made.bytes();
-        frame[..bytes.len()].copy_from_slice(&bytes);
+        if n == 0 {
+            let made = flow(0xee, 0xba, (0, 0)).bytes();
+            frame[..made.len()].copy_from_slice(&made);
+        }
+        // Source address and ports.
+        let [.., a, b, c, d, e, f] = n.to_be_bytes();
+        frame[28..30].copy_from_slice(&[a, b]);
+        frame[34..38].copy_from_slice(&[c, d, e, f]);
     });
     crowd.pair_keeps_its_rate();
     let cache = crowd.lab.cache().unwrap();
