@@ -1,6 +1,7 @@
 //! ringway.v1: the gRPC control protocol, generated from
 //! `proto/ringway/v1/ringway.proto`, and the spelling of its enums.
 
+pub mod guard;
 pub mod spelling;
 
 /// Package `ringway.v1`: messages, client and server.

@@ -303,6 +303,8 @@ impl Switch for Fake {
             link: None,
             queues: vec![],
             counters: PortCounters::default(),
+            stations: 0,
+            stations_refused: 0,
         };
         state.ports.insert(number, status);
         state.specs.insert(spec.name.clone(), spec);
