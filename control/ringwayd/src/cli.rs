@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::Parser;
 use ringway_datapath::spec::{DatapathConfig, Hugepages};
 
+use crate::confine::{Keep, Seccomp, keep};
+
 /// The ringway daemon: moves packets between guests and NICs, and is told what
 /// to do by `ringway` over a unix socket.
 #[derive(Debug, Parser)]
@@ -61,6 +63,23 @@ pub struct Cli {
     /// Seconds without a packet after which a megaflow is forgotten, at most 200
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = max_idle)]
     pub max_idle: Duration,
+
+    /// System calls that ringwayd does not make: on: they fail, hostile ones
+    /// end it; log: they are logged; off: they are made
+    #[arg(long, value_name = "on|off|log", default_value = "on")]
+    pub seccomp: Seccomp,
+
+    /// Capabilities to keep beside those that ports need, e.g.
+    /// sys_admin,sys_rawio for NICs without an IOMMU, dac_override for sockets of
+    /// users that share no group with ringwayd; or all
+    #[arg(
+        long,
+        value_name = "LIST|all",
+        default_value = "",
+        hide_default_value = true
+    )]
+    #[arg(value_parser = keep)]
+    pub keep_capabilities: Keep,
 }
 
 /// CPUs to poll on, in the order given.
@@ -168,10 +187,11 @@ mod tests {
         Cli::command().debug_assert();
         let line = "ringwayd --socket /s --state /t --pmd-cores 1,2 --hugepages off --memory 64 \
                     --log warn --sleep-after off --flow-limit 1000 --emc-entries 4096 \
-                    --max-idle 2.5";
-        let config = Cli::try_parse_from(line.split_whitespace())
-            .unwrap()
-            .datapath();
+                    --max-idle 2.5 --seccomp log --keep-capabilities sys_admin";
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        assert_eq!(cli.seccomp, Seccomp::Log);
+        assert_eq!(Ok(cli.keep_capabilities.clone()), keep("sys_admin"));
+        let config = cli.datapath();
         assert_eq!(config.pmd_cores, [1, 2]);
         assert_eq!(config.hugepages, Hugepages::Off);
         assert_eq!(config.memory_mib, 64);
@@ -179,7 +199,10 @@ mod tests {
         assert_eq!((config.flow_limit, config.emc_entries), (1000, 4096));
         assert_eq!(config.max_idle, Duration::from_millis(2500));
 
-        let defaults = Cli::try_parse_from(["ringwayd"]).unwrap().datapath();
+        let defaults = Cli::try_parse_from(["ringwayd"]).unwrap();
+        assert_eq!(defaults.seccomp, Seccomp::On);
+        assert_eq!(defaults.keep_capabilities, Keep::default());
+        let defaults = defaults.datapath();
         assert_eq!(defaults.pmd_cores, [last_cpu()]);
         assert_eq!(defaults.hugepages, Hugepages::Auto);
         assert_eq!(defaults.max_idle, Duration::from_secs(10));

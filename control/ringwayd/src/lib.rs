@@ -8,6 +8,7 @@
 mod apply_request;
 pub mod atomic;
 pub mod cli;
+pub mod confine;
 pub mod control;
 pub mod convert;
 pub mod doctor;

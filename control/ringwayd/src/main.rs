@@ -8,10 +8,12 @@ use clap::Parser;
 use ringway_datapath::Datapath;
 use ringway_datapath::spec::DatapathConfig;
 use ringwayd::cli::Cli;
+use ringwayd::confine::{Seccomp, drop_others, filter_system_calls};
 use ringwayd::control::Control;
 use ringwayd::host::{KernelHost, watch_links};
 use ringwayd::journal::Journal;
 use ringwayd::notify::notify;
+use ringwayd::owner;
 use ringwayd::placement;
 use ringwayd::serve::serve;
 use ringwayd::socket::ControlSocket;
@@ -33,6 +35,14 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let left = drop_others(&cli.keep_capabilities)?;
+    tracing::info!("no new privileges; capabilities kept: {left}");
+    if let Some(missing) = left.missing() {
+        tracing::warn!(
+            "without the capabilities {missing} some ports will fail: start ringwayd as root, or \
+             with AmbientCapabilities= of ringwayd.service"
+        );
+    }
     let (file, desired) = StateFile::open(&cli.state)?;
     let journal = Journal::open(&cli.state)?;
     let (socket, listener) = ControlSocket::claim(&cli.socket)?;
@@ -40,6 +50,13 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
     let pmd_cores = config.pmd_cores.clone();
     let datapath = Arc::new(start_datapath(config)?);
     placement::stay_off(&pmd_cores);
+    owner::load_name_services();
+    filter_system_calls(cli.seccomp)?;
+    match cli.seccomp {
+        Seccomp::On => tracing::info!("system calls are filtered"),
+        Seccomp::Log => tracing::warn!("--seccomp log: unexpected system calls are only logged"),
+        Seccomp::Off => tracing::warn!("--seccomp off: system calls are not filtered"),
+    }
     let control = Arc::new(Control::new(
         Arc::clone(&datapath),
         Arc::new(KernelHost),

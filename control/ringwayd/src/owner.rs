@@ -2,6 +2,13 @@
 
 use nix::unistd::{Group, Uid, User};
 
+/// Asks once for a name that nobody has: whatever libraries the system looks
+/// names up with are loaded now, for later none can be.
+pub fn load_name_services() {
+    let _ = User::from_name("ringway-nobody-has-this-name");
+    let _ = Group::from_name("ringway-nobody-has-this-name");
+}
+
 /// Checks the form only; whether the names exist may change any time.
 pub fn check_form(owner: &str) -> Result<(), String> {
     let (user, group) = owner.split_once(':').unwrap_or((owner, "-"));
