@@ -94,7 +94,7 @@ bench: build ## ringway, Open vSwitch-DPDK and testpmd side by side, as a table
 	$(call heading,bench)
 	$(SUDO) "$(RELEASE)/compare" run $(BENCH)
 
-install: ## binaries, completions, the systemd unit, ovs-* names (INSTALL_OVS_NAMES=no: not), under PREFIX (after `make build`)
+install: ## binaries, completions, the systemd unit and its user, ovs-* names (INSTALL_OVS_NAMES=no: not), under PREFIX (after `make build`)
 	install -D -m 755 "$(RELEASE)/ringwayd" "$(DESTDIR)$(PREFIX)/sbin/ringwayd"
 	install -D -m 755 "$(RELEASE)/ringway" "$(DESTDIR)$(PREFIX)/bin/ringway"
 	@set -x; share="$(DESTDIR)$(PREFIX)/share"; \
@@ -104,7 +104,15 @@ install: ## binaries, completions, the systemd unit, ovs-* names (INSTALL_OVS_NA
 	"$(RELEASE)/ringway" completions fish >"$$share/fish/vendor_completions.d/ringway.fish"
 	@set -x; unit="$(DESTDIR)$(PREFIX)/lib/systemd/system/ringwayd.service"; \
 	mkdir -p "$$(dirname "$$unit")"; \
-	sed '1,2d; s|/usr/local/|$(PREFIX)/|' control/ringwayd/ringwayd.service >"$$unit"
+	sed '1,3d; s|/usr/local/|$(PREFIX)/|' control/ringwayd/ringwayd.service >"$$unit"
+	@set -x; users="$(DESTDIR)$(PREFIX)/lib/sysusers.d/ringway.conf"; \
+	install -D -m 644 control/ringwayd/ringway.sysusers "$$users"; \
+	if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
+	    if command -v systemd-sysusers >/dev/null; then systemd-sysusers "$$users"; \
+	    elif ! getent passwd ringway >/dev/null; then \
+	        useradd --system --user-group --no-create-home --home-dir /var/lib/ringway --shell /usr/sbin/nologin ringway; \
+	    fi; \
+	fi
 ifneq ($(INSTALL_OVS_NAMES),no)
 	@for name in ovs-vsctl ovs-ofctl ovs-dpctl ovs-appctl; do \
 	    link="$(PREFIX)/bin/$$name"; \

@@ -17,6 +17,7 @@ mod early;
 mod enqueue;
 pub mod features;
 pub mod gso;
+pub mod listen;
 mod memory;
 mod packet;
 pub mod ring;
@@ -28,6 +29,7 @@ pub use claim::{Claim, Claimed};
 pub use dequeue::Dequeued;
 pub use enqueue::Enqueued;
 pub use gso::{Cut, GsoKinds, Headers, Next, Offer, Taker};
+pub use listen::MAX_PATH_BYTES;
 pub use memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
 pub use packet::{
     BURST, BURST_PACKETS, Burst, HEAD_BYTES, HEAD_CAPACITY, MAX_FRAME_BYTES, MAX_SEGMENTS,
@@ -36,7 +38,5 @@ pub use packet::{
 };
 pub use ring::split::{DeviceFault, RingFault, RingFeatures, SplitRing};
 pub use session::{DeviceRings, QueuePair, RingPublisher};
-pub use socket::{
-    GuestPort, GuestPortConfig, GuestPortError, MAX_PATH_BYTES, MAX_QUEUE_PAIRS, Mode,
-};
+pub use socket::{GuestPort, GuestPortConfig, GuestPortError, MAX_QUEUE_PAIRS, Mode};
 pub use status::{SessionState, SessionStatus};

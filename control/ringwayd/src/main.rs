@@ -10,6 +10,7 @@ use ringway_datapath::spec::DatapathConfig;
 use ringwayd::cli::Cli;
 use ringwayd::confine::{Seccomp, drop_others, filter_system_calls};
 use ringwayd::control::Control;
+use ringwayd::doors::Doors;
 use ringwayd::host::{KernelHost, watch_links};
 use ringwayd::journal::Journal;
 use ringwayd::notify::notify;
@@ -45,7 +46,8 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
     }
     let (file, desired) = StateFile::open(&cli.state)?;
     let journal = Journal::open(&cli.state)?;
-    let (socket, listener) = ControlSocket::claim(&cli.socket)?;
+    let (socket, listener) = ControlSocket::claim(&cli.socket, cli.socket_access()?)?;
+    let tls = cli.tls_door()?;
     let config = cli.datapath();
     let pmd_cores = config.pmd_cores.clone();
     let datapath = Arc::new(start_datapath(config)?);
@@ -85,11 +87,18 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
         .build()?;
     let served = runtime.block_on(async {
         let stop = stop_signal()?;
+        if let Some(tls) = &tls {
+            tracing::info!("clients with a certificate are served on {}", tls.address()?);
+        }
+        let doors = Doors {
+            unix: listener,
+            tls,
+        };
         let ready = || {
             tracing::info!("ready on {}", cli.socket.display());
             notify("READY=1");
         };
-        serve(control, listener, stop, ready).await?;
+        serve(control, doors, stop, ready).await?;
         Ok(())
     });
 

@@ -42,16 +42,15 @@ fn user_id(user: &str) -> Result<u32, String> {
     }
 }
 
-fn group_id(group: &str) -> Result<u32, String> {
+/// The id of a group.
+pub fn group_id(group: &str) -> Result<u32, String> {
     if let Ok(id) = group.parse() {
         return Ok(id);
     }
     match Group::from_name(group) {
         Ok(Some(found)) => Ok(found.gid.as_raw()),
-        Ok(None) => Err(format!("owner: there is no group {group:?} on this host")),
-        Err(errno) => Err(format!(
-            "owner: group {group:?} cannot be looked up: {errno}"
-        )),
+        Ok(None) => Err(format!("there is no group {group:?} on this host")),
+        Err(errno) => Err(format!("group {group:?} cannot be looked up: {errno}")),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod apply;
 mod daemon;
+mod doors;
 mod fake;
 mod fake_host;
 mod flow_rpc;
