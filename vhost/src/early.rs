@@ -27,9 +27,8 @@ pub fn take_vring_enable(stream: &UnixStream) -> Option<(u32, bool)> {
     let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL;
     let mut message = [0u8; HEADER + BODY];
     let word = |bytes: &[u8], at: usize| {
-        let mut four = [0; 4];
-        four.copy_from_slice(&bytes[at..at + 4]);
-        u32::from_ne_bytes(four)
+        let word = bytes.get(at..).and_then(<[u8]>::first_chunk);
+        word.map_or(0, |word| u32::from_ne_bytes(*word))
     };
     let header = recv(fd, &mut message[..HEADER], peek).ok()?;
     if header != HEADER

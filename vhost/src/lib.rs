@@ -10,6 +10,19 @@
 //! is hostile until checked; `unsafe` is confined to the modules that say so
 //! at their top.
 
+// What a guest or a frontend says must never end the daemon.
+#![cfg_attr(
+    not(any(test, feature = "test-utils")),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented
+    )
+)]
+
 mod checksum;
 mod claim;
 mod dequeue;

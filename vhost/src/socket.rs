@@ -278,8 +278,15 @@ impl Shared {
                 (Some(error), _) => {
                     // Bound but not yet listening, or left by a dead process,
                     // or in a directory that is not there yet.
+                    let remedy = match error.kind() {
+                        ErrorKind::PermissionDenied => {
+                            "; let ringwayd's user write to the socket, by a group of both or by \
+                             its mode, or start ringwayd with --keep-capabilities dac_override"
+                        }
+                        _ => "",
+                    };
                     self.waiting(Some(format!(
-                        "connecting to {} failed: {error}",
+                        "connecting to {} failed: {error}{remedy}",
                         self.config.path.display()
                     )));
                     retry = (retry * 2).min(RETRY_MAX);

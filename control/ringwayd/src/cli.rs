@@ -1,5 +1,6 @@
 //! ringwayd's command line.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -188,12 +189,9 @@ fn pmd_cores(text: &str) -> Result<PmdCores, String> {
         }
         cores.extend(first..=last);
     }
-    match cores
-        .iter()
-        .enumerate()
-        .find(|(i, cpu)| cores[..*i].contains(cpu))
-    {
-        Some((_, cpu)) => Err(format!("CPU {cpu} is named twice")),
+    let mut seen = HashSet::new();
+    match cores.iter().find(|cpu| !seen.insert(**cpu)) {
+        Some(cpu) => Err(format!("CPU {cpu} is named twice")),
         None => Ok(PmdCores(cores)),
     }
 }
@@ -204,8 +202,9 @@ fn hugepages(text: &str) -> Result<Hugepages, String> {
         "off" => return Ok(Hugepages::Off),
         _ => {}
     }
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match &text[digits.len()..] {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let digits = text.strip_suffix(unit).unwrap_or_default();
+    let shift = match unit {
         "" => 0,
         "k" | "K" | "kB" | "KiB" => 10,
         "m" | "M" | "MB" | "MiB" => 20,

@@ -126,10 +126,12 @@ impl TlsDoor {
             .client_ca_root(client_ca)
             .timeout(HANDSHAKE);
         // Said at the start, not to the first client.
-        Server::builder().tls_config(config.clone()).map_err(|error| {
-            let source = std::error::Error::source(&error);
-            DoorError::Certificates(source.map_or(error.to_string(), ToString::to_string))
-        })?;
+        Server::builder()
+            .tls_config(config.clone())
+            .map_err(|error| {
+                let source = std::error::Error::source(&error);
+                DoorError::Certificates(source.map_or(error.to_string(), ToString::to_string))
+            })?;
         let listen = || {
             let listener = std::net::TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
@@ -191,10 +193,7 @@ impl Accept for TcpListener {
 
 /// Connections as they are let in, at most `most` at a time. It ends when it is
 /// dropped, never by an error: where descriptors are short it pauses.
-pub fn let_in<L: Accept>(
-    listener: L,
-    most: usize,
-) -> ReceiverStream<io::Result<LetIn<L::Io>>> {
+pub fn let_in<L: Accept>(listener: L, most: usize) -> ReceiverStream<io::Result<LetIn<L::Io>>> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let places = Arc::new(Semaphore::new(most));

@@ -71,9 +71,7 @@ fn name_bridge(known: &mut String, named: String, first: bool) -> Result<(), Sta
 }
 
 /// The bridge and the changes of a `ModifyFlows`.
-pub async fn modify(
-    pieces: Streaming<pb::ModifyFlowsRequest>,
-) -> Result<(String, Asked), Status> {
+pub async fn modify(pieces: Streaming<pb::ModifyFlowsRequest>) -> Result<(String, Asked), Status> {
     let mut pieces = Pieces::new(pieces);
     let (mut bridge, mut changes, mut file) = (String::new(), Vec::new(), String::new());
     let mut kind = None;
@@ -121,14 +119,14 @@ pub async fn replace(
 /// The sides of a `DiffFlows`.
 pub async fn diff(pieces: Streaming<pb::DiffFlowsRequest>) -> Result<(Side, Side), Status> {
     let mut pieces = Pieces::new(pieces);
-    let mut bridges = [String::new(), String::new()];
-    let mut files = [String::new(), String::new()];
+    let (mut one, mut other) = (String::new(), String::new());
+    let (mut one_file, mut other_file) = (String::new(), String::new());
     let mut first = true;
     while let Some(piece) = pieces.next().await? {
-        name_bridge(&mut bridges[0], piece.first_bridge, first)?;
-        name_bridge(&mut bridges[1], piece.second_bridge, first)?;
-        files[0].push_str(&piece.first_file);
-        files[1].push_str(&piece.second_file);
+        name_bridge(&mut one, piece.first_bridge, first)?;
+        name_bridge(&mut other, piece.second_bridge, first)?;
+        one_file.push_str(&piece.first_file);
+        other_file.push_str(&piece.second_file);
         first = false;
     }
     let side = |bridge: String, file: String| match (bridge.is_empty(), file.is_empty()) {
@@ -139,7 +137,6 @@ pub async fn diff(pieces: Streaming<pb::DiffFlowsRequest>) -> Result<(Side, Side
             Err(Status::invalid_argument(why))
         }
     };
-    let ([one, other], [one_file, other_file]) = (bridges, files);
     Ok((side(one, one_file)?, side(other, other_file)?))
 }
 

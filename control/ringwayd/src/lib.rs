@@ -5,6 +5,21 @@
 //! `state` (the file) → `reconcile` (the datapath). A question goes `service` →
 //! `view` (desired beside actual) or `report` (the datapath alone).
 
+// What comes from outside must never end the daemon.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod apply_request;
 pub mod atomic;
 pub mod cli;

@@ -1,5 +1,20 @@
 //! ringwayd: claims its files, starts the datapath, serves until told to stop.
 
+// What comes from outside must never end the daemon.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -88,7 +103,10 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
     let served = runtime.block_on(async {
         let stop = stop_signal()?;
         if let Some(tls) = &tls {
-            tracing::info!("clients with a certificate are served on {}", tls.address()?);
+            tracing::info!(
+                "clients with a certificate are served on {}",
+                tls.address()?
+            );
         }
         let doors = Doors {
             unix: listener,

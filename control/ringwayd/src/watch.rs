@@ -77,7 +77,11 @@ impl Watchers {
         let Some(mut last) = show(&control).await else {
             return;
         };
-        if sender.send(Ok(pb::ShowResponse::clone(&last))).await.is_err() {
+        if sender
+            .send(Ok(pb::ShowResponse::clone(&last)))
+            .await
+            .is_err()
+        {
             return;
         }
         loop {
@@ -92,7 +96,11 @@ impl Watchers {
             let now = shown.borrow_and_update().clone();
             if let Some(now) = now.filter(|now| *now != last) {
                 last = Arc::clone(&now);
-                if sender.send(Ok(pb::ShowResponse::clone(&now))).await.is_err() {
+                if sender
+                    .send(Ok(pb::ShowResponse::clone(&now)))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
