@@ -78,9 +78,11 @@ soak: setup ## the long part of the property and differential tests (SECONDS_OF_
 	PROPTEST_CASES=200000 cargo test -p ringway-datapath --lib model_tests
 	RINGWAY_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test -p ringway-differential --test rules --test vlans -- --nocapture
 
-fuzz: ## fuzz targets of the flows, a minute each; takes FUZZ_SECONDS=3600 and TARGET=text
+fuzz: ## all fuzz targets, a minute each; takes FUZZ_SECONDS=3600 and CRATE=datapath/flow TARGET=text
 	$(call heading,fuzz)
-	datapath/flow/fuzz/run.sh "$(or $(FUZZ_SECONDS),60)" $(TARGET)
+	for crate in $(or $(CRATE),datapath/flow vhost control); do \
+	    $$crate/fuzz/run.sh "$(or $(FUZZ_SECONDS),60)" $(TARGET); \
+	done
 
 bench-flows: build ## rates against flows and masks, set-up, attack, beside Open vSwitch
 	$(call heading,bench of flows)

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use ringway::client::{Client, TlsTarget};
 use ringway_proto::v1 as pb;
 use ringwayd::doors::{DoorError, Doors, TlsDoor, TlsFiles};
@@ -21,8 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         Self(CertifiedIssuer::self_signed(params, key).unwrap())
@@ -106,7 +107,7 @@ async fn asks(target: &TlsTarget) -> Result<(), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tcp_only_a_signed_certificate_opens() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let guarded = guarded(&ours).await;
     let right = guarded.target("right", &ours.signs("client"), &ours);
     asks(&right).await.unwrap();
@@ -127,7 +128,10 @@ async fn over_tcp_only_a_signed_certificate_opens() {
     // A server that the client has no reason to believe.
     let distrusting = guarded.target("distrusting", &ours.signs("client"), &theirs);
     let why = asks(&distrusting).await.unwrap_err();
-    assert!(why.contains("UnknownIssuer") && why.contains("--tls-ca"), "{why}");
+    assert!(
+        why.contains("UnknownIssuer") && why.contains("--tls-ca"),
+        "{why}"
+    );
     // The right certificate, for another name.
     let elsewhere = TlsTarget {
         name: Some("elsewhere".into()),
@@ -147,11 +151,18 @@ async fn over_tcp_only_a_signed_certificate_opens() {
     }
 
     // No TLS at all: nothing is answered but an alert, and the door closes.
-    let mut plain = tokio::net::TcpStream::connect(guarded.address).await.unwrap();
-    plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let mut plain = tokio::net::TcpStream::connect(guarded.address)
+        .await
+        .unwrap();
+    plain
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = Vec::new();
     let read = plain.read_to_end(&mut answer);
-    let read = tokio::time::timeout(PATIENCE, read).await.expect("the door closes");
+    let read = tokio::time::timeout(PATIENCE, read)
+        .await
+        .expect("the door closes");
     assert!(read.is_err() || answer.len() < 16, "{answer:?}");
 
     // None of which kept the right one out.
@@ -161,13 +172,17 @@ async fn over_tcp_only_a_signed_certificate_opens() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_who_says_nothing_keeps_nobody_out() {
-    let ours = Authority::new();
+    let ours = Authority::new("ours");
     let guarded = guarded(&ours).await;
     let mut silent = Vec::new();
     // More than the door has places: each is let go when its time for a
     // handshake is over.
     for _ in 0..ringwayd::doors::MOST_CONNECTIONS + 20 {
-        silent.push(tokio::net::TcpStream::connect(guarded.address).await.unwrap());
+        silent.push(
+            tokio::net::TcpStream::connect(guarded.address)
+                .await
+                .unwrap(),
+        );
     }
     // The socket is another door.
     guarded.daemon.ok("version").await;
@@ -185,7 +200,7 @@ async fn a_stranger_who_says_nothing_keeps_nobody_out() {
 #[tokio::test]
 async fn a_door_without_sound_certificates_does_not_open() {
     let dir = tempfile::tempdir().unwrap();
-    let good = server_files(&dir, &Authority::new());
+    let good = server_files(&dir, &Authority::new("ours"));
     let open = |files: &TlsFiles| {
         let door = TlsDoor::open("127.0.0.1:0".parse().unwrap(), files);
         door.err().map(|error| error.to_string())
@@ -196,14 +211,17 @@ async fn a_door_without_sound_certificates_does_not_open() {
         ..good.clone()
     };
     let why = open(&missing).unwrap();
-    assert!(why.contains("--tls-client-ca") && why.contains("nothing.pem"), "{why}");
+    assert!(
+        why.contains("--tls-client-ca") && why.contains("nothing.pem"),
+        "{why}"
+    );
     // Without anybody who signs, everybody or nobody would come in.
     let nobody = TlsFiles {
         client_ca: file(&dir, "empty.pem", ""),
         ..good.clone()
     };
     assert!(open(&nobody).is_some());
-    let (_, other_key) = Authority::new().signs("localhost");
+    let (_, other_key) = Authority::new("theirs").signs("localhost");
     let mixed = TlsFiles {
         key: file(&dir, "other.key", &other_key),
         ..good.clone()
@@ -248,7 +266,10 @@ async fn a_thousand_idle_streams_do_not_hurt() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     // Looked at once for all of them, five times a second.
     let looks = daemon.fake.state().asked - shows;
-    assert!((1..100).contains(&looks), "{looks} looks for 1000 watchers in 2 s");
+    assert!(
+        (1..100).contains(&looks),
+        "{looks} looks for 1000 watchers in 2 s"
+    );
 
     // Others are answered, and watchers who read hear of it.
     daemon.ok("add-br br1 --no-internal").await;
@@ -257,7 +278,11 @@ async fn a_thousand_idle_streams_do_not_hurt() {
         while !names.contains(&"br1".to_owned()) {
             let shown = tokio::time::timeout(PATIENCE, stream.message()).await;
             let shown = shown.expect("an answer").unwrap().unwrap();
-            names = shown.bridges.into_iter().map(|bridge| bridge.name).collect();
+            names = shown
+                .bridges
+                .into_iter()
+                .map(|bridge| bridge.name)
+                .collect();
         }
     }
     daemon.stop().await;
@@ -268,7 +293,9 @@ async fn waiting_traces_are_bounded_and_keep_nobody_from_working() {
     let dir = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(&dir).await;
     daemon.ok("add-br br0 --no-internal").await;
-    daemon.ok("add-port br0 p0 type=dpdk devargs=net_null0").await;
+    daemon
+        .ok("add-port br0 p0 type=dpdk devargs=net_null0")
+        .await;
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..40 {
         let mut rpc = daemon.rpc.clone();
@@ -278,7 +305,10 @@ async fn waiting_traces_are_bounded_and_keep_nobody_from_working() {
                 timeout_ms: Some(1_500),
                 ..pb::TraceNextRequest::default()
             };
-            rpc.trace_next(request).await.map(drop).map_err(|status| status.code())
+            rpc.trace_next(request)
+                .await
+                .map(drop)
+                .map_err(|status| status.code())
         });
     }
     daemon.ok("add-br br1 --no-internal").await;

@@ -8,6 +8,7 @@ mod fake;
 mod fake_host;
 mod flow_rpc;
 mod flow_verbs;
+mod fuzz_regression;
 mod host;
 mod journal;
 mod ovs_names;
