@@ -36,7 +36,12 @@ pub struct Cli {
     pub socket: PathBuf,
 
     /// A ringwayd elsewhere that has --listen-tls, instead of the socket
-    #[arg(long, global = true, value_name = "https://HOST:PORT", env = "RINGWAY_CONNECT")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "https://HOST:PORT",
+        env = "RINGWAY_CONNECT"
+    )]
     pub connect: Option<String>,
 
     /// Certificates (PEM) of who signed that ringwayd's certificate
