@@ -143,7 +143,7 @@ fn start(cpus: &[usize]) -> io::Result<()> {
     thread::Builder::new()
         .name("vhost-watch".to_owned())
         .spawn(move || {
-            keep_to(gettid(), &cpus);
+            keep_to(nix::unistd::gettid(), &cpus);
             let mut seen = vec![0; WRITERS];
             loop {
                 thread::sleep(ROUND);

@@ -5,10 +5,8 @@
 //! the socket file appears. One connection at a time; each is a new
 //! [`Device`].
 
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,14 +22,12 @@ use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackend
 use crate::cool_down::CoolDown;
 use crate::cpus::keep_to;
 use crate::early;
+use crate::listen::{Access, ListenError, MAX_PATH_BYTES, SocketFile, listen_on};
 use crate::log_limit::LogLimit;
 use crate::notify;
 use crate::ring::split::{DeviceFault, RingFault};
 use crate::session::{Device, RingPublisher};
 use crate::status::{SessionState, SessionStatus, StatusCell};
-
-/// Longest path of a unix socket: `sun_path` has 108 bytes with its final zero.
-pub const MAX_PATH_BYTES: usize = 107;
 
 /// Most queue pairs of a port: vhost-user names rings by one byte.
 pub const MAX_QUEUE_PAIRS: u16 = 128;
@@ -125,6 +121,8 @@ pub struct GuestPort {
     config: GuestPortConfig,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// Goes last.
+    _file: Option<SocketFile>,
 }
 
 struct Shared {
@@ -160,9 +158,9 @@ impl GuestPort {
             path: config.path.clone(),
             source,
         };
-        let listener = match config.mode {
-            Mode::Server => Some(listen(&config)?),
-            Mode::Client => None,
+        let (listener, file) = match config.mode {
+            Mode::Server => Some(listen(&config)?).unzip(),
+            Mode::Client => (None, None),
         };
         notify::watch(&config.cpus)
             .map_err(|source| failed("start the watch of notifications for", source))?;
@@ -194,6 +192,7 @@ impl GuestPort {
             config,
             shared,
             thread: Some(thread),
+            _file: file,
         })
     }
 
@@ -227,10 +226,6 @@ impl Drop for GuestPort {
             // A panic in the thread has already been reported.
             let _ = thread.join();
         }
-        if self.config.mode == Mode::Server {
-            // Somebody may have removed it before; either way it is gone.
-            let _ = fs::remove_file(&self.config.path);
-        }
     }
 }
 
@@ -243,48 +238,25 @@ fn waits_for(config: &GuestPortConfig) -> String {
 }
 
 /// Binds the socket; a file left by a killed process is replaced.
-fn listen(config: &GuestPortConfig) -> Result<UnixListener, GuestPortError> {
-    let path = &config.path;
-    let failed = |action| {
-        let path = path.clone();
-        move |source| GuestPortError::System {
-            action,
-            path,
-            source,
-        }
+fn listen(config: &GuestPortConfig) -> Result<(UnixListener, SocketFile), GuestPortError> {
+    let access = Access {
+        permissions: config.permissions,
+        user: config.owner.map(|(user, _)| user),
+        group: config.owner.map(|(_, group)| group),
     };
-    match fs::symlink_metadata(path) {
-        Err(_) => {}
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(GuestPortError::NotASocket { path: path.clone() });
+    listen_on(&config.path, &access).map_err(|error| {
+        let path = config.path.clone();
+        match error {
+            ListenError::TooLong(length) => GuestPortError::PathTooLong { path, length },
+            ListenError::NotASocket => GuestPortError::NotASocket { path },
+            ListenError::InUse => GuestPortError::InUse { path },
+            ListenError::System { action, source } => GuestPortError::System {
+                action,
+                path,
+                source,
+            },
         }
-        Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                tracing::info!(port = config.name, path = %path.display(), "replacing a stale socket");
-                fs::remove_file(path).map_err(failed("remove the stale socket"))?;
-            }
-            Err(source) => return Err(failed("replace")(source)),
-            Ok(_) => return Err(GuestPortError::InUse { path: path.clone() }),
-        },
-    }
-    let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
-    let set_up = || {
-        if let Some((user, group)) = config.owner {
-            std::os::unix::fs::chown(path, Some(user), Some(group))
-                .map_err(failed("change the owner of"))?;
-        }
-        if let Some(mode) = config.permissions {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))
-                .map_err(failed("change the permissions of"))?;
-        }
-        listener
-            .set_nonblocking(true)
-            .map_err(failed("listen without blocking on"))
-    };
-    set_up().inspect_err(|_| {
-        let _ = fs::remove_file(path);
-    })?;
-    Ok(listener)
+    })
 }
 
 impl Shared {
@@ -331,8 +303,15 @@ impl Shared {
                 (Some(error), _) => {
                     // Bound but not yet listening, or left by a dead process,
                     // or in a directory that is not there yet.
+                    let remedy = match error.kind() {
+                        ErrorKind::PermissionDenied => {
+                            "; let ringwayd's user write to the socket, by a group of both or by \
+                             its mode, or start ringwayd with --keep-capabilities dac_override"
+                        }
+                        _ => "",
+                    };
                     self.waiting(Some(format!(
-                        "connecting to {} failed: {error}",
+                        "connecting to {} failed: {error}{remedy}",
                         self.config.path.display()
                     )));
                     retry = (retry * 2).min(RETRY_MAX);

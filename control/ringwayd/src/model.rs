@@ -165,9 +165,14 @@ impl Desired {
     /// Gives every port without a number the one it would get, in the ports'
     /// order, so that a file without numbers gives the same ones each time.
     pub fn assign_numbers(&mut self) {
+        let without = |port: &Port| port.number.is_none().then(|| port.is_local());
         for index in 0..self.ports.len() {
-            if self.ports[index].number.is_none() {
-                self.ports[index].number = self.free_number(self.ports[index].is_local());
+            let Some(local) = self.ports.get(index).and_then(without) else {
+                continue;
+            };
+            let number = self.free_number(local);
+            if let Some(port) = self.ports.get_mut(index) {
+                port.number = number;
             }
         }
     }
@@ -177,19 +182,20 @@ impl Desired {
     /// names. A bridge whose name no interface can have is noted to have none.
     pub fn give_local_ports(&mut self) -> Vec<String> {
         let mut given = Vec::new();
-        for index in 0..self.bridges.len() {
-            let name = self.bridges[index].name().to_owned();
-            if self.bridges[index].no_internal || self.port(&name).is_some() {
-                continue;
-            }
+        let without = |bridge: &&Bridge| !bridge.no_internal && self.port(bridge.name()).is_none();
+        let without = self.bridges.iter().filter(without);
+        let names: Vec<String> = without.map(|bridge| bridge.name().to_owned()).collect();
+        for name in names {
             let mut local = Port::local(&name);
             local.number = self.free_number(true);
-            match local.check().is_ok() && local.number.is_some() {
-                true => {
-                    self.ports.push(local);
-                    given.push(name);
-                }
-                false => self.bridges[index].no_internal = true,
+            if local.check().is_ok() && local.number.is_some() {
+                self.ports.push(local);
+                given.push(name);
+                continue;
+            }
+            let bridges = self.bridges.iter_mut();
+            for bridge in bridges.filter(|bridge| bridge.name() == name) {
+                bridge.no_internal = true;
             }
         }
         given
