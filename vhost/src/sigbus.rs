@@ -79,13 +79,15 @@ struct Slot {
 }
 
 impl Slot {
-    const FREE: Self = Self {
-        version: AtomicU32::new(0),
-        start: AtomicUsize::new(0),
-        end: AtomicUsize::new(0),
-        page: AtomicUsize::new(0),
-        fault: AtomicPtr::new(ptr::null_mut()),
-    };
+    const fn free() -> Self {
+        Self {
+            version: AtomicU32::new(0),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            page: AtomicUsize::new(0),
+            fault: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
 
     /// Under the lock.
     fn set(&self, range: Range<usize>, page: usize, fault: *mut DeviceFault) {
@@ -122,7 +124,7 @@ struct Mapping {
     fault: *const DeviceFault,
 }
 
-static TABLE: [Slot; SLOTS] = [const { Slot::FREE }; SLOTS];
+static TABLE: [Slot; SLOTS] = [const { Slot::free() }; SLOTS];
 
 /// Slots from here on were never used.
 static HIGHEST: AtomicUsize = AtomicUsize::new(0);
