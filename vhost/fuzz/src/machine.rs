@@ -182,7 +182,10 @@ impl Machine {
         self.say(RawMessage::new(FrontendReq::GET_FEATURES, Vec::new()), &[]);
         answer(&mut self.stream).expect("features");
         self.say(RawMessage::with_u64(FrontendReq::SET_FEATURES, acked), &[]);
-        self.say(RawMessage::new(FrontendReq::GET_PROTOCOL_FEATURES, Vec::new()), &[]);
+        self.say(
+            RawMessage::new(FrontendReq::GET_PROTOCOL_FEATURES, Vec::new()),
+            &[],
+        );
         answer(&mut self.stream).expect("protocol features");
         // REPLY_ACK: a message can ask to be answered.
         self.say(
