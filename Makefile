@@ -74,9 +74,10 @@ e2e: ## end-to-end tests alone; needs `make build`, takes TEST=name and FILE=gue
 	$(if $(SUDO),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo --preserve-env=RINGWAY_BIN_DIR") \
 	cargo test -p ringway-tests $(if $(FILE),--test $(FILE),--lib --tests) --no-fail-fast -- --test-threads=1 $(TEST)
 
-soak: setup ## the long part of the property and differential tests (SECONDS_OF_SOAK=600)
+soak: build ## the long part of the property, differential and hostile tests (SECONDS_OF_SOAK=600)
 	PROPTEST_CASES=200000 cargo test -p ringway-datapath --lib model_tests
 	RINGWAY_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test -p ringway-differential --test rules --test vlans -- --nocapture
+	RINGWAY_SOAK_MESSAGES=1000000 $(MAKE) --no-print-directory e2e FILE=hostile TEST=random_messages
 
 fuzz: ## all fuzz targets, a minute each; takes FUZZ_SECONDS=3600 and CRATE=datapath/flow TARGET=text
 	$(call heading,fuzz)

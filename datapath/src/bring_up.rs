@@ -8,7 +8,7 @@ use ringway_vhost::{DeviceRings, GuestPort, GuestPortConfig, MAX_QUEUE_PAIRS, Ri
 
 use crate::actual::{Inner, lock};
 use crate::error::DatapathError;
-use crate::pmd;
+use crate::pmd::{self, Patience};
 use crate::port::{Backing, vhost_mode};
 use crate::spec::VhostUserSpec;
 
@@ -44,8 +44,7 @@ pub fn start_pmd(inner: &Arc<Inner>, index: usize) -> std::io::Result<JoinHandle
     let eal = inner.eal.clone();
     let clock = inner.clock;
     let max_idle = inner.config.max_idle;
-    let sleep_after = inner.config.sleep_after.as_nanos() * u128::from(inner.eal.tsc_hz());
-    let sleep_after = u64::try_from(sleep_after / 1_000_000_000).unwrap_or(u64::MAX);
+    let patience = Patience::new(inner.config.sleep_after, inner.eal.tsc_hz());
     thread::Builder::new()
         .name(format!("pmd-{}", shared.core))
         .spawn(move || {
@@ -56,7 +55,7 @@ pub fn start_pmd(inner: &Arc<Inner>, index: usize) -> std::io::Result<JoinHandle
             let registered = eal
                 .register_thread()
                 .inspect_err(|error| tracing::warn!(core = shared.core, %error, "PMD"));
-            pmd::run(&shared, index, clock, sleep_after, max_idle);
+            pmd::run(&shared, index, clock, &patience, max_idle);
             drop(registered);
         })
 }
@@ -84,6 +83,7 @@ impl Inner {
             queue_pairs: options.queues,
             owner: options.owner,
             permissions: options.permissions,
+            cpus: self.other_cpus(),
         };
         let publisher = Arc::new(PortPublisher {
             inner: Arc::downgrade(self),

@@ -24,6 +24,8 @@ const FORWARDING_LIMIT: Duration = Duration::from_secs(60);
 pub struct DaemonOptions {
     /// How many poll-mode cores.
     pub pmds: usize,
+    /// `--hugepages`.
+    pub hugepages: &'static str,
     /// Further arguments.
     pub arguments: Vec<String>,
     /// The name of the network namespace to run in; `None`: one of its own.
@@ -40,6 +42,7 @@ impl Default for DaemonOptions {
     fn default() -> Self {
         Self {
             pmds: 1,
+            hugepages: "auto",
             arguments: Vec::new(),
             namespace: None,
             user: None,
@@ -127,6 +130,12 @@ impl Daemon {
     /// Its folder.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// What it has written to its log so far.
+    pub fn log(&self) -> Result<String> {
+        let log = self.path("ringwayd.log");
+        std::fs::read_to_string(&log).map_err(Error::io(format!("read {}", log.display())))
     }
 
     /// A file in its folder.
@@ -398,7 +407,7 @@ fn launch(bin_dir: &Path, dir: &Path, options: &DaemonOptions) -> Result<Process
         ("--socket", socket_in(dir).to_string_lossy().into_owned()),
         ("--state", state_in(dir).to_string_lossy().into_owned()),
         ("--pmd-cores", cores.join(",")),
-        ("--hugepages", "auto".to_owned()),
+        ("--hugepages", options.hugepages.to_owned()),
     ]
     .into_iter()
     .flat_map(|(name, value)| [name.to_owned(), value])

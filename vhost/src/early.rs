@@ -1,6 +1,9 @@
-//! SET_VRING_ENABLE before SET_FEATURES.
+//! What is done with a message before the `vhost` crate sees it.
 //!
-//! QEMU enables a net device's rings before it acknowledges features. The
+//! **All of it has to be there.** The crate reads a body with one call, and takes
+//! one that comes in two parts for a bad message.
+//!
+//! **SET_VRING_ENABLE before SET_FEATURES.** QEMU enables a net device's rings before it acknowledges features. The
 //! `vhost` crate refuses that message while bit 30 is not acknowledged (and
 //! drops the connection); its request handler has no way to be told otherwise.
 //! So this one message is taken off the socket before the crate sees it.
@@ -19,6 +22,33 @@ const HEADER: usize = 12;
 /// Ring index and whether it is to be enabled, 4 bytes each.
 const BODY: usize = 8;
 
+/// Longest message (`MAX_MSG_SIZE` of the crate); it refuses longer ones by
+/// their header.
+const MAX_MESSAGE: usize = 4096;
+
+/// Waits until the whole next message can be read, or the connection ends. A
+/// message whose descriptors come with a part of it is not waited for: a look
+/// ends behind the part that they came with.
+pub fn wait_for_message(stream: &UnixStream) {
+    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL;
+    let mut message = [0u8; HEADER + MAX_MESSAGE];
+    let fd = stream.as_raw_fd();
+    if recv(fd, &mut message[..HEADER], peek) != Ok(HEADER) {
+        return;
+    }
+    let size = word(&message, 8) as usize;
+    if let Some(message) = message.get_mut(..HEADER.saturating_add(size)) {
+        // However it ends, the crate will find out the same.
+        let _ = recv(fd, message, peek);
+    }
+}
+
+/// The four bytes at `at`.
+fn word(bytes: &[u8], at: usize) -> u32 {
+    let four = bytes.get(at..).and_then(|bytes| bytes.first_chunk::<4>());
+    four.map_or(0, |four| u32::from_ne_bytes(*four))
+}
+
 /// Waits for the next message. When it is a SET_VRING_ENABLE that wants no
 /// reply and says 0 or 1, takes it and gives its ring index and wish; else
 /// leaves it there, whole, for the crate to judge.
@@ -26,10 +56,6 @@ pub fn take_vring_enable(stream: &UnixStream) -> Option<(u32, bool)> {
     let fd = stream.as_raw_fd();
     let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL;
     let mut message = [0u8; HEADER + BODY];
-    let word = |bytes: &[u8], at: usize| {
-        let word = bytes.get(at..).and_then(<[u8]>::first_chunk);
-        word.map_or(0, |word| u32::from_ne_bytes(*word))
-    };
     let header = recv(fd, &mut message[..HEADER], peek).ok()?;
     if header != HEADER
         || word(&message, 0) != SET_VRING_ENABLE
@@ -79,6 +105,34 @@ mod tests {
             (&backend).read_exact(&mut left).expect("still there");
             assert_eq!(left, other);
         }
+    }
+
+    #[test]
+    fn a_message_in_parts_is_waited_for() {
+        let (mut frontend, backend) = UnixStream::pair().expect("a socket pair");
+        let sent = message(SET_VRING_ENABLE, PLAIN_FLAGS | 8, 3, 1);
+        let parts = sent.clone();
+        let sender = std::thread::spawn(move || {
+            for part in [&parts[..5], &parts[5..14], &parts[14..]] {
+                frontend.write_all(part).expect("write");
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            frontend
+        });
+        wait_for_message(&backend);
+        let mut got = vec![0; sent.len()];
+        let len = (&backend).read(&mut got).expect("read");
+        assert_eq!((len, got), (sent.len(), sent));
+        // An end, or a length that no message has, ends the wait.
+        let mut frontend = sender.join().expect("no panic");
+        let lie = [SET_VRING_ENABLE, PLAIN_FLAGS, u32::MAX].map(u32::to_ne_bytes);
+        frontend.write_all(lie.as_flattened()).expect("write");
+        wait_for_message(&backend);
+        drop(frontend);
+        (&backend)
+            .read_exact(&mut [0; HEADER])
+            .expect("still there");
+        wait_for_message(&backend);
     }
 
     #[test]

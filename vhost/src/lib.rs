@@ -25,25 +25,31 @@
 
 mod checksum;
 mod claim;
+mod cool_down;
+mod cpus;
 mod dequeue;
 mod early;
 mod enqueue;
 pub mod features;
 pub mod gso;
 pub mod listen;
+mod log_limit;
 mod memory;
+mod notify;
 mod packet;
 pub mod ring;
 mod session;
+mod sigbus;
 mod socket;
 mod status;
 
 pub use claim::{Claim, Claimed};
+pub use cpus::keep_to;
 pub use dequeue::Dequeued;
 pub use enqueue::Enqueued;
 pub use gso::{Cut, GsoKinds, Headers, Next, Offer, Taker};
 pub use listen::MAX_PATH_BYTES;
-pub use memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
+pub use memory::{GuestMemory, MAX_GUEST_BYTES, MAX_REGIONS, MemoryError, RegionSpec};
 pub use packet::{
     BURST, BURST_PACKETS, Burst, HEAD_BYTES, HEAD_CAPACITY, MAX_FRAME_BYTES, MAX_SEGMENTS,
     PacketSet, Packets, Reader, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VNET_HEADER_BYTES,

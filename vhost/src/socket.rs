@@ -16,11 +16,16 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::unistd::gettid;
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut};
 
+use crate::cool_down::CoolDown;
+use crate::cpus::keep_to;
 use crate::early;
 use crate::listen::{Access, ListenError, MAX_PATH_BYTES, SocketFile, listen_on};
-use crate::ring::split::DeviceFault;
+use crate::log_limit::LogLimit;
+use crate::notify;
+use crate::ring::split::{DeviceFault, RingFault};
 use crate::session::{Device, RingPublisher};
 use crate::status::{SessionState, SessionStatus, StatusCell};
 
@@ -55,6 +60,8 @@ pub struct GuestPortConfig {
     pub owner: Option<(u32, u32)>,
     /// Permission bits of the socket file (server mode).
     pub permissions: Option<u32>,
+    /// CPUs that the port's thread may run on: not the polling ones. Empty: all.
+    pub cpus: Vec<usize>,
 }
 
 /// Why a port could not be started. Nothing was left behind.
@@ -125,6 +132,8 @@ struct Shared {
     fault: Arc<DeviceFault>,
     stop: EventFd,
     connection: Mutex<Option<UnixStream>>,
+    log: LogLimit,
+    cool_down: CoolDown,
 }
 
 impl GuestPort {
@@ -153,6 +162,8 @@ impl GuestPort {
             Mode::Server => Some(listen(&config)?).unzip(),
             Mode::Client => (None, None),
         };
+        notify::watch(&config.cpus)
+            .map_err(|source| failed("start the watch of notifications for", source))?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| failed("make an eventfd for", errno.into()))?;
         let shared = Arc::new(Shared {
@@ -162,14 +173,19 @@ impl GuestPort {
             fault: Arc::default(),
             stop,
             connection: Mutex::new(None),
+            log: LogLimit::new(),
+            cool_down: CoolDown::default(),
         });
         let server = Arc::clone(&shared);
         let thread = thread::Builder::new()
             // The kernel keeps 15 bytes of a thread's name.
             .name(format!("vhost-{}", config.name))
-            .spawn(move || match listener {
-                Some(listener) => server.serve(&listener),
-                None => server.connect_again_and_again(),
+            .spawn(move || {
+                keep_to(gettid(), &server.config.cpus);
+                match listener {
+                    Some(listener) => server.serve(&listener),
+                    None => server.connect_again_and_again(),
+                }
             })
             .map_err(|source| failed("start a thread for", source))?;
         Ok(Self {
@@ -183,11 +199,13 @@ impl GuestPort {
     /// Where the port stands. A fault that a PMD found shows as quarantine.
     pub fn status(&self) -> SessionStatus {
         if let Some(fault) = self.shared.fault.get() {
+            let until = match fault.outlasts_driver() {
+                true => "its frontend has connected anew",
+                false => "the guest's driver restarts its queues",
+            };
             self.shared.status.set(
                 SessionState::Quarantined,
-                format!(
-                    "{fault}; the port takes part again when the guest's driver restarts its queues"
-                ),
+                format!("{fault}; the port takes part again when {until}"),
             );
         }
         self.shared.status.lock().clone()
@@ -259,9 +277,16 @@ impl Shared {
     fn connect_again_and_again(&self) {
         let directory = self.config.path.parent().unwrap_or(Path::new("/"));
         let mut retry = RETRY_MIN;
+        // Kept over the attempts: to close one takes a while.
+        let mut watched: Option<Watch> = None;
         loop {
             // The watch is set before the attempt, so no socket is missed.
-            let watch = watch(directory);
+            if watched.as_ref().is_none_or(Watch::is_stale) {
+                if let Some(stale) = watched.take() {
+                    stale.close();
+                }
+                watched = Watch::new(directory).ok();
+            }
             let error = match UnixStream::connect(&self.config.path) {
                 Ok(stream) => {
                     self.session(stream);
@@ -270,9 +295,9 @@ impl Shared {
                 }
                 Err(error) => Some(error),
             };
-            let go_on = match (&error, &watch) {
+            let go_on = match (&error, &watched) {
                 (None, _) => self.wait(None, Some(RETRY_MIN)),
-                (Some(error), Ok(watch)) if error.kind() == ErrorKind::NotFound => {
+                (Some(error), Some(watch)) if error.kind() == ErrorKind::NotFound => {
                     self.wait(Some(watch.as_fd()), None)
                 }
                 (Some(error), _) => {
@@ -290,17 +315,13 @@ impl Shared {
                         self.config.path.display()
                     )));
                     retry = (retry * 2).min(RETRY_MAX);
-                    let watched = watch.as_ref().ok().map(AsFd::as_fd);
-                    let appeared = watched.is_some();
-                    let go_on = self.wait(watched, Some(retry));
-                    if appeared && go_on {
-                        // Something new may be there: do not wait long for it.
-                        retry = retry.min(RETRY_MAX);
-                    }
-                    go_on
+                    self.wait(watched.as_ref().map(AsFd::as_fd), Some(retry))
                 }
             };
             if !go_on {
+                if let Some(watch) = watched {
+                    watch.close();
+                }
                 return;
             }
         }
@@ -334,6 +355,7 @@ impl Shared {
             status.features = 0;
             status.memory_bytes = 0;
             status.memory_regions = 0;
+            status.memory_sealed = false;
             status.last_disconnect = last_disconnect;
         }
         self.status.set(SessionState::WaitingForSocket, why);
@@ -360,7 +382,10 @@ impl Shared {
             .connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = connection.ok();
-        tracing::info!(port = self.config.name, "frontend connected");
+        let name = &self.config.name;
+        if let Some(silent) = self.log.allows() {
+            tracing::info!(port = name, silent, "frontend connected");
+        }
         let ended = loop {
             // Looked at after the connection is known to `hang_up`.
             if self.stopping() {
@@ -383,6 +408,9 @@ impl Shared {
                     Err(error) => break Some(error),
                 }
             }
+            if let Some(early) = &early {
+                early::wait_for_message(early);
+            }
             match handler.handle_request() {
                 Ok(()) => {}
                 Err(error) => break Some(error),
@@ -390,7 +418,10 @@ impl Shared {
         };
         // PMDs let go before the frontend sees the connection end.
         device.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        let fault = self.fault.get();
         self.fault.clear();
+        // Its memory is unmapped now, not when the port is served again.
+        drop((handler, device));
         self.hang_up();
         let reason = match ended {
             None | Some(VhostError::Disconnected | VhostError::SocketBroken(_)) => None,
@@ -399,11 +430,26 @@ impl Shared {
                 explain(&error)
             )),
         };
-        match &reason {
-            None => tracing::info!(port = self.config.name, "frontend disconnected"),
-            Some(reason) => tracing::warn!(port = self.config.name, "{reason}"),
+        match (&reason, self.log.allows()) {
+            (_, None) => {}
+            (None, Some(silent)) => tracing::info!(port = name, silent, "frontend disconnected"),
+            (Some(reason), Some(silent)) => tracing::warn!(port = name, silent, "{reason}"),
+        }
+        match fault.filter(|fault| fault.outlasts_driver()) {
+            Some(fault) => self.leave_alone(fault),
+            None => self.cool_down.forget(),
         }
         self.waiting(reason);
+    }
+
+    /// Serves nobody for a while.
+    fn leave_alone(&self, fault: RingFault) {
+        let wait = self.cool_down.again();
+        self.status.set(
+            SessionState::Quarantined,
+            format!("{fault}; no frontend is served for {} s", wait.as_secs()),
+        );
+        self.wait(None, Some(wait));
     }
 
     fn hang_up(&self) {
@@ -429,11 +475,46 @@ fn explain(error: &VhostError) -> String {
     }
 }
 
-fn watch(directory: &Path) -> nix::Result<Inotify> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    inotify.add_watch(
-        directory,
-        AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ATTRIB,
-    )?;
-    Ok(inotify)
+/// Tells that something came into a directory.
+struct Watch(Inotify);
+
+impl Watch {
+    fn new(directory: &Path) -> nix::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        inotify.add_watch(
+            directory,
+            AddWatchFlags::IN_CREATE
+                | AddWatchFlags::IN_MOVED_TO
+                | AddWatchFlags::IN_ATTRIB
+                | AddWatchFlags::IN_MOVE_SELF,
+        )?;
+        Ok(Self(inotify))
+    }
+
+    /// Closes it aside: the kernel takes a grace period for that, some 15 ms, and
+    /// nobody who removes a port is to wait for it.
+    fn close(self) {
+        // If there can be no thread, it is closed here.
+        let _ = thread::Builder::new()
+            .name("vhost-unwatch".to_owned())
+            .spawn(move || drop(self));
+    }
+
+    /// Takes in what it has to tell. True: the directory is another's now, or gone.
+    fn is_stale(&self) -> bool {
+        let gone = AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF;
+        loop {
+            match self.0.read_events() {
+                Ok(events) if events.iter().all(|event| !event.mask.intersects(gone)) => {}
+                Err(nix::errno::Errno::EAGAIN) => return false,
+                _ => return true,
+            }
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }

@@ -16,6 +16,7 @@
     )
 )]
 
+pub mod guard;
 pub mod spelling;
 
 /// Package `ringway.v1`: messages, client and server.

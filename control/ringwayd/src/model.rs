@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ringway_datapath::spec::{
-    BridgeSpec, DpdkSpec, InternalSpec, PatchSpec, SocketMode, SystemSpec, VlanSpec,
+    BridgeSpec, DpdkSpec, GuardSpec, InternalSpec, PatchSpec, SocketMode, SystemSpec, VlanSpec,
 };
 
 pub use check::{MAX_INTERFACE_NAME, MAX_NAME, MAX_SOCKET_PATH};
@@ -64,6 +64,8 @@ pub struct Port {
     pub vlan: VlanSpec,
     /// Bytes that a frame may have behind its Ethernet header and VLAN tags.
     pub mtu: Option<u16>,
+    /// What it may send, and how much of it.
+    pub guard: GuardSpec,
     /// What is noted about it.
     pub columns: Columns,
 }
@@ -231,6 +233,7 @@ impl Port {
             kind,
             vlan: VlanSpec::default(),
             mtu: None,
+            guard: GuardSpec::default(),
             columns: Columns::default(),
         }
     }
@@ -257,7 +260,7 @@ impl Port {
     }
 
     /// Whether `other` may become this port while packets flow: different are
-    /// its VLANs, its MTU or its Ethernet address.
+    /// its VLANs, its MTU, its guard or its Ethernet address.
     pub fn differs_in_live_options_only(&self, other: &Port) -> bool {
         let Port {
             name,
@@ -277,6 +280,7 @@ impl Port {
     pub fn is_same_to_datapath(&self, other: &Port) -> bool {
         self.differs_in_live_options_only(other)
             && (&self.kind, &self.vlan, self.mtu) == (&other.kind, &other.vlan, other.mtu)
+            && self.guard == other.guard
     }
 
     /// Its vhost-user socket.

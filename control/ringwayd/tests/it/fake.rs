@@ -305,6 +305,8 @@ impl Switch for Fake {
             link: None,
             queues: vec![],
             counters: PortCounters::default(),
+            stations: 0,
+            stations_refused: 0,
         };
         state.ports.insert(number, status);
         state.specs.insert(spec.name.clone(), spec);
@@ -338,6 +340,15 @@ impl Switch for Fake {
         let mut state = self.state();
         state.asked += 1;
         state.ports.values().cloned().collect()
+    }
+
+    fn port_places(&self) -> Vec<PortPlace> {
+        let place = |port: PortStatus| PortPlace {
+            number: port.number,
+            name: port.name,
+            bridge: port.bridge,
+        };
+        self.ports().into_iter().map(place).collect()
     }
 
     fn links_changed(&self) {
