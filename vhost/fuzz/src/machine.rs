@@ -49,6 +49,7 @@ impl Port {
             queue_pairs: 2,
             owner: None,
             permissions: None,
+            cpus: Vec::new(),
         };
         let port = GuestPort::start(config, publisher).expect("a port");
         Self {
