@@ -2,7 +2,7 @@
 //! listed several times and copied from the same place.
 
 use arrayvec::ArrayVec;
-use ringway_vhost::{BURST, BURST_PACKETS, PacketSet, Packets};
+use ringway_vhost::{BURST, PacketSet, Packets};
 
 use crate::cache::{FlowCache, Found, Verdict};
 use crate::counters::{PmdCounterCells, QueueCounters};
@@ -64,6 +64,18 @@ impl TxLists {
         if self.recording && !self.record.ports.is_full() {
             self.record.ports.push(port);
         }
+        true
+    }
+
+    /// Lists all packets for a port, if nothing is listed for it.
+    #[inline(always)]
+    fn push_all(&mut self, port: u32, which: impl Which) -> bool {
+        let list = self.lists.get_mut(port as usize);
+        let Some(list) = list.filter(|list| list.is_empty()) else {
+            return false;
+        };
+        self.active.push(port);
+        *list = which.list();
         true
     }
 
@@ -150,7 +162,7 @@ pub fn apply(
     found: &Found,
     which: impl Which,
     packets: &mut Packets<'_>,
-    keys: &mut [Key; BURST_PACKETS],
+    keys: &[Key; BURST],
     cache: &FlowCache,
     learning: &mut Normal<'_>,
     lists: &mut TxLists,
@@ -175,7 +187,7 @@ fn apply_in_vlans(
     found: &Found,
     which: impl Which,
     packets: &mut Packets<'_>,
-    keys: &mut [Key; BURST_PACKETS],
+    keys: &[Key; BURST],
     cache: &FlowCache,
     learning: &mut Normal<'_>,
     lists: &mut TxLists,
@@ -194,13 +206,24 @@ fn apply_as<const VLANS: bool>(
     found: &Found,
     which: impl Which,
     packets: &mut Packets<'_>,
-    keys: &mut [Key; BURST_PACKETS],
+    keys: &[Key; BURST],
     cache: &FlowCache,
     learning: &mut Normal<'_>,
     lists: &mut TxLists,
     watched: Option<usize>,
     with: &Surroundings<'_>,
 ) {
+    // Most bursts are of one conversation, which goes to one port.
+    let one = found.is_one();
+    if one
+        && !VLANS
+        && watched.is_none()
+        && found.verdict(0) == Verdict::Normal
+        && let Destination::Port(port) = learning.decide(&keys[0])
+        && lists.push_all(port, which)
+    {
+        return;
+    }
     let mut replicated = 0;
     let drop = |lists: &mut TxLists, reason| {
         lists.note_drop(reason);
@@ -211,10 +234,10 @@ fn apply_as<const VLANS: bool>(
         lists.recording = watched == Some(nth);
         let destination = match found.verdict(nth) {
             Verdict::Normal if VLANS => {
-                execute::normal(packet, packets, keys, lists, learning, with);
+                execute::normal(packet, packets, lists, learning, with);
                 continue;
             }
-            Verdict::Normal => learning.decide(&keys[packet]),
+            Verdict::Normal => learning.decide(&keys[if one { 0 } else { nth }]),
             Verdict::Output(port) => Destination::Port(learning.bridge.number(port)),
             Verdict::Flood => Destination::Flood,
             Verdict::Drop(cause) => Destination::Drop(cause.into()),
@@ -222,7 +245,7 @@ fn apply_as<const VLANS: bool>(
             Verdict::Program(entry) => {
                 let payload = cache.program(entry);
                 let program = payload.program();
-                execute(program, packet, packets, keys, lists, learning, with);
+                execute(program, packet, packets, lists, learning, with);
                 continue;
             }
         };
@@ -230,19 +253,20 @@ fn apply_as<const VLANS: bool>(
             Destination::Port(port) => {
                 // Programs may have listed more for a port than a burst has.
                 if lists.is_full(port) {
-                    with.flush(lists, packets, keys, learning.bridge);
+                    with.flush(lists, packets, learning.bridge);
                 }
                 if !lists.push(port, packet) {
                     drop(lists, DropReason::NoDestination);
                 }
             }
             Destination::Drop(reason) => drop(lists, reason),
+            Destination::Flood if with.stops_storm() => drop(lists, DropReason::StormPoliced),
             Destination::Flood => {
                 let members = learning.bridge.members.iter();
                 let mut copies = 0u64;
                 for port in members.filter(|port| **port != with.ingress) {
                     if lists.is_full(*port) {
-                        with.flush(lists, packets, keys, learning.bridge);
+                        with.flush(lists, packets, learning.bridge);
                     }
                     lists.push(*port, packet);
                     copies += 1;

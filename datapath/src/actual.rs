@@ -22,7 +22,7 @@ use crate::meter::Meter;
 use crate::port::{Backing, Port};
 use crate::publish::{PmdShared, publish};
 use crate::snapshot::{BridgeView, LOCAL, MAX_PORTS, Plan, Poll, PortView, Snapshot, Source};
-use crate::spec::{BridgeSpec, DatapathConfig, PortKind, PortSpec};
+use crate::spec::{BridgeSpec, DatapathConfig, MacMove, PortKind, PortSpec};
 use crate::status::MemoryKind;
 use crate::table_memory::TableMemory;
 use crate::vlan::PortVlans;
@@ -214,6 +214,18 @@ impl Actual {
         }
     }
 
+    /// FDBs learn on each port as much as it may. Stations of a port that is
+    /// down are nobody's: its guest may have moved to another host.
+    fn tell_fdbs(&self) {
+        for port in self.ports.values() {
+            if let Some(bridge) = self.bridges.get(&port.spec.bridge) {
+                let guard = &port.spec.guard;
+                let stay = guard.mac_move == MacMove::Deny && port.takes_frames();
+                bridge.fdb.set_policy(port.number, guard.max_macs, stay);
+            }
+        }
+    }
+
     /// Number of a bridge's own interface, [`LOCAL`] if it has none.
     pub fn local(&self, bridge: &str) -> u32 {
         (self.ports.values())
@@ -252,6 +264,8 @@ impl Actual {
                 output: port.output(),
                 max_frame: port.max_frame(),
                 vlans: PortVlans::of(&port.spec.vlan),
+                guard: port.guarding.guard.clone(),
+                storm: port.guarding.storm.clone(),
                 counters: Arc::clone(&port.counters),
             })
         });
@@ -284,6 +298,12 @@ impl Actual {
             }
         }
         polls
+    }
+
+    /// Whether the port's other end is the kernel.
+    fn leads_to_kernel(&self, number: u32) -> bool {
+        let port = self.ports.get(&number);
+        port.is_some_and(|port| matches!(port.backing, Backing::Host(_)))
     }
 }
 
@@ -332,6 +352,7 @@ impl Inner {
         actual.version += 1;
         actual.join_patch_ports();
         actual.tell_live_ports();
+        actual.tell_fdbs();
         let mut snapshot = actual.snapshot();
         if actual.halted {
             // Bridges stay: their megaflows still have cells to count in.
@@ -362,12 +383,14 @@ impl Inner {
                 polls_nic: polls
                     .iter()
                     .any(|poll| matches!(poll.source, Source::Nic(_))),
+                only_kernel: (polls.iter()).all(|poll| actual.leads_to_kernel(poll.port)),
                 polls,
                 wakeups,
                 watch: actual.watch.clone(),
                 stop,
             });
         }
+        self.share_cpus(actual, &plans);
         publish(&self.pmds, plans);
     }
 }

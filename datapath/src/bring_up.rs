@@ -10,8 +10,8 @@ use ringway_vhost::{DeviceRings, GuestPort, GuestPortConfig, MAX_QUEUE_PAIRS, Ri
 use crate::actual::{Actual, Inner, lock};
 use crate::counters::PortCounterTable;
 use crate::error::DatapathError;
-use crate::pmd;
-use crate::port::{Backing, Port, vhost_mode};
+use crate::pmd::{self, Patience};
+use crate::port::{Backing, Guarding, Port, vhost_mode};
 use crate::spec::{PortSpec, VhostUserSpec};
 
 pub fn check_cores(wanted: &[usize]) -> Result<(), DatapathError> {
@@ -46,8 +46,7 @@ pub fn start_pmd(inner: &Arc<Inner>, index: usize) -> std::io::Result<JoinHandle
     let eal = inner.eal.clone();
     let clock = inner.clock;
     let max_idle = inner.config.max_idle;
-    let sleep_after = inner.config.sleep_after.as_nanos() * u128::from(inner.eal.tsc_hz());
-    let sleep_after = u64::try_from(sleep_after / 1_000_000_000).unwrap_or(u64::MAX);
+    let patience = Patience::new(inner.config.sleep_after, inner.eal.tsc_hz());
     thread::Builder::new()
         .name(format!("pmd-{}", shared.core))
         .spawn(move || {
@@ -58,7 +57,7 @@ pub fn start_pmd(inner: &Arc<Inner>, index: usize) -> std::io::Result<JoinHandle
             let registered = eal
                 .register_thread()
                 .inspect_err(|error| tracing::warn!(core = shared.core, %error, "PMD"));
-            pmd::run(&shared, index, clock, sleep_after, max_idle);
+            pmd::run(&shared, index, clock, &patience, max_idle);
             drop(registered);
         })
 }
@@ -78,6 +77,7 @@ impl Inner {
         let counters = PortCounterTable::new(self.pmds.len() + 1, queues.max(1));
         let port = Port {
             number,
+            guarding: Guarding::of(&spec.guard, self.eal.tsc_hz()),
             spec,
             backing,
             counters: Arc::new(counters),
@@ -113,6 +113,7 @@ impl Inner {
             features: options.features,
             marks: (self.config.marks.as_ref()).map(|folder| folder.join(format!("port-{number}"))),
             keeper: self.config.keeper.clone(),
+            cpus: self.other_cpus(),
         };
         let publisher = Arc::new(PortPublisher {
             inner: Arc::downgrade(self),

@@ -4,9 +4,10 @@ use ringway_flow::extract::{
     DL_TYPE_NONE, ETHERTYPE_MIN, IPV4, IPV6, TPID_8021AD, TPID_8021Q, is_tpid,
 };
 use ringway_flow::key::{PacketKey, VLAN_PRESENT};
-use ringway_vhost::HEAD_BYTES;
+use ringway_vhost::{HEAD_BYTES, Packets};
 
-use crate::parse::{Key, Station};
+use crate::parse::{Key, Station, parse};
+use crate::patch::Which;
 
 /// What tells conversations of two stations apart: the type behind the outer
 /// tag if there is one, that tag's TPID, and which part of a datagram it is.
@@ -168,6 +169,29 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// That of all packets, if it is seen at once that they are of one: of most bursts
+    /// it is, without looking at more than the heads' beginnings.
+    #[inline(always)]
+    pub fn of_all(which: impl Which, packets: &Packets<'_>) -> Option<Self> {
+        let first = which.index(0);
+        let head = packets.head_slot(first);
+        let differs = |differs, nth| differs | differ(packets.head_slot(which.index(nth)), head);
+        if !is_seen_at_once(head) || (1..which.count()).fold(0, differs) != 0 {
+            return None;
+        }
+        let (mut key, len) = (Key::default(), packets.head(first).len());
+        parse(head, len, &mut key);
+        Some(Self::of(&key, head, len))
+    }
+
+    /// Whom its packets are for and from.
+    pub fn key(&self) -> Key {
+        Key {
+            destination: self.destination,
+            source: self.source,
+        }
+    }
+
     /// Of a packet with this key and head, of which `len` bytes are valid.
     #[inline]
     pub fn of(key: &Key, head: &[u8; HEAD_BYTES], len: usize) -> Self {
@@ -181,38 +205,37 @@ impl Conversation {
     /// Of a packet whose flow key is known.
     #[inline(always)]
     pub fn of_flow(key: &PacketKey) -> Self {
-        let (destination, source) = Key::stations(key);
+        let Key {
+            destination,
+            source,
+        } = Key::of_flow(key);
         Self {
             destination,
             source,
             kind: Kind::of_flow(key),
         }
     }
-
-    /// Whether packets whose heads are alike (see [`differ`]) are of one
-    /// conversation if the first is of this one and has this head: not with tags,
-    /// nor with IPv6's fragment header, even if the first is no fragment for all that.
-    #[inline(always)]
-    pub fn is_seen_at_once(&self, head: &[u8; HEAD_BYTES]) -> bool {
-        let Kind(kind) = self.kind;
-        let whole = kind >> 16 == 0 && head[14 + 6] != FRAGMENT;
-        kind & Kind::TAGGED == 0 && (kind as u16 != IPV6 || whole)
-    }
 }
 
-/// 0 if two heads are alike in addresses, type and what is IPv4's fragment offset:
-/// the cheapest that tells most packets of one conversation from others.
+/// Whether packets whose heads are alike to this one (see [`differ`]) are of one
+/// conversation: not with tags, nor with IPv6's fragment header.
 #[inline(always)]
-pub fn differ(one: &[u8; HEAD_BYTES], other: &[u8; HEAD_BYTES]) -> u64 {
+fn is_seen_at_once(head: &[u8; HEAD_BYTES]) -> bool {
+    let dl_type = u16_at(head, 12);
+    !is_tpid(dl_type) && (dl_type != IPV6 || head[14 + 6] != FRAGMENT)
+}
+
+/// 0 if two heads are alike in addresses, type and the two bytes that are IPv4's fragment
+/// offset, or hold IPv6's next header: the cheapest that tells most packets of one
+/// conversation from others.
+#[inline(always)]
+fn differ(one: &[u8; HEAD_BYTES], other: &[u8; HEAD_BYTES]) -> u64 {
     let wide = |head: &[u8; HEAD_BYTES], at: usize| match head[at..].first_chunk() {
         Some(bytes) => u64::from_ne_bytes(*bytes),
         None => 0,
     };
     let part = |head: &[u8; HEAD_BYTES]| u64::from(u16::from_ne_bytes([head[20], head[21]]));
-    let fragment = u64::from(0x3fff_u16.to_be());
-    (wide(one, 0) ^ wide(other, 0))
-        | (wide(one, 6) ^ wide(other, 6))
-        | (part(one) ^ part(other)) & fragment
+    (wide(one, 0) ^ wide(other, 0)) | (wide(one, 6) ^ wide(other, 6)) | (part(one) ^ part(other))
 }
 
 #[cfg(test)]
@@ -283,8 +306,29 @@ mod tests {
         #[test]
         fn alike_heads_are_of_one_conversation(one in frame(), other in frame()) {
             let ((one, first), (other, second)) = (of_head(&one), of_head(&other));
-            if first.is_seen_at_once(&one) && differ(&one, &other) == 0 {
+            if is_seen_at_once(&one) && differ(&one, &other) == 0 {
                 prop_assert_eq!(first, second);
+            }
+        }
+
+        /// Nor is a packet sent another's way because a frame is too short to tell.
+        #[test]
+        fn alike_heads_are_for_one_station(
+            mut frames in proptest::collection::vec(frame(), 2),
+            lens in proptest::collection::vec(14usize..40, 2),
+        ) {
+            let whole = frames.iter().map(|frame| of_head(frame).0).collect::<Vec<_>>();
+            for (frame, len) in frames.iter_mut().zip(lens) {
+                frame.truncate(len);
+            }
+            let conversations = frames.iter().zip(&whole).map(|(frame, head)| {
+                let mut key = Key::default();
+                parse(head, frame.len(), &mut key);
+                Conversation::of(&key, head, frame.len())
+            });
+            let [first, second] = *conversations.collect::<Vec<_>>() else { unreachable!() };
+            if is_seen_at_once(&whole[0]) && differ(&whole[0], &whole[1]) == 0 {
+                prop_assert_eq!(first.key(), second.key());
             }
         }
     }

@@ -13,6 +13,7 @@ use ringway_flow::action::Action;
 use ringway_flow::pipeline::FlowTables;
 use ringway_flow::rule::{Change, FlowCommand, FlowSpec};
 use ringway_flow::stats::StatsTable;
+use ringway_host::link;
 use ringway_host::port::HostPortKind;
 
 use crate::actual::{Bridge, Inner, lock, wakeups};
@@ -26,9 +27,9 @@ use crate::publish::PmdShared;
 use crate::snapshot::Plan;
 use crate::spec::{
     BridgeSpec, DatapathConfig, FailMode, Hugepages, InternalSpec, PatchSpec, PortKind, PortSpec,
-    TapSpec,
+    SystemSpec, TapSpec,
 };
-use crate::status::{BridgeStatus, DatapathInfo, FdbEntry, PmdStatus, PortStatus};
+use crate::status::{BridgeStatus, DatapathInfo, FdbEntry, PmdStatus, PortPlace, PortStatus};
 
 /// What a bridge begins with whose fail mode is standalone.
 fn normal_rule() -> Change {
@@ -104,6 +105,7 @@ impl Datapath {
                     polls: Vec::new(),
                     wakeups: wakeups(&wake, &[]).ok(),
                     polls_nic: false,
+                    only_kernel: false,
                     watch: None,
                     stop: false,
                 };
@@ -237,6 +239,7 @@ impl Datapath {
         // A device may take seconds to come up: nobody else waits for it.
         let device = match &spec.kind {
             PortKind::Dpdk(options) => Some(self.inner.start_nic(&spec.name, spec.mtu, options)?),
+            PortKind::System(options) => self.inner.start_xdp(&spec, options)?,
             _ => None,
         };
         let mut actual = lock(&self.inner.actual);
@@ -250,7 +253,10 @@ impl Datapath {
             (PortKind::VhostUser(options), _) => {
                 self.inner.start_guest(number, &spec.name, options)?
             }
-            (PortKind::System(options), _) => self.inner.start_system(&spec, options)?,
+            (PortKind::System(SystemSpec { queues, .. }), _) => {
+                let queues = *queues;
+                (self.inner).start_host(&spec, HostPortKind::System { queues })?
+            }
             (PortKind::Internal(InternalSpec { mac, queues }), _) => {
                 let (mac, queues) = (*mac, *queues);
                 (self.inner).start_host(&spec, HostPortKind::Internal { queues, mac })?
@@ -290,7 +296,7 @@ impl Datapath {
             // No PMD learns on it any more: forget before the number can be
             // given to another port.
             if let Some(fdb) = &fdb {
-                fdb.forget_port(number);
+                fdb.drop_port(number);
             }
             (port, fdb)
         };
@@ -326,12 +332,34 @@ impl Datapath {
 
     /// All ports, by number.
     pub fn ports(&self) -> Vec<PortStatus> {
+        // All interfaces are asked for at once, and while nobody waits for us.
+        let is_host = |port: &Port| matches!(port.backing, Backing::Host(_));
+        let links = match lock(&self.inner.actual).ports.values().any(is_host) {
+            true => link::all().unwrap_or_default(),
+            false => Vec::new(),
+        };
         let actual = lock(&self.inner.actual);
         let cores = &self.inner.config.pmd_cores;
         actual
             .ports
             .values()
-            .map(|port| port.status(cores))
+            .map(|port| {
+                let bridge = actual.bridges.get(&port.spec.bridge);
+                port.status(cores, &links, bridge.map(|bridge| &*bridge.fdb))
+            })
+            .collect()
+    }
+
+    /// Where all ports are, by number: no device is asked.
+    pub fn port_places(&self) -> Vec<PortPlace> {
+        let actual = lock(&self.inner.actual);
+        let ports = actual.ports.values();
+        ports
+            .map(|port| PortPlace {
+                number: port.number,
+                name: port.spec.name.clone(),
+                bridge: port.spec.bridge.clone(),
+            })
             .collect()
     }
 

@@ -10,14 +10,14 @@ use arrayvec::ArrayVec;
 use ringway_flow::action::Reason;
 use ringway_flow::program::{DpAction, DropCause, Steps};
 use ringway_flow::rewrite::{Head, Partial};
-use ringway_vhost::{BURST_PACKETS, Packets, VNET_F_NEEDS_CSUM};
+use ringway_vhost::{Packets, VNET_F_NEEDS_CSUM};
 
 use crate::action::TxLists;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
 use crate::lookup::Normal;
+use crate::meter::TokenBucket;
 use crate::packet_in::{PACKET_IN_BYTES, PacketInMeta, PacketInRing};
-use crate::parse::Key;
 use crate::snapshot::{BridgeView, Snapshot};
 use crate::tx;
 use crate::vlan::Tags;
@@ -36,27 +36,21 @@ pub struct Surroundings<'a> {
     pub pmd: usize,
     /// Cycles, for meters.
     pub now: u64,
+    /// Rate of the port's frames to many.
+    pub storm: Option<&'a TokenBucket>,
     pub packet_ins: &'a PacketInRing,
 }
 
 impl Surroundings<'_> {
+    /// Whether a frame to many is one too many.
+    #[inline(always)]
+    pub fn stops_storm(&self) -> bool {
+        (self.storm).is_some_and(|bucket| !bucket.takes(1, self.now))
+    }
+
     /// Delivers what is listed so far.
-    pub fn flush(
-        &self,
-        lists: &mut TxLists,
-        packets: &mut Packets<'_>,
-        keys: &[Key; BURST_PACKETS],
-        bridge: &BridgeView,
-    ) {
-        tx::flush(
-            lists,
-            packets,
-            keys,
-            self.snapshot,
-            bridge.id,
-            self.pmd,
-            self.own,
-        );
+    pub fn flush(&self, lists: &mut TxLists, packets: &mut Packets<'_>, bridge: &BridgeView) {
+        tx::flush(lists, packets, self.snapshot, bridge.id, self.pmd, self.own);
     }
 }
 
@@ -82,7 +76,6 @@ struct Run<'r, 'p, 'm, 'b> {
     with: &'r Surroundings<'r>,
     learning: &'r mut Normal<'b>,
     packets: &'p mut Packets<'m>,
-    keys: &'r mut [Key; BURST_PACKETS],
     lists: &'r mut TxLists,
     /// The packet, or the copy of it that is being worked on.
     index: usize,
@@ -102,7 +95,6 @@ impl<'r, 'p, 'm, 'b> Run<'r, 'p, 'm, 'b> {
     fn new(
         index: usize,
         packets: &'p mut Packets<'m>,
-        keys: &'r mut [Key; BURST_PACKETS],
         lists: &'r mut TxLists,
         learning: &'r mut Normal<'b>,
         with: &'r Surroundings<'r>,
@@ -112,7 +104,6 @@ impl<'r, 'p, 'm, 'b> Run<'r, 'p, 'm, 'b> {
             with,
             learning,
             packets,
-            keys,
             lists,
             index,
             outputs: 0,
@@ -143,12 +134,11 @@ pub fn execute(
     program: &[u64],
     index: usize,
     packets: &mut Packets<'_>,
-    keys: &mut [Key; BURST_PACKETS],
     lists: &mut TxLists,
     learning: &mut Normal<'_>,
     with: &Surroundings<'_>,
 ) {
-    let mut run = Run::new(index, packets, keys, lists, learning, with);
+    let mut run = Run::new(index, packets, lists, learning, with);
     for step in Steps::of(program) {
         if !run.step(step) {
             break;
@@ -162,12 +152,11 @@ pub fn execute(
 pub fn normal(
     index: usize,
     packets: &mut Packets<'_>,
-    keys: &mut [Key; BURST_PACKETS],
     lists: &mut TxLists,
     learning: &mut Normal<'_>,
     with: &Surroundings<'_>,
 ) {
-    let mut run = Run::new(index, packets, keys, lists, learning, with);
+    let mut run = Run::new(index, packets, lists, learning, with);
     run.is_last = true;
     run.normal();
     run.finish();
@@ -246,6 +235,10 @@ impl Run<'_, '_, '_, '_> {
     }
 
     fn flood(&mut self) {
+        if self.with.stops_storm() {
+            self.reason = DropReason::StormPoliced;
+            return;
+        }
         self.reason = DropReason::NoDestination;
         let members = &self.learning.bridge.members;
         for port in members.iter().filter(|port| **port != self.with.ingress) {
@@ -263,7 +256,6 @@ impl Run<'_, '_, '_, '_> {
                 self.packets.copy_packet(self.index)?
             }
         };
-        self.keys[copy] = self.keys[self.index];
         Some(copy)
     }
 
@@ -335,6 +327,10 @@ impl Run<'_, '_, '_, '_> {
         let mut bytes = [0; PACKET_IN_BYTES];
         let room = max_len.min(PACKET_IN_BYTES);
         let len = self.packets.copy_prefix(self.index, &mut bytes[..room]);
+        if self.packets.are_lost() {
+            self.reason = DropReason::MemoryLost;
+            return;
+        }
         // A controller has no use for a partial checksum.
         if let Some((field, checksum)) = self.packets.whole_checksum(self.index)
             && let Some(place) = bytes[..len].get_mut(field..field + 2)
@@ -352,7 +348,7 @@ impl Run<'_, '_, '_, '_> {
 
     /// Delivers what is listed so far.
     fn deliver(&mut self) {
-        (self.with).flush(self.lists, self.packets, self.keys, self.learning.bridge);
+        (self.with).flush(self.lists, self.packets, self.learning.bridge);
         self.listed = self.lists.waiting.contains(self.index);
     }
 

@@ -21,9 +21,10 @@ use crate::drop_reason::DropReason;
 use crate::engine::Datapath;
 use crate::error::DatapathError;
 use crate::nic_bring_up::{change_mtu, device_counters};
-use crate::port::{Backing, Told};
+use crate::port::{Backing, Guarding, Told};
+use crate::snapshot::Plan;
 use crate::spec::{DpdkSpec, PortKind, PortSpec, SystemSpec, XdpMode};
-use crate::status::{LinkStatus, PortCounters, PortState};
+use crate::status::{LINK_DOWN, LinkStatus, PortCounters, PortState};
 
 /// A port whose other end is the kernel.
 pub struct HostBacking {
@@ -34,6 +35,10 @@ pub struct HostBacking {
     /// It was up and had a carrier.
     pub up: bool,
     gone: bool,
+    /// Since when that is so.
+    since: SystemTime,
+    /// Megabits per second of its link.
+    speed: Option<u32>,
 }
 
 /// What is at the kernel's end of a port of that kind; `None`: nothing, or a
@@ -47,19 +52,24 @@ pub fn kind(kind: &PortKind) -> Option<HostPortKind> {
         PortKind::Tap(options) => Some(HostPortKind::Tap {
             owner: options.owner,
         }),
-        PortKind::System(_) => Some(HostPortKind::System),
+        PortKind::System(options) => Some(HostPortKind::System {
+            queues: options.queues,
+        }),
         _ => None,
     }
 }
 
 impl HostBacking {
     pub fn new(port: HostPort) -> Self {
+        let port_name = port.config().name.clone();
         let mut backing = Self {
             rings: port.rings(),
             port,
             mtu: 1500,
             up: false,
             gone: false,
+            since: SystemTime::now(),
+            speed: link::speed(&port_name),
         };
         let link = backing.port.status().link;
         backing.look(link.as_ref());
@@ -79,15 +89,21 @@ impl HostBacking {
         };
         let now = (mtu, up, gone);
         let changed = now != (self.mtu, self.up, self.gone);
+        if (up, gone) != (self.up, self.gone) {
+            self.since = SystemTime::now();
+            self.speed = link::speed(&self.port.config().name);
+        }
         (self.mtu, self.up, self.gone) = now;
         changed
     }
 
     /// Where it stands.
-    pub fn told(&self, status: Option<&HostPortStatus>, since: SystemTime) -> Told {
+    pub fn told(&self, status: Option<&HostPortStatus>) -> Told {
         let mut details = Vec::new();
         let mut detail = |name: &str, value: String| details.push((name.to_owned(), value));
-        if let HostPortKind::Internal { queues, .. } = self.port.config().kind {
+        if let HostPortKind::Internal { queues, .. } | HostPortKind::System { queues } =
+            self.port.config().kind
+        {
             detail("queues", queues.to_string());
         }
         for (name, count) in status.map(counters).unwrap_or_default() {
@@ -95,9 +111,44 @@ impl HostBacking {
                 detail(name, count.to_string());
             }
         }
-        let gone = status.and_then(|status| status.gone.clone());
-        let state = gone.map_or(PortState::Forwarding, |why| PortState::Failed { why });
-        (state, since, details)
+        let state = match status {
+            Some(HostPortStatus {
+                gone: Some(why), ..
+            }) => PortState::Failed { why: why.clone() },
+            Some(HostPortStatus {
+                link: Some(link), ..
+            }) => link_state(link),
+            // In another network namespace it may be anything.
+            _ => PortState::Forwarding,
+        };
+        (state, self.since, details)
+    }
+}
+
+/// Whether frames pass an interface. One that its administrator has not set up, or a
+/// tap that no guest has opened, is waited for, as a guest is that is not started; a
+/// link that has failed is a fault.
+fn link_state(link: &Link) -> PortState {
+    let name = &link.name;
+    let waiting = |why| PortState::Waiting {
+        state: LINK_DOWN,
+        why,
+    };
+    match (link.admin_up, link.carrier) {
+        (true, true) => PortState::Forwarding,
+        (false, _) => waiting(format!(
+            "interface {name} is down, so no frame passes; to set it up: ip link set dev {name} up"
+        )),
+        (true, false) if link.kind == "tun" => waiting(format!(
+            "nobody has opened the tap {name}: it waits for the guest (QEMU: -netdev \
+             tap,ifname={name},script=no)"
+        )),
+        (true, false) => PortState::LinkDown {
+            why: format!(
+                "interface {name} has no carrier: check the cable, or whether the other end (of a \
+                 veth) is up; the port forwards again by itself when it has"
+            ),
+        },
     }
 }
 
@@ -131,14 +182,18 @@ pub fn fold<'q>(
 }
 
 /// The interface, for people.
-pub fn link_status(kind: &PortKind, status: &HostPortStatus) -> Option<LinkStatus> {
+pub fn link_status(
+    kind: &PortKind,
+    host: &HostBacking,
+    status: &HostPortStatus,
+) -> Option<LinkStatus> {
     let link = status.link.as_ref()?;
     Some(LinkStatus {
         mac: link.mac,
         mtu: link.mtu,
         admin_up: link.admin_up,
         link_up: link.admin_up && link.carrier,
-        speed_mbps: None,
+        speed_mbps: host.speed,
         ifindex: Some(link.index),
         driver: link.kind.clone(),
         via: match kind {
@@ -167,12 +222,13 @@ impl Inner {
         Ok((backing, queues))
     }
 
-    /// Starts a system port, by AF_XDP or a packet socket.
-    pub fn start_system(
+    /// Starts a system port by AF_XDP, if it is to be had so; `None`: a packet socket
+    /// is to do.
+    pub fn start_xdp(
         &self,
         spec: &PortSpec,
         options: &SystemSpec,
-    ) -> Result<(Backing, usize), DatapathError> {
+    ) -> Result<Option<(Backing, usize)>, DatapathError> {
         let by_xdp = match options.xdp {
             XdpMode::On => true,
             XdpMode::Off => false,
@@ -185,7 +241,7 @@ impl Inner {
             }
         };
         if !by_xdp {
-            return self.start_host(spec, HostPortKind::System);
+            return Ok(None);
         }
         if spec.name.contains([',', '=']) {
             return Err(DatapathError::BadOption {
@@ -195,15 +251,39 @@ impl Inner {
             });
         }
         let devargs = format!("net_af_xdp_{0},iface={0}", spec.name);
-        self.start_nic(&spec.name, spec.mtu, &DpdkSpec::new(devargs))
+        let mut device = DpdkSpec::new(devargs);
+        device.rx_queues = options.queues;
+        let device = self.start_nic(&spec.name, spec.mtu, &device)?;
+        Ok(Some(device))
     }
 
-    /// CPUs that no poll-mode core keeps busy.
+    /// CPUs that are no poll-mode core's.
     pub fn other_cpus(&self) -> Vec<usize> {
         let all = core_affinity::get_core_ids().unwrap_or_default();
         let all = all.into_iter().map(|core| core.id);
         all.filter(|core| !self.config.pmd_cores.contains(core))
             .collect()
+    }
+
+    /// Lets the threads of host ports run on the CPUs of poll-mode cores that lend
+    /// theirs by these plans, and on those that are no poll-mode core's. If there is
+    /// only one of the latter, all else has to live on it: only where no core lends.
+    pub fn share_cpus(&self, actual: &mut Actual, plans: &[Plan]) {
+        let mut cpus = self.other_cpus();
+        let mut lent = Vec::new();
+        if !self.config.sleep_after.is_zero() {
+            let cores = self.pmds.iter().zip(plans);
+            lent.extend(cores.filter_map(|(pmd, plan)| plan.only_kernel.then_some(pmd.core)));
+        }
+        if cpus.len() == 1 && !lent.is_empty() {
+            cpus.clear();
+        }
+        cpus.append(&mut lent);
+        for port in actual.ports.values_mut() {
+            if let Backing::Host(host) = &mut port.backing {
+                host.port.keep_to(&cpus);
+            }
+        }
     }
 
     /// Looks at the interfaces of all host ports, and tells the cores if something
@@ -247,7 +327,8 @@ impl Datapath {
         self.inner.look_at_links(&mut lock(&self.inner.actual));
     }
 
-    /// Changes a running port: its VLANs, its MTU, and an internal port's address.
+    /// Changes a running port: its VLANs, its guard, its MTU, and an internal port's
+    /// address.
     ///
     /// # Errors
     ///
@@ -292,12 +373,17 @@ impl Datapath {
                 host.port.set_mtu(mtu).map_err(refused)?;
                 host.mtu = mtu;
             }
+            let is_unset = old.mtu.is_some() && spec.mtu.is_none();
+            if is_unset {
+                let own = host.port.reset_mtu().map_err(refused)?;
+                host.mtu = u16::try_from(own).unwrap_or(u16::MAX);
+            }
             if let Some(mac) = mac
                 && let Err(error) = host.port.set_mac(mac)
             {
                 // Nothing is changed if not everything is.
                 let before = before.and_then(|link| u16::try_from(link.mtu).ok());
-                if let (Some(_), Some(before)) = (mtu, before) {
+                if let Some(before) = before.filter(|_| mtu.is_some() || is_unset) {
                     let _ = host.port.set_mtu(before);
                     host.mtu = before;
                 }
@@ -305,6 +391,9 @@ impl Datapath {
             }
         }
         let vlans_changed = old.vlan != spec.vlan;
+        if old.guard != spec.guard {
+            port.guarding = Guarding::of(&spec.guard, self.inner.eal.tsc_hz());
+        }
         let bridge = spec.bridge.clone();
         port.spec = spec;
         self.inner.publish(&mut actual);

@@ -8,7 +8,7 @@ use ringway_flow::extract::{extract, extract_slice};
 use ringway_flow::key::PacketKey;
 use ringway_flow::program::{DpAction, DropCause};
 use ringway_flow::translate::{Start, Translation, Untraced, translate};
-use ringway_vhost::{BURST_PACKETS, Burst, Packets};
+use ringway_vhost::{Burst, Packets};
 
 use crate::action::TxLists;
 use crate::counters::{PmdCounterCells, QueueCounters};
@@ -16,13 +16,12 @@ use crate::drop_reason::DropReason;
 use crate::execute::{Surroundings, execute};
 use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
-use crate::parse::Key;
 use crate::snapshot::{BridgeView, Snapshot};
 
 /// What it takes; made once.
+#[derive(Default)]
 pub struct Injector {
     burst: Burst,
-    keys: Box<[Key; BURST_PACKETS]>,
     lists: TxLists,
     translation: Box<Translation>,
     /// Packets that the control plane sent.
@@ -30,20 +29,6 @@ pub struct Injector {
     /// Packets that came from no port.
     origin: QueueCounters,
     pub packet_ins: PacketInRing,
-}
-
-impl Default for Injector {
-    fn default() -> Self {
-        Self {
-            burst: Burst::default(),
-            keys: Box::new([Key::default(); BURST_PACKETS]),
-            lists: TxLists::default(),
-            translation: Box::default(),
-            counters: PmdCounterCells::default(),
-            origin: QueueCounters::default(),
-            packet_ins: PacketInRing::default(),
-        }
-    }
 }
 
 /// A packet to be sent.
@@ -68,7 +53,6 @@ impl Injector {
         let ingress = bridge.number(packet.in_port.into());
         let Self {
             burst,
-            keys,
             lists,
             translation,
             counters,
@@ -82,6 +66,7 @@ impl Injector {
             own: counters,
             pmd: packet.row,
             now: packet.now,
+            storm: None,
             packet_ins,
         };
         let mut refused = None;
@@ -101,9 +86,8 @@ impl Injector {
                     let first = translation.program.steps().next();
                     let program = translation.program.words().to_vec();
                     let mut learning = Normal::new(bridge, with.ingress, packet.second);
-                    keys[index] = Key::of_flow(key);
-                    execute(&program, index, packets, keys, lists, &mut learning, with);
-                    with.flush(lists, packets, keys, bridge);
+                    execute(&program, index, packets, lists, &mut learning, with);
+                    with.flush(lists, packets, bridge);
                     first
                 };
                 let first = one(0, &key, packet.start, packets, lists, bridge, &with);

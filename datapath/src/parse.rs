@@ -73,57 +73,34 @@ impl Station {
     }
 }
 
-/// What was found in one head.
+/// Whom a packet is for and from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Key {
     /// Destination address.
     pub destination: Station,
     /// Source address.
     pub source: Station,
-    /// CRC32C over addresses, VLAN, protocol and ports: packets of one flow
-    /// have the same.
-    pub flow_hash: u32,
 }
 
 impl Key {
-    /// The same with its stations in another VLAN.
+    /// The same in another VLAN.
     #[inline(always)]
     pub fn in_vlan(self, vlan: u16) -> Self {
         Self {
             destination: self.destination.in_vlan(vlan),
             source: self.source.in_vlan(vlan),
-            ..self
         }
-    }
-
-    /// Destination and source of a packet whose flow key is known.
-    #[inline(always)]
-    pub fn stations(key: &PacketKey) -> (Station, Station) {
-        let words = &key.0;
-        let vlan = words[1] & 0xfff;
-        let station = |word: u64| Station(word & !0xffff | vlan);
-        (station(words[1]), station(words[2]))
     }
 
     /// Of a packet whose flow key is known.
     #[inline(always)]
     pub fn of_flow(key: &PacketKey) -> Self {
         let words = &key.0;
-        let (destination, source) = Self::stations(key);
-        let step = crc32c;
-        let mut hash = step(step(0, destination.0), source.0);
-        // Addresses, ports (not flags, TOS, TTL) and protocol.
-        hash = step(hash, words[3]);
-        hash = step(hash, words[4] >> 32 | words[0] << 32);
-        if words[0] >> 16 & 0xffff == u64::from(ETHERTYPE_IPV6) {
-            hash = words[8..12]
-                .iter()
-                .fold(hash, |hash, word| step(hash, *word));
-        }
+        let vlan = words[1] & 0xfff;
+        let station = |word: u64| Station(word & !0xffff | vlan);
         Self {
-            destination,
-            source,
-            flow_hash: hash as u32,
+            destination: station(words[1]),
+            source: station(words[2]),
         }
     }
 }
@@ -135,25 +112,60 @@ impl Key {
 /// reading it back in wider words than it was written cost 15 cycles a packet.
 #[inline(always)]
 pub fn parse(head: &[u8; HEAD_BYTES], len: usize, key: &mut Key) {
-    match u16_at::<12>(head, 0) {
-        ETHERTYPE_VLAN | ETHERTYPE_QINQ if len >= 18 => parse_tagged(head, len, key),
-        ethertype => finish::<14>(head, len, 0, ethertype, key),
-    }
+    let vlan = match u16_at(head, 12) {
+        // A tag with VLAN 0 carries a priority only; the frame counts as untagged.
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ if len >= 18 => u16_at(head, 14) & 0xfff,
+        _ => 0,
+    };
+    let station = |at: usize| Station(u64::from_be(u64_at(head, at)) & !0xffff | u64::from(vlan));
+    key.destination = station(0);
+    key.source = station(6);
 }
 
-#[inline(never)]
-fn parse_tagged(head: &[u8; HEAD_BYTES], len: usize, key: &mut Key) {
-    // A tag with VLAN 0 carries a priority only; the frame counts as untagged.
-    let vlan = u16_at::<14>(head, 0) & 0xfff;
-    match u16_at::<16>(head, 0) {
-        ETHERTYPE_VLAN if len >= 22 => finish::<22>(head, len, vlan, u16_at::<20>(head, 0), key),
-        ethertype => finish::<18>(head, len, vlan, ethertype, key),
+/// CRC32C over addresses, VLAN, protocol and ports of a frame: packets of one flow have
+/// the same. The rest as with [`parse`].
+pub fn flow_hash(head: &[u8; HEAD_BYTES], len: usize) -> u32 {
+    let mut key = Key::default();
+    parse(head, len, &mut key);
+    let mut hash = crc32c(crc32c(0, key.destination.0), key.source.0);
+    let mut l3 = 14;
+    while l3 < 22
+        && len >= l3 + 4
+        && matches!(u16_at(head, l3 - 2), ETHERTYPE_VLAN | ETHERTYPE_QINQ)
+    {
+        l3 += 4;
     }
+    let ethertype = u16_at(head, l3 - 2);
+    if ethertype == ETHERTYPE_IPV4 && len >= l3 + 20 {
+        let header_bytes = usize::from(head[l3] & 0xf) * 4;
+        let fragment = u16_at(head, l3 + 6) & 0x3fff != 0;
+        let protocol = head[l3 + 9];
+        hash = crc32c(hash, u64_at(head, l3 + 12) ^ u64::from(protocol));
+        // A fragment's later parts have no ports; without them all parts of a
+        // datagram stay together.
+        if matches!(protocol, PROTO_TCP | PROTO_UDP)
+            && !fragment
+            && header_bytes >= 20
+            && len >= l3 + header_bytes + 4
+        {
+            hash = crc32c(hash, ports_at(head, l3 + header_bytes));
+        }
+    } else if ethertype == ETHERTYPE_IPV6 && len >= l3 + 40 {
+        let next_header = head[l3 + 6];
+        for at in [8, 16, 24, 32] {
+            hash = crc32c(hash, u64_at(head, l3 + at));
+        }
+        hash = crc32c(hash, u64::from(next_header));
+        if matches!(next_header, PROTO_TCP | PROTO_UDP) && len >= l3 + 44 {
+            hash = crc32c(hash, ports_at(head, l3 + 40));
+        }
+    }
+    hash as u32
 }
 
 #[inline(always)]
-fn u16_at<const AT: usize>(head: &[u8; HEAD_BYTES], offset: usize) -> u16 {
-    u16::from_be_bytes([head[AT + offset], head[AT + offset + 1]])
+fn u16_at(head: &[u8; HEAD_BYTES], at: usize) -> u16 {
+    u16::from_be_bytes([head[at], head[at + 1]])
 }
 
 #[inline(always)]
@@ -162,47 +174,6 @@ fn u64_at(head: &[u8; HEAD_BYTES], at: usize) -> u64 {
         Some(bytes) => u64::from_ne_bytes(*bytes),
         None => 0,
     }
-}
-
-/// `L3`: where the network header begins.
-#[inline(always)]
-fn finish<const L3: usize>(
-    head: &[u8; HEAD_BYTES],
-    len: usize,
-    vlan: u16,
-    ethertype: u16,
-    key: &mut Key,
-) {
-    let address = |at: usize| Station(u64::from_be(u64_at(head, at)) & !0xffff | u64::from(vlan));
-    let (destination, source) = (address(0), address(6));
-    let mut hash = crc32c(crc32c(0, destination.0), source.0);
-    if ethertype == ETHERTYPE_IPV4 && len >= L3 + 20 {
-        let header_bytes = usize::from(head[L3] & 0xf) * 4;
-        let fragment = u16_at::<6>(head, L3) & 0x3fff != 0;
-        let protocol = head[L3 + 9];
-        hash = crc32c(hash, u64_at(head, L3 + 12) ^ u64::from(protocol));
-        // A fragment's later parts have no ports; without them all parts of a
-        // datagram stay together.
-        if matches!(protocol, PROTO_TCP | PROTO_UDP)
-            && !fragment
-            && header_bytes >= 20
-            && len >= L3 + header_bytes + 4
-        {
-            hash = crc32c(hash, ports_at(head, L3 + header_bytes));
-        }
-    } else if ethertype == ETHERTYPE_IPV6 && len >= L3 + 40 {
-        let next_header = head[L3 + 6];
-        for at in [8, 16, 24, 32] {
-            hash = crc32c(hash, u64_at(head, L3 + at));
-        }
-        hash = crc32c(hash, u64::from(next_header));
-        if matches!(next_header, PROTO_TCP | PROTO_UDP) && len >= L3 + 44 {
-            hash = crc32c(hash, ports_at(head, L3 + 40));
-        }
-    }
-    key.destination = destination;
-    key.source = source;
-    key.flow_hash = hash as u32;
 }
 
 /// Source and destination port.
@@ -266,10 +237,13 @@ mod tests {
 
     #[test]
     fn flows_differ_by_their_ports_and_not_by_their_payload() {
-        let hash = |frame: &[u8]| parse(&slot(frame), frame.len()).flow_hash;
+        let hash = |frame: &[u8]| flow_hash(&slot(frame), frame.len());
+        for vlan in [None, Some(5)] {
+            let ports = [[1, 2, 3, 4], [1, 2, 3, 5]].map(|ports| hash(&udp(vlan, ports)));
+            assert_ne!(ports[0], ports[1], "{vlan:?}");
+        }
         let one = udp(None, [1, 2, 3, 4]);
         let other = udp(None, [1, 2, 3, 5]);
-        assert_ne!(hash(&one), hash(&other));
         let mut payload = one.clone();
         payload.extend([7; 20]);
         assert_eq!(hash(&one), hash(&payload));
@@ -306,6 +280,7 @@ mod tests {
             one[frame.len()..].fill(stale);
             other[frame.len()..].fill(!stale);
             prop_assert_eq!(parse(&one, frame.len()), parse(&other, frame.len()));
+            prop_assert_eq!(flow_hash(&one, frame.len()), flow_hash(&other, frame.len()));
         }
     }
 }

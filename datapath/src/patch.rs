@@ -130,13 +130,17 @@ pub trait Which: Copy {
     fn count(self) -> usize;
     /// Index of the `nth` one.
     fn index(self, nth: usize) -> usize;
+    /// All of them.
+    fn list(self) -> ArrayVec<u8, BURST>;
+    /// Bytes of their frames together, before any of them is changed.
+    fn bytes(self, packets: &Packets<'_>) -> u64;
 }
 
-/// The first packets, as they came in.
+/// All that came in: so many.
 #[derive(Clone, Copy)]
-pub struct First(pub usize);
+pub struct All(pub usize);
 
-impl Which for First {
+impl Which for All {
     #[inline(always)]
     fn count(self) -> usize {
         self.0
@@ -145,6 +149,18 @@ impl Which for First {
     #[inline(always)]
     fn index(self, nth: usize) -> usize {
         nth
+    }
+
+    #[inline(always)]
+    fn list(self) -> ArrayVec<u8, BURST> {
+        let mut list: ArrayVec<u8, BURST> = std::array::from_fn(|index| index as u8).into();
+        list.truncate(self.0);
+        list
+    }
+
+    #[inline(always)]
+    fn bytes(self, packets: &Packets<'_>) -> u64 {
+        packets.bytes()
     }
 }
 
@@ -158,5 +174,14 @@ impl Which for &ArrayVec<u8, BURST> {
     #[inline(always)]
     fn index(self, nth: usize) -> usize {
         usize::from(self[nth])
+    }
+
+    fn list(self) -> ArrayVec<u8, BURST> {
+        self.clone()
+    }
+
+    #[inline(always)]
+    fn bytes(self, packets: &Packets<'_>) -> u64 {
+        bytes(packets, self)
     }
 }

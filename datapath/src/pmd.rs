@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
@@ -24,13 +25,52 @@ const NIC_NAP_MS: u8 = 1;
 /// forgotten when they are idle.
 const MEGAFLOW_NAP_MS: u8 = 200;
 
-/// Runs until a plan says stop. `sleep_after`: TSC cycles without a packet
-/// before sleeping, 0 for never. `max_idle`: as [`FlowCache::new`]'s.
+/// How long a PMD whose packets all come from threads of ours stays awake without
+/// one. Meanwhile it yields its CPU to them.
+const AWAKE_FOR_KERNEL: Duration = Duration::from_micros(50);
+
+/// How long a PMD without a packet stays awake, in TSC cycles.
+pub struct Patience {
+    /// With nothing to poll but ports whose other end is the kernel.
+    kernel: u64,
+    /// Else. `None`: for ever, also with only the kernel's ports.
+    others: Option<u64>,
+}
+
+impl Patience {
+    /// That of a PMD which may sleep after `sleep_after`; zero: never.
+    pub fn new(sleep_after: Duration, tsc_hz: u64) -> Self {
+        let cycles = |time: Duration| {
+            let cycles = time.as_nanos() * u128::from(tsc_hz) / 1_000_000_000;
+            u64::try_from(cycles).unwrap_or(u64::MAX)
+        };
+        Self {
+            kernel: cycles(sleep_after.min(AWAKE_FOR_KERNEL)),
+            others: (!sleep_after.is_zero()).then(|| cycles(sleep_after)),
+        }
+    }
+
+    fn is_over(&self, plan: &Plan, waited: u64) -> bool {
+        let patience = if plan.only_kernel {
+            self.kernel
+        } else {
+            self.others.unwrap_or(u64::MAX)
+        };
+        waited > patience && self.others.is_some()
+    }
+
+    /// Whether the PMD's CPU is lent to those who fill its queues.
+    fn shares(&self, plan: &Plan) -> bool {
+        plan.only_kernel && self.others.is_some()
+    }
+}
+
+/// Runs until a plan says stop. `max_idle`: as [`FlowCache::new`]'s.
 pub fn run(
     shared: &PmdShared,
     index: usize,
     clock: CoarseClock,
-    sleep_after: u64,
+    patience: &Patience,
     max_idle: Duration,
 ) {
     let cache = FlowCache::new(Arc::clone(&shared.cache), clock, max_idle);
@@ -42,6 +82,7 @@ pub fn run(
     let mut last_packet = now;
     while !plan.stop {
         shared.quiesce(&mut plan);
+        let started = now;
         counters.iterations.add(1);
         for poll in &plan.polls {
             let received = rx::poll(&mut workspace, &plan, poll, counters, now);
@@ -65,8 +106,8 @@ pub fn run(
             now = after;
         }
         // Without a queue there is nothing to wait for but a new plan.
-        let idle = sleep_after > 0 && now.saturating_sub(last_packet) > sleep_after;
-        if idle || plan.polls.is_empty() {
+        let waited = now.saturating_sub(last_packet);
+        if patience.is_over(&plan, waited) || plan.polls.is_empty() {
             sleep(shared, &plan, workspace.cache().is_empty());
             let after = tsc();
             counters.sleep_cycles.add(after - now);
@@ -75,6 +116,11 @@ pub fn run(
             if !plan.polls_nic {
                 last_packet = now;
             }
+        } else if patience.shares(&plan) && last_packet < started {
+            thread::yield_now();
+            let after = tsc();
+            counters.sleep_cycles.add(after - now);
+            now = after;
         }
     }
 }

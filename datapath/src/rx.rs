@@ -2,20 +2,23 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use ringway_flow::extract::extract;
 use ringway_flow::key::PacketKey;
-use ringway_vhost::{BURST, BURST_PACKETS, Burst, Dequeued, Packets};
+use ringway_vhost::{BURST, Burst, Dequeued, Packets, RingFault};
 
 use crate::action::{self, TxLists};
 use crate::cache::{FlowCache, Found};
 use crate::clock::CoarseClock;
+use crate::conversation::Conversation;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
 use crate::execute::Surroundings;
+use crate::guard::Guard;
 use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
 use crate::parse::{self, Key};
-use crate::patch::{First, Which};
+use crate::patch::{All, Which};
 use crate::snapshot::{BridgeView, Plan, Poll, PortView, Source};
 use crate::watch::{FoundBy, Watch};
 #[cfg(test)]
@@ -31,7 +34,7 @@ struct Stages {
     /// Which PMD this is, for its own counters and transmit queues.
     pmd: usize,
     clock: CoarseClock,
-    keys: Box<[Key; BURST_PACKETS]>,
+    keys: Box<[Key; BURST]>,
     flow_keys: Box<[PacketKey; BURST]>,
     lens: [u32; BURST],
     cache: FlowCache,
@@ -53,7 +56,7 @@ impl Workspace {
             stages: Stages {
                 pmd,
                 clock,
-                keys: Box::new([Key::default(); BURST_PACKETS]),
+                keys: Box::new([Key::default(); BURST]),
                 flow_keys: Box::new([PacketKey::default(); BURST]),
                 lens: [0; BURST],
                 cache,
@@ -161,12 +164,15 @@ fn count_refused(dequeued: &Dequeued, counters: &QueueCounters, own: &PmdCounter
         return dequeued.packets;
     }
     let mut received = dequeued.packets;
+    // Packets in lost memory are counted one by one.
+    let broke_a_rule = (dequeued.fault).is_some_and(|fault| fault != RingFault::MemoryLost);
     for (reason, count) in [
         (DropReason::FrameTooShort, dequeued.too_short),
         (DropReason::FrameTooLong, dequeued.too_long),
         (DropReason::ChainTooLong, dequeued.too_many_parts),
         (DropReason::BadOffload, dequeued.bad_offload),
-        (DropReason::GuestFault, u32::from(dequeued.fault.is_some())),
+        (DropReason::MemoryLost, dequeued.lost),
+        (DropReason::GuestFault, u32::from(broke_a_rule)),
     ] {
         own.drop_rx(counters, reason, count);
         received += count;
@@ -185,7 +191,13 @@ impl Stages {
         own: &PmdCounterCells,
         now: u64,
     ) {
-        self.through_bridge(First(packets.len()), packets, plan, ingress, own, now);
+        match &ingress.port.guard {
+            None => self.through_bridge(All(packets.len()), packets, plan, ingress, own, now),
+            Some(guard) => {
+                let all: ArrayVec<u8, BURST> = (0..packets.len()).map(|at| at as u8).collect();
+                self.through_guard(guard, &all, packets, plan, ingress, own, now);
+            }
+        }
         if self.lists.has_crossings() {
             self.cross(packets, plan, own, now);
         }
@@ -207,7 +219,49 @@ impl Stages {
                 port,
                 counters,
             };
-            self.through_bridge(&crossing.packets, packets, plan, &ingress, own, now);
+            match &port.guard {
+                None => {
+                    self.through_bridge(&crossing.packets, packets, plan, &ingress, own, now);
+                }
+                Some(guard) => {
+                    let list = &crossing.packets;
+                    self.through_guard(guard, list, packets, plan, &ingress, own, now);
+                }
+            }
+        }
+    }
+
+    /// The same with a guard in front, see [`crate::guard`].
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments)]
+    fn through_guard(
+        &mut self,
+        guard: &Guard,
+        list: &ArrayVec<u8, BURST>,
+        packets: &mut Packets<'_>,
+        plan: &Plan,
+        ingress: &Ingress<'_>,
+        own: &PmdCounterCells,
+        now: u64,
+    ) {
+        let counters = ingress.counters;
+        let watch = (plan.watch.as_ref()).filter(|watch| watch.port == ingress.number);
+        let passed = guard.admit(list, packets, now, |index, reason| {
+            own.drop_rx(counters, reason, 1);
+            let frame_len = packets.frame_len(usize::from(index));
+            counters.rx_bytes.add(frame_len as u64);
+            if let Some(watch) = watch
+                && let Some(bridge) = plan.snapshot.bridges.get(ingress.port.bridge)
+            {
+                let one = ArrayVec::from_iter([index]);
+                let in_port = bridge.flow_port(ingress.number);
+                if find_watched(watch, &one, packets, bridge, in_port).is_some() {
+                    watch.finish(self.pmd, FoundBy::NotLookedFor, None, &[], Some(reason));
+                }
+            }
+        });
+        if !passed.is_empty() {
+            self.through_bridge(&passed, packets, plan, ingress, own, now);
         }
     }
 
@@ -231,8 +285,9 @@ impl Stages {
             return;
         };
         let in_port = bridge.flow_port(number);
-        let bytes = self.find_verdicts(which, packets, bridge, in_port, own, now);
+        let bytes = which.bytes(packets);
         counters.rx_bytes.add(bytes);
+        self.find_verdicts(which, bytes, packets, bridge, in_port, own, now);
 
         let watch = plan.watch.as_ref().filter(|watch| watch.port == number);
         let watched = watch.and_then(|watch| find_watched(watch, which, packets, bridge, in_port));
@@ -243,6 +298,7 @@ impl Stages {
             own,
             pmd: self.pmd,
             now,
+            storm: port.storm.as_deref(),
             packet_ins: &self.packet_ins,
         };
         let mut learning = Normal::new(bridge, number, self.clock.seconds_at(now));
@@ -250,7 +306,7 @@ impl Stages {
             &self.found,
             which,
             packets,
-            &mut self.keys,
+            &self.keys,
             &self.cache,
             &mut learning,
             &mut self.lists,
@@ -260,38 +316,41 @@ impl Stages {
         if let (Some(watch), Some(watched)) = (watch, watched) {
             tell(watch, watched, &self.found, &mut self.lists, self.pmd);
         }
-        with.flush(&mut self.lists, packets, &self.keys, bridge);
+        with.flush(&mut self.lists, packets, bridge);
         self.cache.finish();
     }
 
-    /// Heads → keys → verdicts. Returns the burst's bytes.
+    /// Heads → keys → verdicts. `bytes`: of all frames.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     fn find_verdicts(
         &mut self,
         which: impl Which,
+        bytes: u64,
         packets: &Packets<'_>,
         bridge: &BridgeView,
         in_port: u16,
         own: &PmdCounterCells,
         now: u64,
-    ) -> u64 {
+    ) {
         let count = which.count();
         if let Some(all) = self.cache.catch_all(bridge) {
-            let mut bytes = 0;
-            for nth in 0..count {
-                let index = which.index(nth);
-                let key = &mut self.keys[index];
-                parse::parse(packets.head_slot(index), packets.head(index).len(), key);
-                bytes += packets.frame_len(index) as u64;
+            let one = Conversation::of_all(which, packets);
+            match &one {
+                Some(one) => self.keys[0] = one.key(),
+                None => {
+                    for nth in 0..count {
+                        let (index, key) = (which.index(nth), &mut self.keys[nth]);
+                        parse::parse(packets.head_slot(index), packets.head(index).len(), key);
+                    }
+                }
             }
-            self.cache
-                .count_all(all, in_port, which, packets, &self.keys, bytes, now);
+            self.found.fill(count, all, one.is_some());
+            (self.cache).count_all(all, in_port, one, which, packets, &self.keys, bytes, now);
             own.lookups.megaflow_hits.add(count as u64);
             own.lookups.probes.add(count as u64);
-            self.found.fill(count, all);
-            return bytes;
+            return;
         }
-        let mut bytes = 0;
         for nth in 0..count {
             let index = which.index(nth);
             let (head, frame_len) = (packets.head_slot(index), packets.frame_len(index));
@@ -304,9 +363,8 @@ impl Stages {
                 in_port,
                 key,
             );
-            self.keys[index] = Key::of_flow(key);
+            self.keys[nth] = Key::of_flow(key);
             self.lens[nth] = frame_len as u32;
-            bytes += frame_len as u64;
         }
         self.cache.classify(
             &self.flow_keys,
@@ -317,7 +375,6 @@ impl Stages {
             own,
             now,
         );
-        bytes
     }
 }
 

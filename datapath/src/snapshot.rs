@@ -14,7 +14,8 @@ use ringway_vhost::SplitRing;
 
 use crate::counters::PortCounterTable;
 use crate::fdb::Fdb;
-use crate::meter::Meter;
+use crate::guard::Guard;
+use crate::meter::{Meter, TokenBucket};
 use crate::nic::Nic;
 use crate::vlan::PortVlans;
 use crate::watch::Watch;
@@ -100,6 +101,10 @@ pub struct PortView {
     pub max_frame: u32,
     /// `None`: a trunk of all VLANs.
     pub vlans: Option<PortVlans>,
+    /// What comes from it has to pass here. `None`: everything passes.
+    pub guard: Option<Arc<Guard>>,
+    /// Rate of its frames to many.
+    pub storm: Option<Arc<TokenBucket>>,
     pub counters: Arc<PortCounterTable>,
 }
 
@@ -147,6 +152,9 @@ pub struct Plan {
     pub wakeups: Option<Epoll>,
     /// A NIC cannot kick: the PMD naps instead of sleeping.
     pub polls_nic: bool,
+    /// No queue is a guest's or a NIC's: whoever fills them is a thread of ours,
+    /// which may need this very CPU.
+    pub only_kernel: bool,
     /// Somebody wants to know what is done with a packet.
     pub watch: Option<Arc<Watch>>,
     /// The PMD is to end.

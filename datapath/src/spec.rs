@@ -1,9 +1,12 @@
 //! What may be asked of the datapath: bridges, ports and their options.
 
+mod guard;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use guard::{GuardSpec, MAX_ALLOWED, MacMove, RateSpec};
 use ringway_vhost::SessionKeeper;
 
 /// How the poll-mode cores run and how much memory they get.
@@ -114,6 +117,8 @@ pub struct PortSpec {
     /// Bytes that a frame may have behind its Ethernet header and VLAN tags.
     /// `None`: what the device has; a guest is given frames of any length.
     pub mtu: Option<u16>,
+    /// What it may send, and how much of it.
+    pub guard: GuardSpec,
 }
 
 impl PortSpec {
@@ -126,6 +131,7 @@ impl PortSpec {
             kind,
             vlan: VlanSpec::default(),
             mtu: None,
+            guard: GuardSpec::default(),
         }
     }
 
@@ -154,10 +160,21 @@ pub enum PortKind {
 }
 
 /// Options of a system port.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemSpec {
     /// How its frames are had.
     pub xdp: XdpMode,
+    /// Queues that share what it receives by flow, 1 to 16.
+    pub queues: u16,
+}
+
+impl Default for SystemSpec {
+    fn default() -> Self {
+        Self {
+            xdp: XdpMode::default(),
+            queues: 1,
+        }
+    }
 }
 
 /// Whether a system port's frames are had through AF_XDP.

@@ -57,6 +57,11 @@ pub struct PortStatus {
     pub queues: Vec<QueueStatus>,
     /// Totals over queues and PMDs.
     pub counters: PortCounters,
+    /// Stations that are known on it.
+    pub stations: u32,
+    /// How often a station was not learned on it: it had as many as it may, or
+    /// the table was full.
+    pub stations_refused: u64,
 }
 
 /// A port's device as the kernel or DPDK has it.
@@ -80,14 +85,28 @@ pub struct LinkStatus {
     pub via: &'static str,
 }
 
+/// The state of a port whose device takes no frames now.
+pub const LINK_DOWN: &str = "link-down";
+
+/// Where a port is, for who needs no more of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortPlace {
+    /// The number by which flows know it.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// The bridge it is on.
+    pub bridge: String,
+}
+
 /// Where a port stands on its way to forwarding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortState {
     /// Forwards packets.
     Forwarding,
     /// Takes part in the bridge but its peer is not ready: the state's name
-    /// (`waiting-for-socket`, `negotiating`, `memory-mapped`,
-    /// `rings-enabled`) and what it waits for.
+    /// (`waiting-for-socket`, `negotiating`, `memory-mapped`, `rings-enabled`,
+    /// `waiting-for-peer`, [`LINK_DOWN`]) and what it waits for.
     Waiting {
         /// The session state's name.
         state: &'static str,
@@ -117,7 +136,7 @@ impl PortState {
         match self {
             PortState::Forwarding => "forwarding",
             PortState::Waiting { state, .. } => state,
-            PortState::LinkDown { .. } => "link-down",
+            PortState::LinkDown { .. } => LINK_DOWN,
             PortState::Quarantined { .. } => "quarantined",
             PortState::Failed { .. } => "failed",
         }

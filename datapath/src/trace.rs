@@ -74,8 +74,8 @@ impl Datapath {
     /// What the rules would do with a packet now, in `ovs-appctl
     /// ofproto/trace`'s form. `matching` is the flow that was asked for;
     /// `frame` the whole packet, if one was given (of the flow only `in_port`
-    /// counts then). With `generate` NORMAL learns from it. Where it goes out by a
-    /// patch port its way on the other bridge is told, too.
+    /// counts then). Where it goes out by a patch port its way on the other bridge is
+    /// told, too. With `generate` NORMAL learns from it, on each bridge of its way.
     pub fn trace(
         &self,
         bridge: &str,
@@ -98,11 +98,7 @@ impl Datapath {
             Some(frame) => extract_slice(frame, known.id, in_port),
         };
         key.0[0] = key.0[0] & !(0xffff << 48) | u64::from(known.id) << 48;
-        let (text, normal) = self.inner.trace_key(&actual, bridge, &key);
-        if generate && normal {
-            Now::of(&actual, known).learn(&key, self.inner.second());
-        }
-        Ok(text)
+        Ok(self.inner.trace_from(&actual, bridge, &key, generate, 0))
     }
 
     /// Waits for the next packet from `port` that `matching` matches and tells
@@ -197,21 +193,18 @@ fn crossings<'a>(
 }
 
 impl Inner {
-    /// A key's trace, and whether NORMAL is part of it.
-    fn trace_key(&self, actual: &Actual, bridge: &str, key: &PacketKey) -> (String, bool) {
-        self.trace_from(actual, bridge, key, 0)
-    }
-
-    /// The same of a packet that went through `depth` patch ports.
+    /// The trace of a packet that went through `depth` patch ports. With `generate`
+    /// NORMAL, if it is part of it, learns from it.
     fn trace_from(
         &self,
         actual: &Actual,
         bridge: &str,
         key: &PacketKey,
+        generate: bool,
         depth: u8,
-    ) -> (String, bool) {
+    ) -> String {
         let Some(known) = actual.bridges.get(bridge) else {
-            return (String::new(), false);
+            return String::new();
         };
         let now = Now::of(actual, known);
         let traced = trace(
@@ -225,8 +218,25 @@ impl Inner {
             },
         );
         let mut steps = traced.translation.program.steps();
-        let normal = steps.any(|step| step == DpAction::Normal);
+        if generate && steps.any(|step| step == DpAction::Normal) {
+            now.learn(key, self.second());
+        }
         let mut text = traced.text;
+        let in_port = (key.0[0] >> 32) as u16;
+        let mut ports = actual.ports.values();
+        let ingress =
+            ports.find(|port| port.spec.bridge == bridge && port.flow_number() == in_port);
+        if let Some(port) = ingress
+            && let Some(guard) = &port.guarding.guard
+            && let Some(reason) = guard.refuses(key)
+        {
+            let (name, why) = (&port.spec.name, reason.explain().trim());
+            let _ = writeln!(
+                text,
+                "Port {name}'s guard refuses it before that, as {}: {why}",
+                reason.name()
+            );
+        }
         for (port, key) in crossings(actual, key, &traced.steps) {
             let Some(peer) = (port.patch_peer())
                 .and_then(|name| actual.ports.values().find(|port| port.spec.name == name))
@@ -243,10 +253,10 @@ impl Inner {
                 patch::MAX_DEPTH => {
                     let _ = writeln!(text, "Too many patch ports: the packet is dropped.");
                 }
-                depth => text += &self.trace_from(actual, bridge, &key, depth + 1).0,
+                depth => text += &self.trace_from(actual, bridge, &key, generate, depth + 1),
             }
         }
-        (text, normal)
+        text
     }
 
     /// What was done with a packet, and what the rules say of it.
@@ -287,6 +297,7 @@ impl Inner {
                 "no megaflow: the packet was translated, and one installed if there was room"
             }
             FoundBy::Lost => "no megaflow, and no time to translate the packet",
+            FoundBy::NotLookedFor => "looked for none: the port's guard did not let the packet in",
         };
         let mut text = format!(
             "Packet: {} bytes from {}: {hex}{cut}\n\nThe poll-mode core on CPU {core} had {found}.\n",
@@ -304,7 +315,7 @@ impl Inner {
             None if ports.is_empty() => writeln!(text, "Sent to no port."),
             None => writeln!(text, "Sent to: {}", ports.join(", ")),
         };
-        let (traced, _) = self.trace_key(actual, &bridge, &key);
+        let traced = self.trace_from(actual, &bridge, &key, false, 0);
         let _ = write!(text, "\nWhat the rules say of it now:\n\n{traced}");
         text
     }

@@ -2,13 +2,13 @@
 //! every list ends in a counter: transmitted, or dropped under its reason.
 
 use arrayvec::ArrayVec;
-use ringway_vhost::{BURST, BURST_PACKETS, Enqueued, Packets, SplitRing};
+use ringway_vhost::{BURST, Enqueued, Packets, SplitRing};
 
 use crate::action::TxLists;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
 use crate::offload;
-use crate::parse::Key;
+use crate::parse::flow_hash;
 use crate::snapshot::{Output, PortView, Snapshot};
 
 /// Delivers what packets of a bridge are listed, and empties the lists.
@@ -16,7 +16,6 @@ use crate::snapshot::{Output, PortView, Snapshot};
 pub fn flush(
     lists: &mut TxLists,
     packets: &mut Packets<'_>,
-    keys: &[Key; BURST_PACKETS],
     snapshot: &Snapshot,
     bridge: u16,
     pmd: usize,
@@ -52,7 +51,7 @@ pub fn flush(
                     to_ring(ring, limit, packets, &list, counters(*queue), own);
                 }
                 [] => own.drop_tx(counters(0), DropReason::RingStopped, list.len() as u32),
-                rings => spread(port, rings, packets, &list, keys, pmd, own),
+                rings => spread(port, rings, packets, &list, pmd, own),
             },
         }
     }
@@ -93,30 +92,35 @@ pub fn count(enqueued: &Enqueued, listed: usize, counters: &QueueCounters, own: 
         own.drop_tx(counters, DropReason::BufferTooSmall, enqueued.too_small);
         own.drop_tx(counters, DropReason::RingContended, enqueued.contended);
         own.drop_tx(counters, DropReason::DestinationFault, enqueued.faulted);
+        own.drop_tx(counters, DropReason::MemoryLost, enqueued.lost);
     }
 }
 
-/// Over several receive rings: the flow's hash picks the ring, so the order
-/// within a flow is kept.
+/// Over several receive rings: the flow's hash, of the packet as it goes out, picks
+/// the ring, so the order within a flow is kept.
 #[inline(never)]
 fn spread(
     port: &PortView,
     rings: &[(u16, std::sync::Arc<SplitRing>)],
     packets: &mut Packets<'_>,
     list: &[u8],
-    keys: &[Key; BURST_PACKETS],
     pmd: usize,
     own: &PmdCounterCells,
 ) {
-    for (nth, (queue, ring)) in rings.iter().enumerate() {
-        let share: ArrayVec<u8, BURST> = list
+    let picks: ArrayVec<(u8, u64), BURST> = list
+        .iter()
+        .map(|packet| {
+            let index = usize::from(*packet);
+            let hash = flow_hash(packets.head_slot(index), packets.head(index).len());
+            // Multiply and shift: as even as a division, and cheaper.
+            (*packet, (u64::from(hash) * rings.len() as u64) >> 32)
+        })
+        .collect();
+    for ((queue, ring), nth) in rings.iter().zip(0..) {
+        let share: ArrayVec<u8, BURST> = picks
             .iter()
-            .copied()
-            .filter(|packet| {
-                // Multiply and shift: as even as a division, and cheaper.
-                let hash = u64::from(keys[usize::from(*packet)].flow_hash);
-                (hash * rings.len() as u64) >> 32 == nth as u64
-            })
+            .filter(|(_, pick)| *pick == nth)
+            .map(|(packet, _)| *packet)
             .collect();
         if !share.is_empty() {
             let counters = port.counters.of(pmd, usize::from(*queue));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 use ringway_datapath::spec::*;
-use ringway_datapath::status::{PortState, PortStatus};
+use ringway_datapath::status::{LINK_DOWN, PortState, PortStatus};
 use ringway_datapath::{Datapath, DatapathError, DropReason};
 use ringway_flow::rule::{Change, FlowCommand};
 use ringway_flow::text::{self, NoNames};
@@ -134,7 +134,9 @@ fn whole_story() {
     let link = own.link.expect("it is there");
     assert!(link.admin_up && link.link_up && link.via == "tap");
     assert!(own.counters.rx_packets >= 3 && own.counters.tx_packets >= 3);
-    assert_eq!(port(&datapath, "v0").link.expect("there").via, "af_packet");
+    let link = port(&datapath, "v0").link.expect("there");
+    assert_eq!(link.via, "af_packet");
+    assert_eq!(link.speed_mbps, Some(10_000), "as a veth's driver tells it");
     let asleep = || datapath.pmds()[0].sleeping;
     wait_for("the core to sleep", asleep);
     assert_eq!(sh(PING).trim(), "yes", "a core that sleeps is woken");
@@ -204,6 +206,19 @@ fn whole_story() {
     });
     assert_eq!(sh(big).trim(), "yes");
 
+    // Without the option the device has the MTU again that it had before.
+    datapath.set_port(veth.clone()).expect("no MTU");
+    assert_eq!(port(&datapath, "v0").link.expect("there").mtu, 1500);
+    assert_eq!(sh(big).trim(), "no");
+    let drops = port(&datapath, "v0").counters.tx_drops;
+    assert_eq!(drops, [(DropReason::ExceedsMtu, 1)], "{drops:?}");
+    let again = PortSpec {
+        mtu: Some(9000),
+        ..veth.clone()
+    };
+    datapath.set_port(again).expect("MTU");
+    assert_eq!(sh(big).trim(), "yes");
+
     // What the kernel refuses is told as dropped, not as delivered.
     let device = datapath.port_device_counters("br0").expect("counters");
     assert!(
@@ -223,7 +238,15 @@ fn whole_story() {
     let after = port(&datapath, "br0");
     assert_eq!(after.counters.tx_packets, before.tx_packets);
     assert!(!after.link.expect("there").admin_up);
+    let reason = after.state.reason();
+    assert_eq!(after.state.name(), "link-down");
+    assert!(reason.contains("ip link set dev br0 up"), "{reason}");
     sh("ip link set br0 up");
+    assert_eq!(port(&datapath, "br0").state, PortState::Forwarding);
+    far.sh("ip link set v1 down");
+    let state = port(&datapath, "v0").state;
+    assert!(matches!(state, PortState::LinkDown { .. }), "{state:?}");
+    far.sh("ip link set v1 up");
     wait_for("it to be up again", || sh(PING).trim() == "yes");
 
     // Another internal port, with an end in the same stack.
@@ -266,6 +289,11 @@ fn whole_story() {
         .add_port(PortSpec::new("tp0", "br0", tap))
         .expect("tap");
     assert!(sh("ip link show tp0").contains("tp0"));
+    let unopened = port(&datapath, "tp0").state;
+    assert!(
+        matches!(&unopened, PortState::Waiting { state: LINK_DOWN, why } if why.contains("nobody")),
+        "{unopened:?}"
+    );
     datapath.del_port("tp0").expect("removed");
     assert!(!sh("ip link").contains("tp0"));
     let nowhere = PortKind::System(SystemSpec::default());

@@ -11,6 +11,7 @@ pub mod daemon;
 mod error;
 pub mod frames;
 pub mod lab;
+pub mod lan;
 pub mod machine;
 pub mod netns;
 pub mod numbered;

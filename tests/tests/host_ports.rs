@@ -5,220 +5,17 @@
 use std::time::Duration;
 
 use ringway_tests::daemon::Daemon;
-use ringway_tests::machine::{self, Exclusive};
+use ringway_tests::lan::{Lan, offloads};
 use ringway_tests::netns::Namespace;
-use ringway_tests::process::Process;
-use ringway_tests::qemu::{Guest, GuestOptions, Listener, Nic};
-use ringway_tests::{Result, wait};
+use ringway_tests::{machine, wait};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// The largest UDP payload in a frame of 9,000 bytes behind the Ethernet header.
 const JUMBO_PAYLOAD: usize = 9_000 - 28;
 
-/// Somebody with a network stack.
-enum Stack {
-    Guest(Box<Guest>),
-    Space {
-        namespace: Namespace,
-        /// Its interface.
-        device: &'static str,
-        _echo: Process,
-    },
-    /// The host: the daemon's own namespace.
-    Host {
-        _echo: Process,
-    },
-}
-
-struct Member {
-    /// Its port, which is also its name.
-    port: &'static str,
-    /// Last byte of its address.
-    number: u8,
-    stack: Stack,
-}
-
-/// Bridge br0 with everybody on it.
-struct Lan {
-    // Dropped before the daemon.
-    members: Vec<Member>,
-    daemon: Daemon,
-    _alone: Exclusive,
-}
-
-impl Member {
-    fn address(&self, network: u8) -> String {
-        format!("10.1.{network}.{}", self.number)
-    }
-
-    fn device(&self) -> &'static str {
-        match &self.stack {
-            Stack::Guest(_) => "eth0",
-            Stack::Space { device, .. } => device,
-            Stack::Host { .. } => "br0",
-        }
-    }
-
-    /// Runs a line of shell there.
-    fn run(&mut self, daemon: &Daemon, line: &str) -> Result<String> {
-        match &mut self.stack {
-            Stack::Guest(guest) => guest.ok_within(line, Duration::from_secs(120)),
-            Stack::Space { namespace, .. } => namespace.shell(line),
-            Stack::Host { .. } => daemon.namespace().shell(line),
-        }
-    }
-
-    /// `probe …` there.
-    fn probe(&mut self, daemon: &Daemon, args: &str) -> Result<String> {
-        let probe = match &self.stack {
-            Stack::Guest(_) => "probe".to_owned(),
-            _ => machine::build_dir()
-                .join("guest/probe")
-                .display()
-                .to_string(),
-        };
-        self.run(daemon, &format!("{probe} {args}"))
-    }
-
-    fn is_guest(&self) -> bool {
-        matches!(self.stack, Stack::Guest(_))
-    }
-}
-
-impl Lan {
-    fn start() -> Self {
-        let alone = machine::exclusive().unwrap();
-        let daemon = Daemon::start().unwrap();
-        daemon.ok(&["add-br", "br0"]).unwrap();
-        daemon.ok(&["add-port", "br0", "tap1", "type=tap"]).unwrap();
-        let on_socket = |name: &str, number| {
-            let socket = daemon.add_vhost_port("br0", name, &["mode=server"]);
-            Nic::new(socket.unwrap(), Listener::Switch, number)
-        };
-        let plain = Nic {
-            offloads: false,
-            ..on_socket("vm2", 2)
-        };
-        let guests = [
-            ("vm1", 1, on_socket("vm1", 1)),
-            ("vm2", 2, plain),
-            ("tap1", 3, Nic::on_tap("tap1", daemon.namespace(), 3)),
-        ];
-        let mut members: Vec<Member> = guests
-            .into_iter()
-            .map(|(port, number, nic)| {
-                let options = GuestOptions::new(port, nic);
-                let guest = Guest::start(&options, daemon.dir()).unwrap();
-                let stack = Stack::Guest(Box::new(guest));
-                Member {
-                    port,
-                    number,
-                    stack,
-                }
-            })
-            .collect();
-        members.push(neighbour(&daemon));
-        let echo = daemon.namespace().serve_echo(daemon.dir()).unwrap();
-        members.push(Member {
-            port: "br0",
-            number: 5,
-            stack: Stack::Host { _echo: echo },
-        });
-        let mut lan = Self {
-            members,
-            daemon,
-            _alone: alone,
-        };
-        for interface in ["tap1", "up0", "br0"] {
-            let line = format!("ip link set {interface} mtu 9000 up");
-            lan.daemon.shell_ok(&line).unwrap();
-        }
-        for member in &mut lan.members {
-            if let Stack::Guest(guest) = &mut member.stack {
-                guest.wait_ready().unwrap();
-                guest.ok("(probe serve 7 >/dev/null 2>&1 &)").unwrap();
-            }
-            let (address, device) = (member.address(0), member.device());
-            let line = format!(
-                "ip addr add {address}/24 dev {device} && ip link set {device} mtu 9000 up"
-            );
-            member.run(&lan.daemon, &line).unwrap();
-        }
-        let ports: Vec<_> = lan.members.iter().map(|member| member.port).collect();
-        lan.daemon.wait_forwarding(&ports).unwrap();
-        lan
-    }
-
-    /// Runs `check` for every pair: who asks, the address of who answers, and
-    /// whether a guest, which is slow, is one of them.
-    fn each_pair(
-        &mut self,
-        network: u8,
-        mut check: impl FnMut(&Daemon, &mut Member, &str, bool) -> Result<()>,
-    ) {
-        for asking in 0..self.members.len() {
-            for answering in 0..self.members.len() {
-                if asking == answering {
-                    continue;
-                }
-                let (to, guest) = {
-                    let member = &self.members[answering];
-                    (member.address(network), member.is_guest())
-                };
-                let name = self.members[answering].port;
-                let from = &mut self.members[asking];
-                let slow = guest || from.is_guest();
-                let checked = check(&self.daemon, from, &to, slow);
-                if let Err(error) = checked {
-                    let drops = self.daemon.drops();
-                    panic!("{} to {name}: {error}\n{drops:?}", from.port);
-                }
-            }
-        }
-    }
-
-    fn everybody_talks(&mut self, network: u8) {
-        self.each_pair(network, |daemon, from, to, _| {
-            wait::until(&format!("{} to reach {to}", from.port), LIMIT, || {
-                let line = format!("ping -c 1 -W 1 {to}");
-                from.run(daemon, &line)
-            })?;
-            from.probe(daemon, &format!("tcp {to}:7 1000000")).map(drop)
-        });
-    }
-}
-
-/// A host of its own behind a veth, whose near end is port up0.
-fn neighbour(daemon: &Daemon) -> Member {
-    let namespace = Namespace::new("neighbour").unwrap();
-    daemon
-        .namespace()
-        .veth_to("up0", &namespace, "eth0")
-        .unwrap();
-    daemon
-        .ok(&["add-port", "br0", "up0", "type=system"])
-        .unwrap();
-    let echo = namespace.serve_echo(daemon.dir()).unwrap();
-    Member {
-        port: "up0",
-        number: 4,
-        stack: Stack::Space {
-            namespace,
-            device: "eth0",
-            _echo: echo,
-        },
-    }
-}
-
-fn offloads_off(namespace: &Namespace, device: &str) {
-    let off = ["tx", "off", "tso", "off", "gso", "off", "gro", "off"];
-    let line = [&["ethtool", "-K", device], &off[..]].concat();
-    namespace.exec(&line).unwrap();
-}
-
 #[test]
 fn everybody_talks_with_everybody() {
-    let mut lan = Lan::start();
+    let mut lan = Lan::start(9_000).unwrap();
     lan.everybody_talks(0);
 
     // Every size of frame that there is, up to 9,000 bytes; with guests, which
@@ -238,10 +35,8 @@ fn everybody_talks_with_everybody() {
         });
     };
     pairs(&mut lan, "offloads on");
-    offloads_off(lan.daemon.namespace(), "br0");
-    if let Stack::Space { namespace, .. } = &lan.members[3].stack {
-        offloads_off(namespace, "eth0");
-    }
+    offloads(lan.daemon.namespace(), "br0", false).unwrap();
+    offloads(lan.neighbour(), "eth0", false).unwrap();
     pairs(&mut lan, "offloads of the host and its neighbour off");
 
     let balance = lan.daemon.settled_balance().unwrap();
@@ -250,7 +45,7 @@ fn everybody_talks_with_everybody() {
 
 #[test]
 fn vlans_part_and_join_every_kind_of_port() {
-    let mut lan = Lan::start();
+    let mut lan = Lan::start(9_000).unwrap();
     let shell = |lan: &Lan, line: &str| lan.daemon.shell_ok(line).unwrap();
 
     // Access ports of one VLAN: as if there were none.
@@ -342,7 +137,69 @@ fn patched_bridges_are_one_lan() {
     assert_eq!(one.tx_packets, other.rx_packets, "{one:?} {other:?}");
     let balance = daemon.settled_balance().unwrap();
     assert!(balance.holds(), "{balance:?}");
+
+    // A trace goes on behind the patch port, and learns on both bridges if asked to.
+    let shown = far.ip(&["-br", "link", "show", "eth0"]).unwrap();
+    let to = shown.split_whitespace().nth(2).unwrap();
+    let flow = format!("in_port=LOCAL,dl_src=02:00:00:00:00:aa,dl_dst={to}");
+    let learned = |bridge: &str| {
+        let stations = daemon.ok(&["fdb", "show", bridge]).unwrap();
+        stations.contains("02:00:00:00:00:aa")
+    };
+    let traced = daemon.ok(&["trace", "br0", &flow]).unwrap();
+    assert!(
+        traced.contains("Patch port to1 leads to to0 of bridge br1"),
+        "{traced}"
+    );
+    assert!(traced.contains("Datapath actions: up1"), "{traced}");
+    assert!(
+        !learned("br0") && !learned("br1"),
+        "a trace alone has learned"
+    );
+    daemon.ok(&["trace", "br0", &flow, "--generate"]).unwrap();
+    assert!(learned("br0") && learned("br1"));
     drop(alone);
+}
+
+#[test]
+fn queues_of_a_system_port_share_by_flow() {
+    let _alone = machine::exclusive().unwrap();
+    let daemon = Daemon::start().unwrap();
+    daemon.ok(&["add-br", "br0"]).unwrap();
+    let far = Namespace::new("far").unwrap();
+    daemon.namespace().veth_to("up0", &far, "eth0").unwrap();
+    far.configure("eth0", "10.1.0.2/24").unwrap();
+    let add = ["add-port", "br0", "up0", "type=system"];
+    daemon.ok(&[&add[..], &["queues=4"]].concat()).unwrap();
+    daemon.namespace().configure("br0", "10.1.0.1/24").unwrap();
+    daemon.wait_forwarding(&["up0", "br0"]).unwrap();
+    let _echo = daemon.namespace().serve_echo(daemon.dir()).unwrap();
+    assert_eq!(far.ping("10.1.0.1", 5, 56).unwrap(), 5);
+    for _ in 0..32 {
+        // Each from a port of its own.
+        far.probe(&["udp", "10.1.0.1:7", "99", "99", "1"]).unwrap();
+    }
+    far.probe(&["tcp", "10.1.0.1:7", "20000000"]).unwrap();
+    let came = daemon.port("up0").unwrap();
+    let sharing = (came.rx_packets_by_queue.iter())
+        .filter(|packets| **packets > 0)
+        .count();
+    assert_eq!(came.rx_packets_by_queue.len(), 4, "{came:?}");
+    assert!(sharing >= 3, "38 flows in {sharing} of 4 queues: {came:?}");
+    // Each frame came in once.
+    let device = daemon.json(&["dump-ports", "br0", "--detail"]).unwrap();
+    let up0 = device["ports"].as_array().unwrap().iter();
+    let up0 = up0.clone().find(|port| port["name"] == "up0").unwrap();
+    let received = up0["device"]["rx_packets"].as_u64().unwrap();
+    assert!(came.rx_packets <= received, "{received} and {came:?}");
+    let balance = daemon.settled_balance().unwrap();
+    assert!(balance.holds(), "{balance:?}");
+
+    // Another number of queues: the port is made anew.
+    daemon.ok(&["set-port", "up0", "queues=2"]).unwrap();
+    assert_eq!(far.ping("10.1.0.1", 5, 56).unwrap(), 5);
+    let now = daemon.port("up0").unwrap();
+    assert_eq!(now.rx_packets_by_queue.len(), 2, "{now:?}");
 }
 
 #[test]
@@ -391,8 +248,8 @@ fn frames_come_by_af_xdp_where_that_is_asked_for() {
     let far = Namespace::new("far").unwrap();
     daemon.namespace().veth_to("up0", &far, "eth0").unwrap();
     // AF_XDP knows no offloads: the other end must not leave anything to it.
-    offloads_off(daemon.namespace(), "up0");
-    offloads_off(&far, "eth0");
+    offloads(daemon.namespace(), "up0", false).unwrap();
+    offloads(&far, "eth0", false).unwrap();
     far.configure("eth0", "10.1.0.2/24").unwrap();
     daemon
         .ok(&["add-port", "br0", "up0", "type=system", "xdp=on"])
@@ -443,6 +300,8 @@ fn the_bridges_interface_outlives_the_daemon_with_addresses_and_routes() {
         ])
         .unwrap();
     daemon.namespace().configure("br0", "10.1.0.1/24").unwrap();
+    let up = ["link", "set", "web0", "up"];
+    daemon.namespace().ip(&up).unwrap();
     let route = ["route", "add", "10.9.0.0/16", "via", "10.1.0.9"];
     daemon.namespace().ip(&route).unwrap();
     let web = daemon.namespace().ip(&["link", "show", "web0"]).unwrap();

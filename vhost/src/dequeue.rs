@@ -39,8 +39,22 @@ pub struct Dequeued {
     pub too_many_parts: u32,
     /// virtio-net headers that ask for what was not negotiated.
     pub bad_offload: u32,
+    /// Packets in memory that went away before they could be lent.
+    pub lost: u32,
     /// The guest broke the ring; no more is taken from it.
     pub fault: Option<RingFault>,
+}
+
+impl Dequeued {
+    #[cold]
+    fn refuse(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::TooShort => self.too_short += 1,
+            Refusal::TooLong => self.too_long += 1,
+            Refusal::TooManyParts => self.too_many_parts += 1,
+            Refusal::BadOffload => self.bad_offload += 1,
+        }
+    }
 }
 
 enum Refusal {
@@ -76,14 +90,18 @@ impl SplitRing {
                 taken
             }
         };
+        if self.state.device_fault().has_lost_memory() {
+            return self.take_lost(burst, outcome);
+        }
         if burst.len > 0 {
             outcome.packets = burst.len as u32;
-            burst.note_longest();
+            burst.note_lengths();
             if let Some(mark) = &self.state.mark {
                 mark.note(progress.next_avail, taken as u16);
             }
             let mut packets = Packets {
                 burst,
+                source: self.state.device_fault(),
                 memory: PhantomData,
             };
             use_packets(&mut packets);
@@ -91,6 +109,15 @@ impl SplitRing {
         if taken > 0 {
             self.give_back(&mut progress, taken);
         }
+        outcome
+    }
+
+    /// Guest memory went away while heads were copied: some may be zeroes.
+    #[cold]
+    fn take_lost(&self, burst: &mut Burst, mut outcome: Dequeued) -> Dequeued {
+        outcome.lost = burst.len as u32;
+        outcome.fault = Some(RingFault::MemoryLost);
+        burst.clear();
         outcome
     }
 
@@ -161,10 +188,7 @@ impl SplitRing {
             };
             match copied.and_then(|()| self.accept_header(burst)) {
                 Ok(()) => burst.len += 1,
-                Err(Refusal::TooShort) => outcome.too_short += 1,
-                Err(Refusal::TooLong) => outcome.too_long += 1,
-                Err(Refusal::TooManyParts) => outcome.too_many_parts += 1,
-                Err(Refusal::BadOffload) => outcome.bad_offload += 1,
+                Err(refusal) => outcome.refuse(refusal),
             }
         }
         match fault {
@@ -251,22 +275,29 @@ impl SplitRing {
         // What follows must look at the slot, not at the guest's memory again.
         compiler_fence(Ordering::SeqCst);
         let index = burst.len;
-        let packet = burst.packets[index];
         let mut packets = Packets {
             burst,
+            source: self.state.device_fault(),
             memory: PhantomData,
         };
+        if packets.asks_offload(index) {
+            return self.accept_offload(&mut packets, index);
+        }
+        packets.set_vnet_header(index, VnetHeader::default());
+        Ok(())
+    }
+
+    /// The same for a partial checksum or an oversized frame; apart, so that the
+    /// header's fields take no registers where most have none.
+    #[inline(never)]
+    fn accept_offload(&self, packets: &mut Packets<'_>, index: usize) -> Result<(), Refusal> {
         let header = packets.vnet_header(index);
         if header.gso_type != 0 {
-            return self.accept_gso(&mut packets, index, header);
-        }
-        if header.flags & VNET_F_NEEDS_CSUM == 0 {
-            packets.set_vnet_header(index, VnetHeader::default());
-            return Ok(());
+            return self.accept_gso(packets, index, header);
         }
         let checksum_end = usize::from(header.csum_start) + usize::from(header.csum_offset) + 2;
         if !self.features.csum
-            || checksum_end > usize::from(packet.head_len)
+            || checksum_end > packets.head_len(index)
             || usize::from(header.csum_start) < MIN_FRAME_BYTES
         {
             return Err(Refusal::BadOffload);
@@ -284,7 +315,6 @@ impl SplitRing {
     }
 
     /// The same for an oversized frame.
-    #[inline(never)]
     fn accept_gso(
         &self,
         packets: &mut Packets<'_>,

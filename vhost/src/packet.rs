@@ -18,6 +18,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
 
+use crate::ring::split::DeviceFault;
+
 /// Packets per burst. 8 cost a third more per packet, 64 brought nothing.
 pub const BURST: usize = 32;
 
@@ -151,6 +153,9 @@ impl PacketSet {
     }
 }
 
+/// Of packets in memory of our own.
+static NEVER_LOST: DeviceFault = DeviceFault::none();
+
 /// Storage for one burst; allocated once per PMD.
 pub struct Burst {
     pub(crate) slots: Box<[Slot; BURST_PACKETS]>,
@@ -171,6 +176,8 @@ pub struct Burst {
     pub(crate) any_gso: bool,
     /// No frame is longer.
     pub(crate) longest: u32,
+    /// Of all frames that came, as they came.
+    pub(crate) bytes: u64,
     /// Number of the next IPv6 datagram that is cut into fragments.
     pub(crate) fragment_id: u32,
 }
@@ -197,6 +204,7 @@ impl Default for Burst {
             any_partial: false,
             any_gso: false,
             longest: 0,
+            bytes: 0,
             // RFC 7739: not to be foreseen from outside.
             fragment_id: RandomState::new().hash_one(0) as u32,
         }
@@ -213,13 +221,15 @@ impl Burst {
         self.any_partial = false;
         self.any_gso = false;
         self.longest = 0;
+        self.bytes = 0;
     }
 
-    /// Notes the longest frame, once all have come.
+    /// Notes the longest frame and the bytes of all, once all have come.
     #[inline(always)]
-    pub(crate) fn note_longest(&mut self) {
+    pub(crate) fn note_lengths(&mut self) {
         let lens = self.packets[..self.len].iter().map(|packet| packet.len);
-        self.longest = lens.fold(0, u32::max);
+        let all = |(longest, bytes): (u32, u64), len| (longest.max(len), bytes + u64::from(len));
+        (self.longest, self.bytes) = lens.fold((0, 0), all);
     }
 
     /// Where the guest's header and frame are copied to.
@@ -249,9 +259,10 @@ impl Burst {
                 refused += 1;
             }
         }
-        self.note_longest();
+        self.note_lengths();
         let mut packets = Packets {
             burst: self,
+            source: &NEVER_LOST,
             memory: PhantomData,
         };
         use_packets(&mut packets);
@@ -305,6 +316,8 @@ impl Burst {
 /// until their descriptors go back to the guest.
 pub struct Packets<'m> {
     pub(crate) burst: &'m mut Burst,
+    /// Of the device that they come from.
+    pub(crate) source: &'m DeviceFault,
     pub(crate) memory: PhantomData<&'m [u8]>,
 }
 
@@ -318,6 +331,20 @@ impl Packets<'_> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.burst.len == 0
+    }
+
+    /// Bytes of all frames as they came, without the virtio-net headers.
+    #[inline(always)]
+    pub fn bytes(&self) -> u64 {
+        self.burst.bytes
+    }
+
+    /// Whether the memory that they lie in is gone, so that what was copied out
+    /// of it up to now may be zeroes in the place of what was sent. To be asked
+    /// after copying and before anybody is given the copy.
+    #[inline(always)]
+    pub fn are_lost(&self) -> bool {
+        self.source.has_lost_memory()
     }
 
     /// Bytes of frame `index`, without the virtio-net header.
@@ -353,6 +380,13 @@ impl Packets<'_> {
 
     /// The head of frame `index` with the room behind it, to be rewritten;
     /// what grows or shrinks is told with [`set_lengths`](Self::set_lengths).
+    #[cfg_attr(
+        not(any(test, feature = "test-utils")),
+        expect(
+            clippy::unreachable,
+            reason = "the slot's layout is fixed; nothing a guest says changes it"
+        )
+    )]
     pub fn head_room(&mut self, index: usize) -> &mut [u8; HEAD_CAPACITY] {
         let (_, head) = self.burst.slots[index].0.split_at_mut(FRAME_START);
         // The slot has HEAD_CAPACITY bytes there by its layout.
@@ -424,6 +458,13 @@ impl Packets<'_> {
             csum_start: word(6),
             csum_offset: word(8),
         }
+    }
+
+    /// Whether it has a partial checksum or belongs to an oversized frame.
+    #[inline(always)]
+    pub(crate) fn asks_offload(&self, index: usize) -> bool {
+        let bytes = &self.burst.slots[index].0[HEADROOM..FRAME_START];
+        bytes[0] & VNET_F_NEEDS_CSUM != 0 || bytes[1] != 0
     }
 
     /// Replaces the virtio-net header of frame `index`.

@@ -10,7 +10,6 @@ mod handover;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,20 +20,23 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::unistd::gettid;
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut};
 
 pub use handover::GuestPortForm;
 
+use crate::cool_down::CoolDown;
+use crate::cpus::keep_to;
 use crate::early;
 use crate::features;
 use crate::handover::{Descriptors, SessionKeeper};
+use crate::listen::{Access, ListenError, MAX_PATH_BYTES, SocketFile, listen_on};
+use crate::log_limit::LogLimit;
 use crate::mark::Marks;
-use crate::ring::split::DeviceFault;
+use crate::notify;
+use crate::ring::split::{DeviceFault, RingFault};
 use crate::session::{Device, RingPublisher};
 use crate::status::{SessionState, SessionStatus, StatusCell};
-
-/// Longest path of a unix socket: `sun_path` has 108 bytes with its final zero.
-pub const MAX_PATH_BYTES: usize = 107;
 
 /// Most queue pairs of a port: vhost-user names rings by one byte.
 pub const MAX_QUEUE_PAIRS: u16 = 128;
@@ -77,6 +79,8 @@ pub struct GuestPortConfig {
     /// Who keeps the session for the next process if this one is killed; needs
     /// `marks`.
     pub keeper: Option<Arc<dyn SessionKeeper>>,
+    /// CPUs that the port's thread may run on: not the polling ones. Empty: all.
+    pub cpus: Vec<usize>,
 }
 
 /// Why a port could not be started. Nothing was left behind.
@@ -138,6 +142,8 @@ pub struct GuestPort {
     thread: Option<JoinHandle<Parked>>,
     /// What the thread works with, while there is none.
     parked: Option<Parked>,
+    /// Goes last.
+    file: Option<SocketFile>,
 }
 
 /// What the thread of a port works with.
@@ -173,6 +179,8 @@ struct Shared {
     parking: AtomicBool,
     marks: Option<Arc<Marks>>,
     connection: Mutex<Option<UnixStream>>,
+    log: LogLimit,
+    cool_down: CoolDown,
 }
 
 impl GuestPort {
@@ -183,10 +191,11 @@ impl GuestPort {
         publisher: Arc<dyn RingPublisher>,
     ) -> Result<Self, GuestPortError> {
         let mut port = Self::build(config, publisher)?;
-        let listener = match port.config.mode {
-            Mode::Server => Some(listen(&port.config)?),
-            Mode::Client => None,
+        let (listener, file) = match port.config.mode {
+            Mode::Server => Some(listen(&port.config)?).unzip(),
+            Mode::Client => (None, None),
         };
+        port.file = file;
         port.parked = Some(Parked {
             listener,
             live: None,
@@ -210,6 +219,11 @@ impl GuestPort {
                 length,
             });
         }
+        notify::watch(&config.cpus).map_err(|source| GuestPortError::System {
+            action: "start the watch of notifications for",
+            path: config.path.clone(),
+            source,
+        })?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(
             |errno| GuestPortError::System {
                 action: "make an eventfd for",
@@ -234,12 +248,15 @@ impl GuestPort {
                 opened.ok()
             }),
             connection: Mutex::new(None),
+            log: LogLimit::new(),
+            cool_down: CoolDown::default(),
         });
         Ok(Self {
             config,
             shared,
             thread: None,
             parked: None,
+            file: None,
         })
     }
 
@@ -261,7 +278,10 @@ impl GuestPort {
         let thread = thread::Builder::new()
             // The kernel keeps 15 bytes of a thread's name.
             .name(format!("vhost-{}", self.config.name))
-            .spawn(move || server.run(parked))
+            .spawn(move || {
+                keep_to(gettid(), &server.config.cpus);
+                server.run(parked)
+            })
             .map_err(|source| GuestPortError::System {
                 action: "start a thread for",
                 path: self.config.path.clone(),
@@ -274,11 +294,13 @@ impl GuestPort {
     /// Where the port stands. A fault that a PMD found shows as quarantine.
     pub fn status(&self) -> SessionStatus {
         if let Some(fault) = self.shared.fault.get() {
+            let until = match fault.outlasts_driver() {
+                true => "its frontend has connected anew",
+                false => "the guest's driver restarts its queues",
+            };
             self.shared.status.set(
                 SessionState::Quarantined,
-                format!(
-                    "{fault}; the port takes part again when the guest's driver restarts its queues"
-                ),
+                format!("{fault}; the port takes part again when {until}"),
             );
         }
         self.shared.status.lock().clone()
@@ -294,6 +316,7 @@ impl Drop for GuestPort {
     fn drop(&mut self) {
         if self.thread.is_none() {
             // It did not go on: socket and connection are another process's.
+            self.file.take().into_iter().for_each(SocketFile::leave);
             return;
         }
         // The eventfd is ours and far from full: it can be written.
@@ -303,10 +326,6 @@ impl Drop for GuestPort {
         if let Some(thread) = self.thread.take() {
             // A panic in the thread has already been reported.
             let _ = thread.join();
-        }
-        if self.config.mode == Mode::Server {
-            // Somebody may have removed it before; either way it is gone.
-            let _ = fs::remove_file(&self.config.path);
         }
         if let Some(keeper) = &self.config.keeper {
             keeper.forget(&self.config.name);
@@ -326,48 +345,25 @@ fn waits_for(config: &GuestPortConfig) -> String {
 }
 
 /// Binds the socket; a file left by a killed process is replaced.
-fn listen(config: &GuestPortConfig) -> Result<UnixListener, GuestPortError> {
-    let path = &config.path;
-    let failed = |action| {
-        let path = path.clone();
-        move |source| GuestPortError::System {
-            action,
-            path,
-            source,
-        }
+fn listen(config: &GuestPortConfig) -> Result<(UnixListener, SocketFile), GuestPortError> {
+    let access = Access {
+        permissions: config.permissions,
+        user: config.owner.map(|(user, _)| user),
+        group: config.owner.map(|(_, group)| group),
     };
-    match fs::symlink_metadata(path) {
-        Err(_) => {}
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(GuestPortError::NotASocket { path: path.clone() });
+    listen_on(&config.path, &access).map_err(|error| {
+        let path = config.path.clone();
+        match error {
+            ListenError::TooLong(length) => GuestPortError::PathTooLong { path, length },
+            ListenError::NotASocket => GuestPortError::NotASocket { path },
+            ListenError::InUse => GuestPortError::InUse { path },
+            ListenError::System { action, source } => GuestPortError::System {
+                action,
+                path,
+                source,
+            },
         }
-        Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                tracing::info!(port = config.name, path = %path.display(), "replacing a stale socket");
-                fs::remove_file(path).map_err(failed("remove the stale socket"))?;
-            }
-            Err(source) => return Err(failed("replace")(source)),
-            Ok(_) => return Err(GuestPortError::InUse { path: path.clone() }),
-        },
-    }
-    let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
-    let set_up = || {
-        if let Some((user, group)) = config.owner {
-            std::os::unix::fs::chown(path, Some(user), Some(group))
-                .map_err(failed("change the owner of"))?;
-        }
-        if let Some(mode) = config.permissions {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))
-                .map_err(failed("change the permissions of"))?;
-        }
-        listener
-            .set_nonblocking(true)
-            .map_err(failed("listen without blocking on"))
-    };
-    set_up().inspect_err(|_| {
-        let _ = fs::remove_file(path);
-    })?;
-    Ok(listener)
+    })
 }
 
 impl Shared {
@@ -407,9 +403,16 @@ impl Shared {
 
     fn connect_again_and_again(&self) -> Option<Live> {
         let mut retry = RETRY_MIN;
+        // Kept over the attempts: to close one takes a while.
+        let mut watched: Option<Watch> = None;
         loop {
             // The watch is set before the attempt, so no socket is missed.
-            let watch = watch(&self.config.path);
+            if watched.as_ref().is_none_or(Watch::is_stale) {
+                if let Some(stale) = watched.take() {
+                    stale.close();
+                }
+                watched = Watch::new(&self.config.path).ok();
+            }
             let error = match UnixStream::connect(&self.config.path) {
                 Ok(stream) => {
                     if let Some(live) = self.connected(stream, None) {
@@ -420,22 +423,29 @@ impl Shared {
                 }
                 Err(error) => Some(error),
             };
-            let go_on = match (&error, &watch) {
+            let go_on = match (&error, &watched) {
                 (None, _) => self.wait(None, Some(RETRY_MIN)),
-                (Some(error), Ok(watch)) if error.kind() == ErrorKind::NotFound => {
+                (Some(error), Some(watch)) if error.kind() == ErrorKind::NotFound => {
                     retry = RETRY_MIN;
                     self.wait(Some(watch.as_fd()), None)
                 }
                 (Some(error), _) => {
-                    // Bound but not yet listening, or left by a dead process:
-                    // in the first case it is a matter of microseconds, in the
-                    // second the watch tells when somebody binds it anew.
+                    // Bound but not yet listening, or left by a dead process,
+                    // or in a directory that is not there yet.
+                    let remedy = match error.kind() {
+                        ErrorKind::PermissionDenied => {
+                            "; let ringwayd's user write to the socket, by a group of both or by \
+                             its mode, or start ringwayd with --keep-capabilities dac_override"
+                        }
+                        _ => "",
+                    };
                     self.waiting(Some(format!(
-                        "connecting to {} failed: {error}",
+                        "connecting to {} failed: {error}{remedy}",
                         self.config.path.display()
                     )));
                     let began = Instant::now();
-                    let go_on = self.wait(watch.as_ref().ok().map(AsFd::as_fd), Some(retry));
+                    let go_on = self.wait(watched.as_ref().map(AsFd::as_fd), Some(retry));
+                    // What has appeared may listen at any moment.
                     retry = match began.elapsed() < retry {
                         true => RETRY_MIN,
                         false => (retry * 2).min(RETRY_MAX),
@@ -444,6 +454,9 @@ impl Shared {
                 }
             };
             if !go_on {
+                if let Some(watch) = watched {
+                    watch.close();
+                }
                 return None;
             }
         }
@@ -473,6 +486,7 @@ impl Shared {
             status.features = 0;
             status.memory_bytes = 0;
             status.memory_regions = 0;
+            status.memory_sealed = false;
             status.last_disconnect = last_disconnect;
         }
         self.status.set(SessionState::WaitingForSocket, why);
@@ -495,7 +509,9 @@ impl Shared {
             }
         };
         let device = self.device();
-        tracing::info!(port = self.config.name, "frontend connected");
+        if let Some(silent) = self.log.allows() {
+            tracing::info!(port = self.config.name, silent, "frontend connected");
+        }
         let live = Live {
             handler: BackendReqHandler::from_stream(stream, Arc::clone(&device)),
             device,
@@ -528,6 +544,7 @@ impl Shared {
                 }
                 break None;
             }
+            early::wait_for_message(&live.connection);
             self.set_busy(true);
             // Until features are acknowledged the crate would refuse a message
             // that QEMU sends then.
@@ -550,7 +567,10 @@ impl Shared {
         };
         // PMDs let go before the frontend sees the connection end.
         live.device().stop();
+        let fault = self.fault.get();
         self.fault.clear();
+        // Its memory is unmapped now, not when the port is served again.
+        drop(live);
         self.hang_up();
         let reason = match ended {
             None | Some(VhostError::Disconnected | VhostError::SocketBroken(_)) => None,
@@ -559,9 +579,15 @@ impl Shared {
                 explain(&error)
             )),
         };
-        match &reason {
-            None => tracing::info!(port = self.config.name, "frontend disconnected"),
-            Some(reason) => tracing::warn!(port = self.config.name, "{reason}"),
+        let name = &self.config.name;
+        match (&reason, self.log.allows()) {
+            (_, None) => {}
+            (None, Some(silent)) => tracing::info!(port = name, silent, "frontend disconnected"),
+            (Some(reason), Some(silent)) => tracing::warn!(port = name, silent, "{reason}"),
+        }
+        match fault.filter(|fault| fault.outlasts_driver()) {
+            Some(fault) => self.leave_alone(fault),
+            None => self.cool_down.forget(),
         }
         self.waiting(reason);
         self.keep(listener, None);
@@ -596,6 +622,16 @@ impl Shared {
         (self.connection.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Serves nobody for a while.
+    fn leave_alone(&self, fault: RingFault) {
+        let wait = self.cool_down.again();
+        self.status.set(
+            SessionState::Quarantined,
+            format!("{fault}; no frontend is served for {} s", wait.as_secs()),
+        );
+        self.wait(None, Some(wait));
+    }
+
     fn hang_up(&self) {
         let connection = self.connection().take();
         if let Some(connection) = connection {
@@ -615,21 +651,61 @@ fn explain(error: &VhostError) -> String {
     }
 }
 
-/// Tells when something appears where the socket is to be: in its directory, or
-/// where the first directory of its path is missing.
-fn watch(socket: &Path) -> nix::Result<Inotify> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    let appears = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ATTRIB;
-    let mut outcome = Err(nix::errno::Errno::ENOENT);
-    for directory in socket.ancestors().skip(1) {
-        let directory = match directory.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => directory,
-        };
-        outcome = inotify.add_watch(directory, appears).map(drop);
-        if outcome.is_ok() {
-            break;
+/// Tells that something came into a directory.
+struct Watch {
+    inotify: Inotify,
+    /// It is the socket's own directory that is watched.
+    deepest: bool,
+}
+
+impl Watch {
+    /// Watches the socket's directory, or the deepest of its path that is there.
+    fn new(socket: &Path) -> nix::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let events = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_ATTRIB
+            | AddWatchFlags::IN_MOVE_SELF;
+        let mut outcome = Err(nix::errno::Errno::ENOENT);
+        let mut deepest = true;
+        for directory in socket.ancestors().skip(1) {
+            let directory = match directory.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => directory,
+            };
+            outcome = inotify.add_watch(directory, events).map(drop);
+            if outcome.is_ok() {
+                break;
+            }
+            deepest = false;
+        }
+        outcome.map(|()| Self { inotify, deepest })
+    }
+
+    /// Closes it aside: the kernel takes a grace period for that, some 15 ms, and
+    /// nobody who removes a port is to wait for it.
+    fn close(self) {
+        // If there can be no thread, it is closed here.
+        let _ = thread::Builder::new()
+            .name("vhost-unwatch".to_owned())
+            .spawn(move || drop(self));
+    }
+
+    /// Takes in what it has to tell. True: the directory is another's now, or gone.
+    fn is_stale(&self) -> bool {
+        let gone = AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF;
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) if events.iter().all(|event| !event.mask.intersects(gone)) => {}
+                Err(nix::errno::Errno::EAGAIN) => return !self.deepest,
+                _ => return true,
+            }
         }
     }
-    outcome.map(|()| inotify)
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
 }

@@ -2,7 +2,7 @@
 //! command line, the state file and every listing.
 
 use crate::v1::{
-    FailMode, PacketInReason, PortKind, PriorityTags, Side, SocketMode, VlanMode, XdpMode,
+    FailMode, MacMove, PacketInReason, PortKind, PriorityTags, Side, SocketMode, VlanMode, XdpMode,
 };
 
 /// An enum with a spelling for each of its values.
@@ -88,6 +88,12 @@ impl Spelling for PriorityTags {
         (PriorityTags::IfNonzero, "if-nonzero"),
         (PriorityTags::Always, "always"),
     ];
+}
+
+impl Spelling for MacMove {
+    const WHAT: &'static str = "mac_move";
+    const TABLE: &'static [(Self, &'static str)] =
+        &[(MacMove::Allow, "allow"), (MacMove::Deny, "deny")];
 }
 
 impl Spelling for Side {
@@ -184,15 +190,15 @@ pub fn mac_text(mac: [u8; 6]) -> String {
     bytes.join(":")
 }
 
-/// Types of port that Open vSwitch or the design has and this version has not.
-pub const LATER_TYPES: &[&str] = &["vxlan", "bond"];
+/// Types of port that people know from Open vSwitch and ringway has not.
+pub const ABSENT_TYPES: &[&str] = &["vxlan", "geneve", "gre", "bond"];
 
-/// The kind of port spelled so; a type of [`LATER_TYPES`] is refused by name.
+/// The kind of port spelled so; a type of [`ABSENT_TYPES`] is refused by name.
 pub fn port_kind(text: &str) -> Result<PortKind, String> {
-    if LATER_TYPES.contains(&text) {
+    if ABSENT_TYPES.contains(&text) {
         let supported: Vec<_> = PortKind::TABLE.iter().map(|(_, text)| *text).collect();
         return Err(format!(
-            "type {text:?} is not supported yet; supported: {}",
+            "ringway has no ports of type {text:?}; it has {}",
             supported.join(", ")
         ));
     }
@@ -228,6 +234,7 @@ mod tests {
         round_trip::<XdpMode>();
         round_trip::<VlanMode>();
         round_trip::<PriorityTags>();
+        round_trip::<MacMove>();
         round_trip::<Side>();
         round_trip::<PacketInReason>();
         assert_eq!(FailMode::Unspecified.spelled(), "");
@@ -238,7 +245,7 @@ mod tests {
         let why = SocketMode::from_spelling("srv").unwrap_err();
         assert_eq!(why, "mode \"srv\" is not one of server, client");
         let why = port_kind("vxlan").unwrap_err();
-        assert!(why.contains("\"vxlan\" is not supported yet"), "{why}");
+        assert!(why.contains("no ports of type \"vxlan\""), "{why}");
         assert!(port_kind("tapp").unwrap_err().contains("not one of"));
     }
 

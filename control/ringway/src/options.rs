@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use ringway_proto::guard;
 use ringway_proto::spelling::{self, Spelling};
 use ringway_proto::v1::{self as pb, PortKind, port_spec::Kind};
 
@@ -22,6 +23,22 @@ Options of every type:
                         always [default: never]
   qinq_ethtype=TYPE     outer tag of a dot1q-tunnel: 802.1ad or 802.1q
                         [default: 802.1ad]
+  allowed_macs=MAC,…    addresses that frames may come from [default: any]
+  allowed_vlans=N,N-N,… VLANs that frames may come with, 0: no tag [default: any]
+  allowed_ips=IP[/N],…  addresses that IP packets, ARP and neighbour discovery may
+                        come from [default: any]
+  max_macs=N            stations that may be learned on it [default: 7/8 of the
+                        bridge's fdb_limit, without dropping frames of others]
+  mac_move=allow|deny   whether its stations may move to other ports
+  storm_pps=N           frames to many (broadcast, multicast, to unknown stations)
+                        that it may send a second [default: any number]
+  storm_burst=N         how many at once [default: a tenth of storm_pps]
+  ingress_policing_rate=KBITS, ingress_policing_burst=KBITS
+                        kilobits that it may send a second [default: any number],
+                        and at once [default: 8000]
+  ingress_policing_kpkts_rate=N, ingress_policing_kpkts_burst=N
+                        thousands of packets that it may send a second [default:
+                        any number], and at once [default: 16]
   external_ids:KEY=TEXT whatever you want to note
   other_config:KEY=TEXT kept under Open vSwitch's name
 
@@ -43,6 +60,8 @@ Options of type=dpdk, a NIC or virtual device of DPDK:
 Options of type=system, an interface that the kernel has, named like the port:
   xdp=auto|on|off       frames through AF_XDP where the driver does it without a
                         copy (auto, the default), always, or never
+  queues=N              queues that share what it receives by flow, 1 to 16
+                        [default: 1]
 
 Options of type=internal, an interface that ringwayd makes for the host itself:
   mac=xx:xx:xx:xx:xx:xx its Ethernet address [default: the kernel's choice]
@@ -79,7 +98,7 @@ const EVERY_TYPES_KEYS: &[&str] = &[
 ];
 const VHOST_USER_KEYS: &[&str] = &["path", "mode", "queues", "owner", "permissions"];
 const DPDK_KEYS: &[&str] = &["devargs", "n_rxq", "n_txq", "n_rxq_desc", "n_txq_desc"];
-const SYSTEM_KEYS: &[&str] = &["xdp"];
+const SYSTEM_KEYS: &[&str] = &["xdp", "queues"];
 const INTERNAL_KEYS: &[&str] = &["mac", "queues"];
 const TAP_KEYS: &[&str] = &["owner"];
 const PATCH_KEYS: &[&str] = &["peer"];
@@ -220,11 +239,19 @@ pub fn set(spec: &mut pb::PortSpec, key: &str, value: Option<&str>) -> Result<()
             let vlan = spec.vlan.get_or_insert_default();
             set_vlan(vlan, key, value)?;
         }
+        _ if guard::KEYS.contains(&key) => {
+            guard::set(spec.guard.get_or_insert_default(), key, value)?;
+            spec.guard = spec
+                .guard
+                .take()
+                .filter(|guard| *guard != pb::GuardSpec::default());
+        }
         _ => match &mut spec.kind {
             Some(Kind::VhostUser(options)) => set_vhost_user(options, key, value)?,
             Some(Kind::Dpdk(options)) => set_dpdk(options, key, value)?,
             Some(Kind::System(options)) => match key {
                 "xdp" => options.xdp = spelled::<pb::XdpMode>(value)?.into(),
+                "queues" => options.queues = numbered(key, value)?,
                 _ => return Err(unknown(key, "system", SYSTEM_KEYS)),
             },
             Some(Kind::Internal(options)) => match key {
@@ -330,9 +357,10 @@ fn numbered(key: &str, value: Option<&str>) -> Result<Option<u32>, String> {
 
 fn unknown(key: &str, kind: &str, allowed: &[&str]) -> String {
     format!(
-        "option {key}= is not known for type={kind}; its options: {}; of every type: {}",
+        "option {key}= is not known for type={kind}; its options: {}; of every type: {}, {}",
         allowed.join(", "),
-        EVERY_TYPES_KEYS.join(", ")
+        EVERY_TYPES_KEYS.join(", "),
+        guard::KEYS.join(", ")
     )
 }
 
@@ -399,8 +427,8 @@ mod tests {
         for (line, telling) in [
             ("", "type= is missing"),
             ("vhost-user", "\"vhost-user\" is not of the form key=value"),
-            ("type=bond", "\"bond\" is not supported yet"),
-            ("type=vxlan", "\"vxlan\" is not supported yet"),
+            ("type=bond", "no ports of type \"bond\""),
+            ("type=vxlan", "no ports of type \"vxlan\""),
             ("type=foo", "not one of vhost-user, dpdk"),
             (
                 "type=vhost-user speed=9",
@@ -427,7 +455,10 @@ mod tests {
             ("type=vhost-user priority_tags=yes", "not one of never"),
             ("type=vhost-user qinq_ethtype=0x8100", "802.1ad, 802.1q"),
             ("type=vhost-user external_ids:=x", "names no key"),
-            ("type=system mac=52:54:00:00:00:01", "its options: xdp;"),
+            (
+                "type=system mac=52:54:00:00:00:01",
+                "its options: xdp, queues;",
+            ),
             ("type=system xdp=yes", "not one of auto, on, off"),
             ("type=internal mac=1:2", "xx:xx:xx:xx:xx:xx"),
             ("type=internal owner=root", "its options: mac, queues;"),
@@ -469,6 +500,13 @@ mod tests {
         assert!(vlan.qinq_8021q);
         assert_eq!(spec.external_ids["vm"], "a=b");
         assert_eq!(spec.other_config["x"], "y");
+
+        let mut spec = options("type=tap allowed_ips=10.0.0.5,10.0.0.0/24 mac_move=deny");
+        let guard = spec.guard.clone().unwrap();
+        assert_eq!(guard.allowed_ips, ["10.0.0.0/24", "10.0.0.5"]);
+        assert_eq!(guard.mac_move(), pb::MacMove::Deny);
+        change(&mut spec, &["allowed_ips=".into(), "mac_move=allow".into()]).unwrap();
+        assert_eq!(spec.guard.unwrap().allowed_ips, [""; 0]);
 
         let spec = options("type=dpdk devargs=x n_rxq=2 n_txq=3 n_rxq_desc=512 n_txq_desc=256");
         let expected = pb::DpdkSpec {

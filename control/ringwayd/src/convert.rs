@@ -1,6 +1,8 @@
 //! One place for every translation between the protocol, the desired state and
 //! the datapath's types.
 
+mod guard;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,11 +13,13 @@ use ringway_datapath::spec::{
     SocketMode, SystemSpec, TapSpec, VhostUserSpec, VlanMode, VlanSpec, XdpMode,
 };
 use ringway_datapath::status::{
-    BridgeStatus, FdbEntry, LinkStatus, MemoryKind, PmdCounters, PortCounters, PortState,
-    PortStatus,
+    BridgeStatus, FdbEntry, LINK_DOWN, LinkStatus, MemoryKind, PmdCounters, PortCounters,
+    PortState, PortStatus,
 };
 use ringway_proto::spelling::{self, Spelling};
 use ringway_proto::v1 as pb;
+
+pub use guard::{guard_from_proto, guard_to_proto};
 
 use crate::model::{Bridge, Columns, Kind, Port, Tap, VhostUser};
 use crate::owner;
@@ -193,6 +197,7 @@ pub fn port_from_proto(asked: pb::PortSpec) -> Result<Port, String> {
         Some(Asked::Dpdk(options)) => Kind::Dpdk(dpdk_from_proto(options)?),
         Some(Asked::System(options)) => Kind::System(SystemSpec {
             xdp: xdp_from_proto(known("xdp", options.xdp)?),
+            queues: narrow("queues", options.queues.unwrap_or(1))?,
         }),
         Some(Asked::Internal(options)) => Kind::Internal(InternalSpec {
             mac: match options.mac.is_empty() {
@@ -225,6 +230,7 @@ pub fn port_from_proto(asked: pb::PortSpec) -> Result<Port, String> {
             Some(mtu) => Some(narrow("mtu", mtu)?),
             None => None,
         },
+        guard: guard_from_proto(&asked.guard.unwrap_or_default())?,
         columns: columns_from_proto(asked.external_ids, asked.other_config),
     })
 }
@@ -315,6 +321,7 @@ pub fn port_to_proto(port: &Port) -> pb::PortSpec {
         }),
         Kind::System(options) => Told::System(pb::SystemSpec {
             xdp: xdp_to_proto(options.xdp).into(),
+            queues: Some(options.queues.into()),
         }),
         Kind::Internal(options) => Told::Internal(pb::InternalSpec {
             mac: options.mac.map(spelling::mac_text).unwrap_or_default(),
@@ -334,6 +341,7 @@ pub fn port_to_proto(port: &Port) -> pb::PortSpec {
         number: port.number,
         vlan: vlan_to_proto(&port.vlan),
         mtu: port.mtu.map(u32::from),
+        guard: guard_to_proto(&port.guard),
         external_ids: map_to_proto(&port.columns.external_ids),
         other_config: map_to_proto(&port.columns.other_config),
     }
@@ -366,6 +374,7 @@ pub fn port_to_spec(port: &Port) -> Result<PortSpec, String> {
         kind,
         vlan: port.vlan.clone(),
         mtu: port.mtu,
+        guard: port.guard.clone(),
     })
 }
 
@@ -445,6 +454,8 @@ pub fn port_status_to_proto(status: &PortStatus) -> pb::PortStatus {
             })
             .collect(),
         local: status.local,
+        stations: status.stations,
+        stations_refused: status.stations_refused,
         link: status.link.as_ref().map(link_to_proto),
     }
 }
@@ -473,6 +484,7 @@ fn port_state_to_proto(state: &PortState) -> pb::PortState {
             "negotiating" => pb::PortState::Negotiating,
             "memory-mapped" => pb::PortState::MemoryMapped,
             "rings-enabled" => pb::PortState::RingsEnabled,
+            LINK_DOWN => pb::PortState::LinkDown,
             _ => pb::PortState::Waiting,
         },
     }
@@ -499,6 +511,7 @@ fn is_error(reason: DropReason) -> bool {
             | DropReason::ChainTooLong
             | DropReason::BadOffload
             | DropReason::GuestFault
+            | DropReason::MemoryLost
             | DropReason::DestinationFault
     )
 }

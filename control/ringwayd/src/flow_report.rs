@@ -194,7 +194,7 @@ pub fn megaflows<S: Switch>(
         megaflows.retain(|megaflow| megaflow.bridge == filter);
         return Ok(megaflows);
     }
-    let ports = switch.ports();
+    let ports = switch.port_places();
     let Some(port) = ports.iter().find(|port| port.name == filter) else {
         return Err(DatapathError::NotFound {
             object: "bridge or port",

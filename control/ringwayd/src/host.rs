@@ -86,7 +86,9 @@ pub fn warnings<S: Switch>(
         if before.is_some_and(|before| before.is_same_to_datapath(port)) {
             continue;
         }
-        touched.push(port);
+        if before.is_none_or(|before| !has_same_mtu(before, port)) {
+            touched.push(port);
+        }
         if before.is_none_or(|before| before.vlan != port.vlan) {
             let name = &port.name;
             let ignored = port.vlan.ignored().into_iter();
@@ -99,9 +101,32 @@ pub fn warnings<S: Switch>(
             warnings.extend(is_down(port, &interface));
         }
         warnings.extend(odd_peer(desired, port));
+        if before.is_none_or(|before| before.mtu != port.mtu) {
+            warnings.extend(idle_mtu(port));
+        }
     }
-    warnings.extend(mtu_mismatches(switch, host, desired, &touched));
+    if !touched.is_empty() {
+        warnings.extend(mtu_mismatches(switch, host, desired, &touched));
+    }
     warnings
+}
+
+/// Whether a change leaves a port's MTU, and who it has to do with, as they were.
+fn has_same_mtu(before: &Port, port: &Port) -> bool {
+    let device = |port: &Port| std::mem::discriminant(&port.kind);
+    before.mtu == port.mtu && before.bridge == port.bridge && device(before) == device(port)
+}
+
+/// An MTU that nothing is measured by.
+fn idle_mtu(port: &Port) -> Option<String> {
+    let Kind::Patch(options) = &port.kind else {
+        return None;
+    };
+    let (name, peer, mtu) = (&port.name, &options.peer, port.mtu?);
+    Some(format!(
+        "port {name}: mtu={mtu} is without effect on a patch port: what crosses to {peer} is \
+         measured at the port that it leaves by. To take it off:\n  ringway set-port {name} mtu="
+    ))
 }
 
 /// Whether a port takes an interface that it did not have before.

@@ -1,5 +1,20 @@
 //! ringwayd: claims its files, starts the datapath, serves until told to stop.
 
+// What comes from outside must never end the daemon.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::error::Error;
 use std::fs::DirBuilder;
 use std::os::fd::AsFd;
@@ -14,12 +29,15 @@ use ringway_datapath::Datapath;
 use ringway_datapath::handover::{KeptPorts, Moment, SessionKeeper};
 use ringway_datapath::spec::DatapathConfig;
 use ringwayd::cli::Cli;
+use ringwayd::confine::{Seccomp, drop_others, filter_system_calls};
 use ringwayd::control::Control;
+use ringwayd::doors::Doors;
 use ringwayd::holder::{self, HolderLink};
 use ringwayd::host::{KernelHost, watch_links};
 use ringwayd::journal::Journal;
 use ringwayd::model::Desired;
 use ringwayd::notify::notify;
+use ringwayd::owner;
 use ringwayd::placement;
 use ringwayd::reconcile::Retry;
 use ringwayd::serve::serve;
@@ -46,6 +64,14 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
     if cli.hold_fds {
         return Ok(holder::hold(&cli.socket)?);
     }
+    let left = drop_others(&cli.keep_capabilities)?;
+    tracing::info!("no new privileges; capabilities kept: {left}");
+    if let Some(missing) = left.missing() {
+        tracing::warn!(
+            "without the capabilities {missing} some ports will fail: start ringwayd as root, or \
+             with AmbientCapabilities= of ringwayd.service"
+        );
+    }
     let link = HolderLink::connect(&cli.socket);
     let successor = match cli.takeover {
         true => Successor::greet(&cli.socket)?,
@@ -60,6 +86,14 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
         Some(successor) => take_over(cli, successor, link.clone())?,
         None => start(cli, link.clone())?,
     };
+    let tls = cli.tls_door()?;
+    owner::load_name_services();
+    filter_system_calls(cli.seccomp)?;
+    match cli.seccomp {
+        Seccomp::On => tracing::info!("system calls are filtered"),
+        Seccomp::Log => tracing::warn!("--seccomp log: unexpected system calls are only logged"),
+        Seccomp::Off => tracing::warn!("--seccomp off: system calls are not filtered"),
+    }
     let takeover = takeover::path_beside(&cli.socket);
     let offered = takeover::offer(Offer {
         control: Arc::clone(&control),
@@ -92,12 +126,21 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
         .build()?;
     let served = runtime.block_on(async {
         let stop = stop_signal()?;
-        tokio::spawn(successors(signal(SignalKind::user_defined2())?));
+        if let Some(tls) = &tls {
+            tracing::info!(
+                "clients with a certificate are served on {}",
+                tls.address()?
+            );
+        }
+        let doors = Doors {
+            unix: listener,
+            tls,
+        };
         let ready = || {
             tracing::info!("ready on {}", cli.socket.display());
             notify("READY=1");
         };
-        serve(control, listener, stop, ready).await?;
+        serve(control, doors, stop, ready).await?;
         Ok(())
     });
 
@@ -127,7 +170,7 @@ fn start(
 ) -> Result<Started, Box<dyn Error + Send + Sync>> {
     let (file, desired) = StateFile::open(&cli.state)?;
     let journal = Journal::open(&cli.state)?;
-    let (socket, listener) = ControlSocket::claim(&cli.socket)?;
+    let (socket, listener) = ControlSocket::claim(&cli.socket, cli.socket_access()?)?;
     let mut config = cli.datapath();
     config.marks = marks(&cli.socket);
     let kept = match &link {
@@ -223,26 +266,6 @@ fn start_datapath(config: DatapathConfig) -> Result<Datapath, Box<dyn Error + Se
     match started {
         Ok(datapath) => Ok(datapath?),
         Err(_) => Err("the datapath could not start: its starting thread panicked".into()),
-    }
-}
-
-/// At each SIGUSR2 starts the program that is now where this one was started
-/// from, with the same arguments, to take over: `systemctl reload` after an
-/// upgrade.
-async fn successors(mut asked: tokio::signal::unix::Signal) {
-    while asked.recv().await.is_some() {
-        let mut arguments = std::env::args_os();
-        let program = arguments.next().unwrap_or_else(|| "ringwayd".into());
-        let mut command = std::process::Command::new(&program);
-        command.args(arguments.filter(|argument| argument != "--takeover"));
-        match command.arg("--takeover").spawn() {
-            Ok(mut child) => {
-                tracing::info!("SIGUSR2: process {} is to take over", child.id());
-                // If it fails it is waited for; if not this process ends first.
-                tokio::task::spawn_blocking(move || child.wait());
-            }
-            Err(error) => tracing::error!("SIGUSR2: cannot start {program:?}: {error}"),
-        }
     }
 }
 

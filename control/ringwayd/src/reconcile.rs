@@ -299,7 +299,7 @@ pub fn carry_out<S: Switch>(
         troubles.push(Trouble { object, name, why });
     };
 
-    for status in switch.ports() {
+    for status in switch.port_places() {
         let name = &status.name;
         let goes_with_bridge =
             targets.bridges.contains(&status.bridge) && desired.bridge(&status.bridge).is_none();
@@ -339,7 +339,9 @@ pub fn carry_out<S: Switch>(
         }
     }
 
-    let there: BTreeSet<_> = switch.ports().into_iter().map(|p| p.name).collect();
+    let there: BTreeSet<_> = (switch.port_places().into_iter())
+        .map(|place| place.name)
+        .collect();
     let is_target = |port: &&Port| targets.ports.contains(&port.name);
     for port in desired.ports.iter().filter(is_target) {
         let outcome = match there.contains(&port.name) {
@@ -471,7 +473,7 @@ fn remove_surplus<S: Switch>(
     retry: Retry,
 ) {
     let at_once = retry == Retry::All;
-    for status in switch.ports() {
+    for status in switch.port_places() {
         let wanted = desired.port(&status.name);
         if wanted.is_none_or(|port| port.bridge != status.bridge)
             && due(&notes.ports, &status.name, now, at_once)
@@ -490,7 +492,9 @@ fn remove_surplus<S: Switch>(
 /// Drops the notes of objects that are neither desired nor there.
 fn forget_gone<S: Switch>(switch: &S, desired: &Desired, notes: &mut Notes) {
     let bridges: Vec<_> = switch.bridges().into_iter().map(|b| b.name).collect();
-    let ports: Vec<_> = switch.ports().into_iter().map(|p| p.name).collect();
+    let ports: Vec<_> = (switch.port_places().into_iter())
+        .map(|place| place.name)
+        .collect();
     notes
         .bridges
         .retain(|name, _| desired.bridge(name).is_some() || bridges.contains(name));

@@ -8,7 +8,9 @@ use ringway_datapath::flows::{
     MegaflowStatus, MeterStatus, PacketIn, RuleStatus, TableStatus,
 };
 use ringway_datapath::spec::{BridgeSpec, PortSpec};
-use ringway_datapath::status::{BridgeStatus, DatapathInfo, FdbEntry, PmdStatus, PortStatus};
+use ringway_datapath::status::{
+    BridgeStatus, DatapathInfo, FdbEntry, PmdStatus, PortPlace, PortStatus,
+};
 use ringway_datapath::{Datapath, DatapathError};
 use ringway_flow::action::Action;
 use ringway_flow::matching::Match;
@@ -35,6 +37,8 @@ pub trait Switch: Send + Sync + 'static {
     fn bridges(&self) -> Vec<BridgeStatus>;
     /// See [`Datapath::ports`].
     fn ports(&self) -> Vec<PortStatus>;
+    /// See [`Datapath::port_places`].
+    fn port_places(&self) -> Vec<PortPlace>;
     /// See [`Datapath::links_changed`].
     fn links_changed(&self);
     /// See [`Datapath::port_device_counters`].
@@ -126,6 +130,9 @@ impl Switch for Datapath {
     }
     fn ports(&self) -> Vec<PortStatus> {
         Datapath::ports(self)
+    }
+    fn port_places(&self) -> Vec<PortPlace> {
+        Datapath::port_places(self)
     }
     fn links_changed(&self) {
         Datapath::links_changed(self);

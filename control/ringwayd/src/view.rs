@@ -176,8 +176,9 @@ fn port_view(
     }
 }
 
-/// A port that waits for its guest is as desired: guests come and go. One that
-/// failed or was shut out is not.
+/// A port that waits for its guest is as desired: guests come and go. So is one whose
+/// interface nobody has set up, which is the administrator's to do. One that failed or
+/// was shut out is not, nor one whose link has no carrier.
 fn is_difference(state: &PortState) -> bool {
     match state {
         PortState::Forwarding | PortState::Waiting { .. } => false,

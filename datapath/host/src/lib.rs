@@ -7,6 +7,7 @@
 //! tap device or a packet socket, which take and give the same header.
 
 pub mod error;
+mod fanout;
 pub mod ingress;
 pub mod link;
 mod netlink;

@@ -9,7 +9,7 @@ mod statistics;
 mod watch;
 
 pub use address::{Address, addresses};
-pub use features::{Features, features};
+pub use features::{Features, features, speed};
 pub use remedy::remedy;
 pub use route::{Hop, Route, routes};
 pub use statistics::statistics;

@@ -10,12 +10,19 @@
 // UNSAFETY: system calls with message headers that point into ring memory, which
 // other threads write to: no slices can be made of it.
 
+mod outgoing;
+mod slots;
+
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
+
+pub(crate) use outgoing::Outgoing;
+use slots::{Place, Slots};
 
 use crate::ring::{BATCH, Buffers, LARGE_BYTES, Received, SMALL_BYTES, TransmitRing};
 
@@ -31,13 +38,12 @@ const ETHERTYPE_VLAN: u16 = 0x8100;
 /// Bytes that wait in the socket at the most, in each direction.
 const QUEUE_BYTES: libc::c_int = 8 << 20;
 
-/// From linux/if_packet.h.
-const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
-const TP_STATUS_VLAN_TPID_VALID: u32 = 1 << 6;
-
 /// A packet socket of one interface.
 #[derive(Debug)]
 pub(crate) struct PacketSocket {
+    slots: Slots,
+    /// Place of the next slot, counted from the first frame on: the reader's alone.
+    next: AtomicUsize,
     fd: OwnedFd,
     /// Frames that found no room in the socket. The kernel forgets what it told.
     dropped: AtomicU64,
@@ -67,13 +73,13 @@ impl PacketSocket {
         let packet = libc::SOL_PACKET;
         set(&fd, packet, libc::PACKET_VNET_HDR, &one)
             .map_err(failed("ask for virtio-net headers of"))?;
-        set(&fd, packet, libc::PACKET_AUXDATA, &one).map_err(failed("ask for VLAN tags of"))?;
         set(&fd, packet, libc::PACKET_IGNORE_OUTGOING, &one)
             .map_err(failed("leave out what is sent by"))?;
         for option in [libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE] {
             set(&fd, libc::SOL_SOCKET, option, &QUEUE_BYTES)
                 .map_err(failed("make long queues for"))?;
         }
+        let slots = Slots::new(fd.as_fd())?;
         // SAFETY: all fields are numbers.
         let mut address: libc::sockaddr_ll = unsafe { zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
@@ -95,6 +101,8 @@ impl PacketSocket {
         set(&fd, packet, libc::PACKET_ADD_MEMBERSHIP, &request)
             .map_err(failed("make promiscuous"))?;
         Ok(Self {
+            slots,
+            next: AtomicUsize::new(0),
             fd,
             dropped: AtomicU64::new(0),
         })
@@ -139,47 +147,109 @@ impl PacketSocket {
         self.dropped.fetch_add(more.into(), Ordering::Relaxed) + u64::from(more)
     }
 
-    /// Reads up to `limit` frames into the next buffers of `ring` and makes them
-    /// available. Returns how many came, and how many of them were too long.
+    /// Copies up to `limit` frames into the next buffers of `ring` and makes them
+    /// available; for one thread at a time. Returns how many came, and how many of them were too long; without any, what is
+    /// wrong with the socket.
     pub(crate) fn receive(
         &self,
         ring: &mut TransmitRing,
         limit: usize,
-        messages: &mut Incoming,
     ) -> Result<(usize, usize), Errno> {
-        let limit = limit.min(BATCH);
-        messages.aim(ring, limit);
-        // SAFETY: the headers, and all they point to, are valid for the lengths
-        // told: they were just written, and nothing has moved since.
-        let came = Errno::result(unsafe {
-            libc::recvmmsg(
-                self.fd.as_raw_fd(),
-                messages.headers.as_mut_ptr(),
-                limit as u32,
-                libc::MSG_DONTWAIT,
-                std::ptr::null_mut(),
-            )
-        })? as usize;
         let mut frames = [None; BATCH];
-        let mut cut = 0;
-        for (nth, frame) in frames.iter_mut().enumerate().take(came) {
-            let len = (messages.headers[nth].msg_len as usize).saturating_sub(SHORT_HEADER);
+        let (mut came, mut cut) = (0, 0);
+        let mut next = self.next.load(Ordering::Relaxed);
+        for frame in frames.iter_mut().take(limit) {
+            let Some(filled) = self.slots.filled(next) else {
+                break;
+            };
+            let buffers = ring.buffers(came);
+            let len = match filled.place {
+                Place::Here { header, len } => {
+                    // SAFETY: the slot has a short header and `len` bytes of frame,
+                    // no more than the buffer has room for.
+                    unsafe { copy(header, buffers.small, len) };
+                    Some(len)
+                }
+                Place::Queue => self.receive_long(buffers),
+                Place::Lost => {
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                    None
+                }
+            };
+            self.slots.give_back(next);
+            next = next.wrapping_add(1);
+            came += 1;
+            let Some(len) = len else { continue };
             if len >= SMALL_BYTES + LARGE_BYTES {
                 cut += 1;
                 continue;
             }
-            let small = ring.buffers(nth).small;
-            let tag = messages.tag(nth).filter(|_| len >= ADDRESSES);
+            let tag = filled.tag.filter(|_| len >= ADDRESSES);
             // SAFETY: the buffer has a whole header, and 4 bytes to spare before
-            // it; `len` bytes of frame were read behind the header.
-            let grown = unsafe {
-                small.add(SHORT_HEADER).cast::<u16>().write_unaligned(0);
-                tag.map_or(0, |(tpid, tci)| put_tag_back(small, tpid, tci))
-            };
+            // it; `len` bytes of frame are behind the header.
+            let grown =
+                unsafe { tag.map_or(0, |(tpid, tci)| put_tag_back(buffers.small, tpid, tci)) };
             *frame = Some(Received { len, grown });
         }
+        if came == 0 {
+            return Err(self.error());
+        }
+        self.next.store(next, Ordering::Relaxed);
         ring.commit(&frames[..came]);
         Ok((came, cut))
+    }
+
+    /// Forgets what has come so far.
+    pub(crate) fn forget(&self) {
+        let mut next = self.next.load(Ordering::Relaxed);
+        while let Some(filled) = self.slots.filled(next) {
+            if filled.place == Place::Queue {
+                // As long as its virtio-net header, or the kernel refuses to read.
+                let flags = MsgFlags::MSG_DONTWAIT;
+                let _ = recv(self.fd.as_raw_fd(), &mut [0; 64], flags);
+            }
+            self.slots.give_back(next);
+            next = next.wrapping_add(1);
+        }
+        self.next.store(next, Ordering::Relaxed);
+    }
+
+    /// Reads the next frame of the queue: one that no slot holds. `None`: it is
+    /// not there, so it is lost.
+    fn receive_long(&self, Buffers { small, large }: Buffers) -> Option<usize> {
+        let part = |base: *mut u8, len| libc::iovec {
+            iov_base: base.cast(),
+            iov_len: len,
+        };
+        let mut parts = [
+            part(small, SHORT_HEADER),
+            part(small.wrapping_add(HEADER), SMALL_BYTES),
+            part(large, LARGE_BYTES),
+        ];
+        // SAFETY: zero is a value of the structure: no address, no control.
+        let mut message: libc::msghdr = unsafe { zeroed() };
+        message.msg_iov = parts.as_mut_ptr();
+        message.msg_iovlen = parts.len();
+        // SAFETY: a message whose parts are buffers of the lengths told.
+        let read = Errno::result(unsafe {
+            libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT)
+        });
+        let Ok(read) = read else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        // SAFETY: the header's last two bytes.
+        unsafe { small.add(SHORT_HEADER).cast::<u16>().write_unaligned(0) };
+        Some((read as usize).saturating_sub(SHORT_HEADER))
+    }
+
+    /// What the kernel has to say of the socket; EAGAIN if it is nothing.
+    fn error(&self) -> Errno {
+        match getsockopt(&self.fd, sockopt::SocketError) {
+            Ok(0) => Errno::EAGAIN,
+            Ok(error) => Errno::from_raw(error),
+            Err(errno) => errno,
+        }
     }
 
     /// Sends the first frames of `messages`; returns how many went.
@@ -205,11 +275,11 @@ impl AsFd for PacketSocket {
     }
 }
 
-fn set<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> Result<(), Errno> {
+fn set<T>(fd: impl AsFd, level: i32, option: i32, value: &T) -> Result<(), Errno> {
     // SAFETY: a value of the length told.
     Errno::result(unsafe {
         libc::setsockopt(
-            fd.as_raw_fd(),
+            fd.as_fd().as_raw_fd(),
             level,
             option,
             std::ptr::from_ref(value).cast(),
@@ -217,6 +287,21 @@ fn set<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> Result<(), Errno>
         )
     })
     .map(drop)
+}
+
+/// Copies a frame of `len` bytes and its short header to `to`, where it gets a
+/// whole one.
+///
+/// # Safety
+/// At `header` must be [`SHORT_HEADER`] and at `to` [`HEADER`] bytes, with `len` bytes
+/// behind each.
+unsafe fn copy(header: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: what the caller guarantees.
+    unsafe {
+        std::ptr::copy_nonoverlapping(header, to, SHORT_HEADER);
+        to.add(SHORT_HEADER).cast::<u16>().write_unaligned(0);
+        std::ptr::copy_nonoverlapping(header.add(SHORT_HEADER), to.add(HEADER), len);
+    }
 }
 
 /// Puts a VLAN tag back between a frame's addresses and its type: what is in
@@ -247,173 +332,11 @@ unsafe fn put_tag_back(small: *mut u8, tpid: u16, tci: u16) -> usize {
     TAG
 }
 
-/// Room for one control message with a `tpacket_auxdata`.
-#[repr(C, align(8))]
-#[derive(Clone, Copy)]
-struct Control([u8; 64]);
-
-/// Message headers for receiving; made once.
-pub(crate) struct Incoming {
-    headers: Box<[libc::mmsghdr]>,
-    parts: Box<[[libc::iovec; 3]]>,
-    controls: Box<[Control]>,
-}
-
-// SAFETY: the pointers are written anew before each use, by the thread that uses
-// them.
-unsafe impl Send for Incoming {}
-
-impl Default for Incoming {
-    fn default() -> Self {
-        // SAFETY: zero is a value of these structures: no parts, no control.
-        let (header, part): (libc::mmsghdr, libc::iovec) = unsafe { (zeroed(), zeroed()) };
-        Self {
-            headers: vec![header; BATCH].into(),
-            parts: vec![[part; 3]; BATCH].into(),
-            controls: vec![Control([0; 64]); BATCH].into(),
-        }
-    }
-}
-
-impl Incoming {
-    /// Lets the first `count` messages point to the ring's next buffers.
-    fn aim(&mut self, ring: &TransmitRing, count: usize) {
-        let messages = self.headers.iter_mut().zip(self.parts.iter_mut());
-        let messages = messages.zip(self.controls.iter_mut()).take(count);
-        for (nth, ((header, parts), control)) in messages.enumerate() {
-            let Buffers { small, large } = ring.buffers(nth);
-            let part = |base: *mut u8, len| libc::iovec {
-                iov_base: base.cast(),
-                iov_len: len,
-            };
-            *parts = [
-                part(small, SHORT_HEADER),
-                part(small.wrapping_add(HEADER), SMALL_BYTES),
-                part(large, LARGE_BYTES),
-            ];
-            header.msg_hdr.msg_iov = parts.as_mut_ptr();
-            header.msg_hdr.msg_iovlen = parts.len();
-            header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
-            header.msg_hdr.msg_controllen = control.0.len();
-            header.msg_hdr.msg_flags = 0;
-        }
-    }
-
-    /// The VLAN tag that the kernel took out of the `nth` frame: TPID and TCI.
-    fn tag(&self, nth: usize) -> Option<(u16, u16)> {
-        let header = &self.headers[nth].msg_hdr;
-        // SAFETY: the kernel has written the control messages that `header` tells
-        // of, into our buffer, which is aligned for them.
-        unsafe {
-            let mut message = libc::CMSG_FIRSTHDR(header);
-            while let Some(control) = message.as_ref() {
-                if (control.cmsg_level, control.cmsg_type)
-                    == (libc::SOL_PACKET, libc::PACKET_AUXDATA)
-                {
-                    let aux = libc::CMSG_DATA(message).cast::<libc::tpacket_auxdata>();
-                    let aux = aux.read_unaligned();
-                    let tpid = match aux.tp_status & TP_STATUS_VLAN_TPID_VALID {
-                        0 => ETHERTYPE_VLAN,
-                        _ => aux.tp_vlan_tpid,
-                    };
-                    return (aux.tp_status & TP_STATUS_VLAN_VALID != 0)
-                        .then_some((tpid, aux.tp_vlan_tci));
-                }
-                message = libc::CMSG_NXTHDR(header, message);
-            }
-        }
-        None
-    }
-}
-
-/// Message headers for sending; made once.
-#[derive(Default)]
-pub(crate) struct Outgoing {
-    headers: Vec<libc::mmsghdr>,
-    parts: Vec<libc::iovec>,
-    frames: Vec<Frame>,
-}
-
-/// A frame to be sent.
-struct Frame {
-    /// Where its parts begin.
-    start: usize,
-    /// Its buffers in the ring.
-    buffers: u16,
-    /// Its bytes without header.
-    len: usize,
-}
-
-// SAFETY: as for `Incoming`.
-unsafe impl Send for Outgoing {}
-
-impl Outgoing {
-    /// Takes up to [`BATCH`] frames out of `ring`; returns how many.
-    pub(crate) fn fill(&mut self, ring: &mut crate::ring::ReceiveRing) -> usize {
-        self.headers.clear();
-        self.parts.clear();
-        self.frames.clear();
-        while self.frames.len() < BATCH {
-            let start = self.parts.len();
-            // The frame's first part is to become two.
-            self.parts.push(libc::iovec {
-                iov_base: std::ptr::null_mut(),
-                iov_len: 0,
-            });
-            let Some(buffers) = ring.next(&mut self.parts) else {
-                self.parts.truncate(start);
-                break;
-            };
-            let len: usize = self.parts[start..].iter().map(|part| part.iov_len).sum();
-            self.frames.push(Frame {
-                start,
-                buffers,
-                len: len.saturating_sub(HEADER),
-            });
-        }
-        self.frames.len()
-    }
-
-    /// Writes the headers: without `num_buffers`.
-    pub(crate) fn shorten(&mut self) {
-        for (nth, frame) in self.frames.iter().enumerate() {
-            let next = self.frames.get(nth + 1);
-            let end = next.map_or(self.parts.len(), |next| next.start);
-            let parts = &mut self.parts[frame.start..end];
-            let base = parts[1].iov_base.cast::<u8>();
-            parts[0] = libc::iovec {
-                iov_base: base.cast(),
-                iov_len: SHORT_HEADER,
-            };
-            parts[1].iov_base = base.wrapping_add(HEADER).cast();
-            parts[1].iov_len = parts[1].iov_len.saturating_sub(HEADER);
-            // SAFETY: zero is a value of the structure.
-            let mut header: libc::mmsghdr = unsafe { zeroed() };
-            header.msg_hdr.msg_iov = parts.as_mut_ptr();
-            header.msg_hdr.msg_iovlen = parts.len();
-            self.headers.push(header);
-        }
-    }
-
-    /// The parts of the `nth` frame, whole header first, as long as they are not
-    /// [`shortened`](Self::shorten).
-    pub(crate) fn parts(&self, nth: usize) -> &[libc::iovec] {
-        let next = self.frames.get(nth + 1);
-        let end = next.map_or(self.parts.len(), |next| next.start);
-        &self.parts[self.frames[nth].start + 1..end]
-    }
-
-    /// Buffers of the ring that the `nth` frame takes.
-    pub(crate) fn buffers(&self, nth: usize) -> u16 {
-        self.frames[nth].buffers
-    }
-
-    /// Bytes of the `nth` frame without its header.
-    pub(crate) fn frame_len(&self, nth: usize) -> usize {
-        self.frames[nth].len
-    }
-
-    fn headers(&mut self, from: usize) -> &mut [libc::mmsghdr] {
-        &mut self.headers[from..]
-    }
+/// The VLAN tag that the kernel took out of a frame: TPID and TCI.
+fn tag(status: u32, tpid: u16, tci: u16) -> Option<(u16, u16)> {
+    let tpid = match status & libc::TP_STATUS_VLAN_TPID_VALID {
+        0 => ETHERTYPE_VLAN,
+        _ => tpid,
+    };
+    (status & libc::TP_STATUS_VLAN_VALID != 0).then_some((tpid, tci))
 }

@@ -5,13 +5,12 @@ mod kernel;
 mod pump;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
-use ringway_vhost::{DeviceFault, DeviceRings};
+use nix::unistd::{Pid, gettid};
+use ringway_vhost::{DeviceFault, DeviceRings, keep_to};
 
 pub use handover::HostPortForm;
 
@@ -19,11 +18,13 @@ use crate::link::{self, Link};
 use crate::packet::PacketSocket;
 use crate::ring::Pair;
 use crate::tap::{self, Tap, TapOptions};
-use crate::{HostError, ingress};
+use crate::{HostError, fanout, ingress};
 use kernel::Kernel;
 use pump::{Counters, Pump, Shared};
 
-/// Most queues of an internal port.
+/// The MTU that Linux gives to an Ethernet interface.
+const ETHERNET_MTU: u32 = 1500;
+/// Most queues of an internal or a system port.
 pub const MAX_QUEUES: u16 = 16;
 
 /// A port to be started.
@@ -35,7 +36,8 @@ pub struct HostPortConfig {
     pub kind: HostPortKind,
     /// Bytes behind the Ethernet header; `None`: as the interface has it.
     pub mtu: Option<u16>,
-    /// CPUs that its threads may run on; empty: as the caller's.
+    /// CPUs that its threads may run on; empty: as the caller's. To be changed by
+    /// [`HostPort::keep_to`].
     pub cpus: Vec<usize>,
 }
 
@@ -57,7 +59,10 @@ pub enum HostPortKind {
         owner: Option<(u32, u32)>,
     },
     /// An interface that is there.
-    System,
+    System {
+        /// Packet sockets that share what it receives by flow, 1 to [`MAX_QUEUES`].
+        queues: u16,
+    },
 }
 
 /// Why a port cannot be started or changed. A port that cannot be started has
@@ -164,11 +169,13 @@ pub struct HostPort {
     config: HostPortConfig,
     /// The interface's number.
     index: u32,
+    /// Its MTU if nobody had asked for another.
+    own_mtu: u32,
     rings: Arc<DeviceRings>,
     kernels: Vec<Arc<Kernel>>,
     counters: Vec<Arc<Counters>>,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<(JoinHandle<()>, Pid)>,
 }
 
 impl HostPort {
@@ -180,8 +187,8 @@ impl HostPort {
     /// port; what the kernel refuses.
     pub fn start(config: HostPortConfig) -> Result<Self, HostPortError> {
         check(&config)?;
-        let (link, kernels) = open(&config)?;
-        let mut port = Self::over(config, link.index, kernels)?;
+        let (link, own_mtu, kernels) = open(&config)?;
+        let mut port = Self::over(config, link.index, own_mtu, kernels)?;
         port.go_on()?;
         Ok(port)
     }
@@ -190,6 +197,7 @@ impl HostPort {
     fn over(
         config: HostPortConfig,
         index: u32,
+        own_mtu: u32,
         kernels: Vec<Kernel>,
     ) -> Result<Self, HostPortError> {
         let shared = Shared::new(&config.name).map_err(|source| HostPortError::System {
@@ -199,6 +207,7 @@ impl HostPort {
         })?;
         Ok(Self {
             index,
+            own_mtu,
             rings: Arc::default(),
             counters: kernels.iter().map(|_| Arc::default()).collect(),
             kernels: kernels.into_iter().map(Arc::new).collect(),
@@ -239,15 +248,19 @@ impl HostPort {
                 Arc::clone(counters),
             )
             .map_err(failed("watch"))?;
-            let cpus = self.config.cpus.clone();
+            let (tell, told) = mpsc::sync_channel(1);
             let thread = thread::Builder::new()
                 .name(thread_name(&self.config.name))
                 .spawn(move || {
-                    keep_to(&cpus);
+                    // Whoever started us waits for it.
+                    let _ = tell.send(gettid());
                     pump.run();
                 })
                 .map_err(failed("start a thread for"))?;
-            self.threads.push(thread);
+            let id = (told.recv())
+                .map_err(|_| failed("start a thread for")(io::ErrorKind::BrokenPipe.into()))?;
+            keep_to(id, &self.config.cpus);
+            self.threads.push((thread, id));
             rings.pairs.push(pair.device);
         }
         self.rings = Arc::new(rings);
@@ -281,13 +294,21 @@ impl HostPort {
 
     /// What it says of itself now.
     pub fn status(&self) -> HostPortStatus {
+        self.status_among(&[])
+    }
+
+    /// As [`HostPort::status`], for who has just asked for many interfaces: one that
+    /// is not among `links` is asked for.
+    pub fn status_among(&self, links: &[Link]) -> HostPortStatus {
         if self.kernels.iter().any(|kernel| kernel.is_gone()) {
             self.shared.set_gone();
         }
         let gone = self.shared.gone();
-        let link = match gone {
-            Some(_) => None,
-            None => link::find(&self.config.name).ok().flatten(),
+        let known = links.iter().find(|link| link.index == self.index);
+        let link = match (&gone, known) {
+            (Some(_), _) => None,
+            (None, Some(link)) => Some(link.clone()),
+            (None, None) => link::find(&self.config.name).ok().flatten(),
         };
         HostPortStatus {
             link: link.filter(|link| link.index == self.index),
@@ -316,6 +337,18 @@ impl HostPort {
         Ok(())
     }
 
+    /// Puts the interface's own MTU back: the one it had when the port was started,
+    /// or Ethernet's, if it had the port's already.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn reset_mtu(&mut self) -> Result<u32, HostPortError> {
+        link::set_mtu(self.index, self.own_mtu)?;
+        self.config.mtu = None;
+        Ok(self.own_mtu)
+    }
+
     /// Sets the interface's Ethernet address.
     ///
     /// # Errors
@@ -327,6 +360,17 @@ impl HostPort {
             *mac = Some(address);
         }
         Ok(())
+    }
+
+    /// Lets its threads run on these CPUs only.
+    pub fn keep_to(&mut self, cpus: &[usize]) {
+        if self.config.cpus == cpus {
+            return;
+        }
+        self.config.cpus = cpus.to_vec();
+        for (_, thread) in &self.threads {
+            keep_to(*thread, cpus);
+        }
     }
 
     /// Stops it and undoes what it made: an internal or tap device is deleted, a
@@ -359,14 +403,14 @@ impl HostPort {
                 }
             }
             HostPortKind::Tap { .. } => tap::delete_tap(&self.config.name)?,
-            HostPortKind::System => ingress::give_back(self.index)?,
+            HostPortKind::System { .. } => ingress::give_back(self.index)?,
         }
         Ok(())
     }
 
     fn end_threads(&mut self) {
         self.shared.stop();
-        for thread in self.threads.drain(..) {
+        for (thread, _) in self.threads.drain(..) {
             // One that panicked has said so already.
             let _ = thread.join();
         }
@@ -380,24 +424,26 @@ impl Drop for HostPort {
 }
 
 fn check(config: &HostPortConfig) -> Result<(), HostPortError> {
-    if let HostPortKind::Internal { queues, mac } = config.kind {
-        if !(1..=MAX_QUEUES).contains(&queues) {
-            return Err(HostPortError::BadOption(format!(
-                "queues={queues} is not between 1 and {MAX_QUEUES}"
-            )));
-        }
-        if mac.is_some_and(|mac| mac[0] & 1 != 0 || mac == [0; 6]) {
-            return Err(HostPortError::BadOption(
-                "mac: an interface cannot have the address of a group, or none".to_owned(),
-            ));
-        }
+    if let HostPortKind::Internal { queues, .. } | HostPortKind::System { queues } = config.kind
+        && !(1..=MAX_QUEUES).contains(&queues)
+    {
+        return Err(HostPortError::BadOption(format!(
+            "queues={queues} is not between 1 and {MAX_QUEUES}"
+        )));
+    }
+    if let HostPortKind::Internal { mac: Some(mac), .. } = config.kind
+        && (mac[0] & 1 != 0 || mac == [0; 6])
+    {
+        return Err(HostPortError::BadOption(
+            "mac: an interface cannot have the address of a group, or none".to_owned(),
+        ));
     }
     Ok(())
 }
 
-/// The interface and its queues. What cannot be is refused before anything is made
-/// or changed.
-fn open(config: &HostPortConfig) -> Result<(Link, Vec<Kernel>), HostPortError> {
+/// The interface, its own MTU, and its queues. What cannot be is refused before
+/// anything is made or changed.
+fn open(config: &HostPortConfig) -> Result<(Link, u32, Vec<Kernel>), HostPortError> {
     let name = &config.name;
     let there = || -> Result<Link, HostPortError> {
         Ok(link::find(name)?.ok_or_else(|| HostError::NoInterface {
@@ -426,17 +472,23 @@ fn open(config: &HostPortConfig) -> Result<(Link, Vec<Kernel>), HostPortError> {
             let link = there()?;
             // Nobody else would: QEMU runs no script for it.
             link::set_up(link.index, true)?;
-            (link.clone(), vec![attach(&link)?])
+            (link.clone(), attach(&link, 1)?)
         }
-        HostPortKind::System => {
+        HostPortKind::System { queues } => {
             let link = there()?;
-            (link.clone(), vec![attach(&link)?])
+            (link.clone(), attach(&link, queues)?)
         }
     };
-    if let Some(mtu) = config.mtu.map(u32::from).filter(|mtu| link.mtu != *mtu) {
-        link::set_mtu(link.index, mtu)?;
-    }
-    Ok((link, kernels))
+    let own_mtu = match config.mtu.map(u32::from) {
+        // It was set by a ringwayd before this one.
+        Some(mtu) if mtu == link.mtu => ETHERNET_MTU,
+        Some(mtu) => {
+            link::set_mtu(link.index, mtu)?;
+            link.mtu
+        }
+        None => link.mtu,
+    };
+    Ok((link, own_mtu, kernels))
 }
 
 /// Asks the kernel to announce the interface's addresses when it is set up: one
@@ -455,7 +507,7 @@ fn announce_addresses(name: &str) {
 
 /// Whether the interface, or the tap that is to be made, takes the MTU.
 fn check_mtu(config: &HostPortConfig, link: Option<&Link>) -> Result<(), HostPortError> {
-    let made = !matches!(config.kind, HostPortKind::System);
+    let made = !matches!(config.kind, HostPortKind::System { .. });
     let limits = match link {
         // A driver that tells no limits is asked when it is set.
         Some(link) if link.max_mtu > 0 => link.min_mtu..=link.max_mtu,
@@ -473,8 +525,8 @@ fn check_mtu(config: &HostPortConfig, link: Option<&Link>) -> Result<(), HostPor
     }
 }
 
-/// Takes over what an interface receives.
-fn attach(link: &Link) -> Result<Kernel, HostPortError> {
+/// Takes over what an interface receives, by so many queues.
+fn attach(link: &Link, queues: u16) -> Result<Vec<Kernel>, HostPortError> {
     let unfit = |why| HostPortError::Unfit {
         name: link.name.clone(),
         why,
@@ -485,14 +537,18 @@ fn attach(link: &Link) -> Result<Kernel, HostPortError> {
     if link.mac.is_none() {
         return Err(unfit("it has no Ethernet frames"));
     }
-    let socket =
-        PacketSocket::open(link.index).map_err(|(what, source)| HostPortError::System {
-            what,
-            name: link.name.clone(),
-            source,
-        })?;
+    let failed = |(what, source)| HostPortError::System {
+        what,
+        name: link.name.clone(),
+        source,
+    };
+    let sockets = (0..queues)
+        .map(|_| PacketSocket::open(link.index).map_err(failed))
+        .collect::<Result<Vec<_>, _>>()?;
+    fanout::share(&sockets)
+        .map_err(|source| failed(("share among several queues the frames of", source)))?;
     ingress::take(link.index)?;
-    Ok(Kernel::Packet(socket))
+    Ok(sockets.into_iter().map(Kernel::Packet).collect())
 }
 
 /// `host-NAME`, as much of it as a thread's name may have.
@@ -503,16 +559,4 @@ fn thread_name(port: &str) -> String {
         name.pop();
     }
     name
-}
-
-/// Lets the calling thread run on these CPUs only.
-fn keep_to(cpus: &[usize]) {
-    if cpus.is_empty() {
-        return;
-    }
-    let mut set = CpuSet::new();
-    let known = cpus.iter().filter(|cpu| set.set(**cpu).is_ok()).count();
-    if known == 0 || sched_setaffinity(Pid::from_raw(0), &set).is_err() {
-        tracing::warn!(?cpus, "a port's thread cannot be kept to these CPUs");
-    }
 }

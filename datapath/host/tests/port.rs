@@ -417,7 +417,7 @@ fn a_system_port_takes_its_interface_from_the_host() {
                         let partial = !checksum(0, &pseudo);
                         frame[40..42].copy_from_slice(&partial.to_be_bytes());
                         frame.splice(12..12, [0x81, 0, 0x60, 5]);
-                        let port = start("v1", HostPortKind::System);
+                        let port = start("v1", HostPortKind::System { queues: 1 });
                         let header = VnetHeader {
                             flags: 1,
                             csum_start: 38,
@@ -447,7 +447,7 @@ fn a_system_port_takes_its_interface_from_the_host() {
             answers.recv().expect("it answers")
         };
         assert_eq!(ping(), "yes");
-        let mut port = start("v0", HostPortKind::System);
+        let mut port = start("v0", HostPortKind::System { queues: 1 });
         assert_eq!(ping(), "no");
         let mut core = Core::of(&port);
         let echo = core.wait_for("the echo request", |f| f.bytes[23] == 1);
@@ -497,11 +497,11 @@ fn a_system_port_takes_its_interface_from_the_host() {
         // Stopped it keeps the interface, removed it gives it back.
         drop(port);
         assert_eq!(ping(), "no");
-        let port = start("v0", HostPortKind::System);
+        let port = start("v0", HostPortKind::System { queues: 1 });
         port.remove().expect("removed");
         assert_eq!(ping(), "yes");
 
-        let port = start("v0", HostPortKind::System);
+        let port = start("v0", HostPortKind::System { queues: 1 });
         sh("ip link del v0");
         wait_status(&port, "gone", |status| status.gone.is_some());
         port.remove().expect("nothing to give back");

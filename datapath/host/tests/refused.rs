@@ -39,7 +39,7 @@ fn an_mtu_that_cannot_be_leaves_nothing_behind() {
         );
 
         sh("ip link add v0 type veth peer name v1; ip link set v0 mtu 1400");
-        let error = refusal("v0", HostPortKind::System, 60);
+        let error = refusal("v0", HostPortKind::System { queues: 1 }, 60);
         assert!(error.contains("v0 takes 68 to 65535"), "{error}");
         let v0 = link::find("v0").unwrap().unwrap();
         assert_eq!(v0.mtu, 1400);
@@ -51,13 +51,13 @@ fn an_mtu_that_cannot_be_leaves_nothing_behind() {
 fn what_is_no_port_is_left_as_it_was() {
     in_namespace("what_is_no_port_is_left_as_it_was", || {
         let before = link::find("lo").unwrap();
-        let error = refusal("lo", HostPortKind::System, 1500);
+        let error = refusal("lo", HostPortKind::System { queues: 1 }, 1500);
         assert!(error.contains("the host's own traffic"), "{error}");
         sh("ip link add v0 type veth peer name v1");
         let veth = link::find("v0").unwrap();
         let error = refusal("v0", INTERNAL, 1400);
         assert!(error.contains("no tap device"), "{error}");
-        let error = refusal("v2", HostPortKind::System, 1400);
+        let error = refusal("v2", HostPortKind::System { queues: 1 }, 1400);
         assert!(error.contains("there is no interface v2"), "{error}");
         assert_eq!(link::find("lo").unwrap(), before);
         assert_eq!(link::find("v0").unwrap(), veth);

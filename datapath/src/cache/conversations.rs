@@ -31,11 +31,11 @@ use std::time::Duration;
 
 use ringway_flow::key::{PacketKey, VLAN_PRESENT};
 use ringway_flow::stats::Counts;
-use ringway_vhost::{BURST_PACKETS, Packets};
+use ringway_vhost::{BURST, Packets};
 
 use super::table::{self, CacheTable, Entry, Meta, Parts, made, rest_used, set_rest_used};
 use super::{Core, USED_SHIFT, add, move_counts, used_now};
-use crate::conversation::{Conversation, Kind, differ};
+use crate::conversation::{Conversation, Kind};
 use crate::cpu::crc32c;
 use crate::parse::{Key, Station};
 use crate::patch::Which;
@@ -71,21 +71,21 @@ pub struct Run {
 }
 
 impl Run {
-    /// No packet yet, and not told apart; `port` is where all come from.
+    /// Not told apart; `port` is where all come from.
     #[inline(always)]
-    fn of_megaflow(port: u16) -> Self {
+    pub fn of_megaflow(port: u16, packets: u32, bytes: u64) -> Self {
         Self {
             tells_apart: false,
             port,
             conversation: Conversation::default(),
-            packets: 0,
-            bytes: 0,
+            packets,
+            bytes,
         }
     }
 
     /// Packets of this conversation.
     #[inline(always)]
-    fn of(port: u16, conversation: Conversation, packets: u32, bytes: u64) -> Self {
+    pub fn of(port: u16, conversation: Conversation, packets: u32, bytes: u64) -> Self {
         Self {
             tells_apart: true,
             port,
@@ -222,8 +222,7 @@ impl Core {
         }
     }
 
-    /// Counts a burst that belongs to one megaflow by conversation. Most bursts are
-    /// of one, which is seen without looking at more than the heads' beginnings.
+    /// Counts a burst that belongs to one megaflow by conversation.
     #[inline(never)]
     #[allow(clippy::too_many_arguments)]
     pub(super) fn count_conversations(
@@ -233,30 +232,22 @@ impl Core {
         port: u16,
         which: impl Which,
         packets: &Packets<'_>,
-        keys: &[Key; BURST_PACKETS],
-        bytes: u64,
+        keys: &[Key; BURST],
         now: u64,
     ) {
         let parts = table.parts();
-        let count = which.count();
-        let of = |nth: usize| {
-            let i = which.index(nth);
-            Conversation::of(&keys[i], packets.head_slot(i), packets.head(i).len())
-        };
-        let (first, head) = (of(0), packets.head_slot(which.index(0)));
-        let differs = |differs, nth| differs | differ(packets.head_slot(which.index(nth)), head);
-        if first.is_seen_at_once(head) && (1..count).fold(0, differs) == 0 {
-            let run = Run::of(port, first, count as u32, bytes);
-            return self.count_run(table, &parts, entry, &run, now);
-        }
-        let mut run = Run::of(port, first, 0, 0);
-        for i in 0..count {
-            let conversation = of(i);
-            if run.conversation != conversation {
+        let mut run = Run::of(port, Conversation::default(), 0, 0);
+        for (nth, key) in keys.iter().enumerate().take(which.count()) {
+            let index = which.index(nth);
+            let (head, len) = (packets.head_slot(index), packets.head(index).len());
+            let conversation = Conversation::of(key, head, len);
+            if nth == 0 {
+                run.conversation = conversation;
+            } else if run.conversation != conversation {
                 self.count_run(table, &parts, entry, &run, now);
                 run = Run::of(port, conversation, 0, 0);
             }
-            run.add(packets.frame_len(which.index(i)) as u64);
+            run.add(packets.frame_len(index) as u64);
         }
         self.count_run(table, &parts, entry, &run, now);
     }
@@ -460,14 +451,14 @@ impl Core {
             ..
         } = *work;
         let port = work.port();
-        let (mut entry, mut run) = (super::NONE, Run::of_megaflow(port));
+        let (mut entry, mut run) = (super::NONE, Run::of_megaflow(port, 0, 0));
         for i in 0..packets {
             if found.entries[i] != entry {
                 self.count_run(table, parts, entry, &run, now);
                 entry = found.entries[i];
                 let cell = parts.entries.get(entry as usize);
                 let tells_apart = cell.is_some_and(|cell| Meta::load(cell).tells_apart());
-                run = Run::of_megaflow(port);
+                run = Run::of_megaflow(port, 0, 0);
                 if tells_apart {
                     run = Run::of(port, Conversation::of_flow(&keys[i]), 0, 0);
                 }

@@ -26,6 +26,7 @@ pub mod conversations;
 mod find;
 mod install;
 mod masks;
+mod owners;
 mod read;
 mod sweep;
 pub mod table;
@@ -38,15 +39,17 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use ringway_flow::key::PacketKey;
 use ringway_flow::translate::Translation;
-use ringway_vhost::{BURST, BURST_PACKETS, Packets};
+use ringway_vhost::{BURST, Packets};
 
 use self::budget::Budget;
-use self::conversations::Conversations;
+use self::conversations::{Conversations, Run};
 use self::masks::{BridgeMasks, MaskPool};
+use self::owners::Owners;
 use self::sweep::Sweep;
 use self::table::{CacheTable, Entry, Meta, Parts, Payload};
 use self::verdict::NONE;
 use crate::clock::CoarseClock;
+use crate::conversation::Conversation;
 use crate::counters::{Counter, PmdCounterCells};
 use crate::parse::Key;
 use crate::patch::Which;
@@ -93,6 +96,7 @@ struct Core {
     /// Megaflows that are in their second bucket.
     overflowed: u32,
     budget: Budget,
+    owners: Owners,
     clock: CoarseClock,
     sweep: Sweep,
     conversations: Conversations,
@@ -119,6 +123,7 @@ impl FlowCache {
                 loose: ArrayVec::new(),
                 overflowed: 0,
                 budget: Budget::default(),
+                owners: Owners::new(table.shape.blocks()),
                 clock,
                 sweep: Sweep::new(clock.tsc_hz(), max_idle),
                 conversations: Conversations::new(table.shape.blocks(), clock.tsc_hz()),
@@ -158,31 +163,32 @@ impl FlowCache {
     }
 
     /// Counts a burst of packets, with `bytes` bytes in all, that came from `port`
-    /// (as flows know it) and went by [`catch_all`](Self::catch_all).
+    /// (as flows know it) and went by [`catch_all`](Self::catch_all); `one`: what all
+    /// are of.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     pub fn count_all(
         &mut self,
         all: CatchAll,
         port: u16,
+        one: Option<Conversation>,
         which: impl Which,
         packets: &Packets<'_>,
-        keys: &[Key; BURST_PACKETS],
+        keys: &[Key; BURST],
         bytes: u64,
         now: u64,
     ) {
         let Self { table, core } = self;
         let count = which.count() as u32;
         core.budget.known(count);
-        match all.tells_apart {
-            true => {
-                core.count_conversations(table, all.entry, port, which, packets, keys, bytes, now)
+        let run = match one {
+            Some(one) if all.tells_apart => Run::of(port, one, count, bytes),
+            None if all.tells_apart => {
+                return core.count_conversations(table, all.entry, port, which, packets, keys, now);
             }
-            false => {
-                let parts = table.parts();
-                self::count(&parts.entries[all.entry as usize], count, bytes, now);
-            }
-        }
+            _ => Run::of_megaflow(port, count, bytes),
+        };
+        core.count_run(table, &table.parts(), all.entry, &run, now);
     }
 
     /// Finds the verdicts on the first `count` keys, packets of `lens` bytes

@@ -87,6 +87,7 @@ pub struct Found {
     pub(super) mask: u32,
     /// The entry that all packets belong to, or [`NONE`].
     pub(super) catch_all: u32,
+    one: bool,
 }
 
 impl Default for Found {
@@ -99,6 +100,7 @@ impl Default for Found {
             emc: 0,
             mask: 0,
             catch_all: NONE,
+            one: false,
         }
     }
 }
@@ -108,7 +110,7 @@ impl Found {
     #[inline(always)]
     pub(super) fn begin(&mut self, count: usize) {
         self.entries = [NONE; BURST];
-        self.catch_all = NONE;
+        (self.catch_all, self.one) = (NONE, false);
         self.pending = ((1u64 << count) - 1) as u32;
         self.stale = 0;
     }
@@ -138,10 +140,16 @@ impl Found {
         }
     }
 
-    /// The one megaflow's verdict for all.
+    /// Whether all packets are of one conversation: then only the first's key is made.
     #[inline(always)]
-    pub fn fill(&mut self, count: usize, all: CatchAll) {
-        self.catch_all = all.entry;
+    pub fn is_one(&self) -> bool {
+        self.one
+    }
+
+    /// The one megaflow's verdict for all; `one`: they are of one conversation.
+    #[inline(always)]
+    pub fn fill(&mut self, count: usize, all: CatchAll, one: bool) {
+        (self.catch_all, self.one) = (all.entry, one);
         self.verdicts[..count].fill(all.verdict);
     }
 }

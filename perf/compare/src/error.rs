@@ -71,6 +71,17 @@ pub enum Error {
     /// testpmd's frames did not come back.
     #[error("testpmd's frames do not come back through the switch")]
     NoTraffic,
+    /// Oversized frames were not cut, or were.
+    #[error(
+        "frames arrived in {got:.2} pieces each where {expected} were due: \
+         the switch does not keep to what the guests negotiated, or lost some"
+    )]
+    Pieces {
+        /// Pieces in which a frame was to arrive.
+        expected: usize,
+        /// Pieces in which they did.
+        got: f64,
+    },
     /// A switch without rules was asked for some.
     #[error("testpmd has no rules; `compare flows --switch` takes ringway and ovs")]
     NoRules,

@@ -113,9 +113,10 @@ impl Plan {
         scenarios
             .map(|scenario| Case {
                 generator: GeneratorKind::Pktgen,
-                size: self.size,
+                size: self.size.into(),
                 mrg_rxbuf: true,
                 scenario: Some(scenario),
+                tso: None,
             })
             .collect()
     }

@@ -7,6 +7,7 @@
 //! switches/      start each switch, read its cycles      generators/  drive it
 //! pingpong.rs    how far apart the cores are             parse.rs     what programs print
 //! results.rs     the JSON file      group.rs, stats.rs   like with like, medians
+//! tso.rs         oversized frames: cases and table
 //! table.rs, diff.rs, plot.rs        Markdown and SVG (flow_table.rs, flow_plot.rs: of flows)
 //! process.rs     children that never outlive us
 //! ```
@@ -30,6 +31,7 @@ mod scenario;
 mod stats;
 mod switches;
 mod table;
+mod tso;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -37,7 +37,7 @@ pub const METRICS: [Metric; 2] = [
 pub fn can_be_drawn(results: &Results) -> bool {
     match results.settings.flow_limit {
         Some(_) => flow_plot::can_be_drawn(results),
-        None => !results.runs.is_empty(),
+        None => results.runs.iter().any(|run| run.case.tso.is_none()),
     }
 }
 
@@ -59,7 +59,7 @@ fn draw(results: &Results, path: &Path) -> Result<(), String> {
     let kinds = [GeneratorKind::Pktgen, GeneratorKind::Testpmd];
     let generators: Vec<_> = kinds
         .into_iter()
-        .filter(|&kind| grouped.keys().any(|case| case.generator == kind))
+        .filter(|&kind| grouped.keys().any(|case| is_in_panel(case, kind)))
         .collect();
     if generators.is_empty() {
         return Err("there are no usable runs".into());
@@ -90,6 +90,11 @@ pub type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 /// Why it cannot be.
 pub type DrawError<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
 
+/// Rates of oversized frames are in the table; beside packets they say nothing.
+fn is_in_panel(case: &Case, generator: GeneratorKind) -> bool {
+    case.generator == generator && case.tso.is_none()
+}
+
 fn draw_panel<'a>(
     panel: &Area<'a>,
     grouped: &Grouped,
@@ -98,7 +103,7 @@ fn draw_panel<'a>(
 ) -> Result<(), DrawError<'a>> {
     let cases: Vec<&Case> = grouped
         .keys()
-        .filter(|case| case.generator == generator)
+        .filter(|case| is_in_panel(case, generator))
         .collect();
     let summaries = cases.iter().flat_map(|case| grouped[case].values());
     let highest = summaries

@@ -13,6 +13,7 @@ use crate::pingpong::Distance;
 use crate::process::Memory;
 use crate::scenario::Scenario;
 use crate::switches::{Adding, OvsForwarding, SwitchKind};
+use crate::tso::{Oversized, Tso};
 
 /// Above this share of the time that a poll thread waited for its core, a run
 /// was disturbed by other programs and is left out of tables.
@@ -75,12 +76,15 @@ pub struct Case {
     /// Generator.
     pub generator: GeneratorKind,
     /// Frame size in bytes on the ring, without FCS.
-    pub size: u16,
+    pub size: u32,
     /// Mergeable receive buffers.
     pub mrg_rxbuf: bool,
     /// Rules and flows, of `compare flows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenario: Option<Scenario>,
+    /// Oversized frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tso: Option<Tso>,
 }
 
 /// One run of one switch.
@@ -118,6 +122,9 @@ pub struct Run {
     /// What came of flows, of `compare flows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flows: Option<FlowOutcome>,
+    /// What came of oversized frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oversized: Option<Oversized>,
 }
 
 /// A file of rules given to a switch that had none.
@@ -238,6 +245,7 @@ pub mod sample {
                 size: 64,
                 mrg_rxbuf: true,
                 scenario: None,
+                tso: None,
             },
             mpps,
             cycles_per_packet: Some(cycles),
@@ -251,6 +259,7 @@ pub mod sample {
             switch_waited: Some(0.001),
             generator_waited: Some(0.002),
             flows: None,
+            oversized: None,
         }
     }
 

@@ -13,7 +13,10 @@ use crate::pingpong::{self, Distance};
 use crate::process;
 use crate::results::{Case, Failure, Results, Run, Settings};
 use crate::switches::{self, Adding, Job, OvsForwarding, SwitchKind, SwitchSetup};
+use crate::tso::{self, Tso};
 
+/// Frame sizes that are measured unless others are asked for.
+const SIZES: [u32; 3] = [64, 256, 1518];
 /// A disturbed run is tried again this often.
 const RETRIES: u32 = 2;
 
@@ -36,9 +39,14 @@ pub struct Plan {
         default_value = "pktgen,testpmd"
     )]
     pub generator: Vec<GeneratorKind>,
-    /// Frame sizes in bytes on the ring, without FCS.
-    #[arg(long, value_delimiter = ',', default_value = "64,256,1518")]
-    pub size: Vec<u16>,
+    /// Frame sizes in bytes on the ring, without FCS [default: 64,256,1518;
+    /// none if --tso is given].
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(64..=9216))]
+    pub size: Vec<u32>,
+    /// Oversized TCP frames, with pktgen [default: all three; none if --size
+    /// is given].
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub tso: Vec<Tso>,
     /// Mergeable receive buffers.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "on")]
     pub mrg_rxbuf: Vec<Merge>,
@@ -93,16 +101,25 @@ pub enum Merge {
 
 impl Plan {
     fn cases(&self) -> Vec<Case> {
+        let neither = self.size.is_empty() && self.tso.is_empty();
+        let (sizes, tsos) = match neither {
+            true => (&SIZES[..], &Tso::ALL[..]),
+            false => (&self.size[..], &self.tso[..]),
+        };
         let mut cases = Vec::new();
         for &generator in &self.generator {
-            for &size in &self.size {
+            for &size in sizes {
                 cases.extend(self.mrg_rxbuf.iter().map(|&merge| Case {
                     generator,
                     size,
                     mrg_rxbuf: merge == Merge::On,
                     scenario: None,
+                    tso: None,
                 }));
             }
+        }
+        if self.generator.contains(&GeneratorKind::Pktgen) {
+            cases.extend(tsos.iter().map(|&tso| tso::case(tso)));
         }
         cases
     }
@@ -131,6 +148,7 @@ impl Method {
             binaries: self.binaries(),
             job,
             ports,
+            tso: false,
         }
     }
 
@@ -236,9 +254,17 @@ impl Series<'_> {
 
     /// One round over all cases: in each, every switch right after the other.
     pub fn round(&self, round: u32, results: &mut Results, path: &Path) -> Result<(), Error> {
-        let total = self.method.rounds as usize * self.cases.len() * self.switches.len();
+        let measured = |case: Case, switch: &SwitchKind| {
+            let skipped = case.tso.and_then(|tso| tso.skipped(*switch));
+            skipped.is_none()
+        };
+        let runs = |case: &Case| {
+            let switches = self.switches.iter();
+            switches.filter(|switch| measured(*case, switch)).count()
+        };
+        let total = self.method.rounds as usize * self.cases.iter().map(runs).sum::<usize>();
         for &case in &self.cases {
-            for &switch in self.switches {
+            for &switch in self.switches.iter().filter(|switch| measured(case, switch)) {
                 match self.one_run(round, switch, case) {
                     Ok(run) => {
                         eprintln!("{}", progress(&run, results.runs.len() + 1, total));
@@ -286,7 +312,10 @@ impl Series<'_> {
             }
             None => (Job::Forward(self.ovs_forwarding), 2),
         };
-        let setup = method.setup(dir.path(), job, ports);
+        let setup = SwitchSetup {
+            tso: case.tso.is_some(),
+            ..method.setup(dir.path(), job, ports)
+        };
         let traffic = Traffic {
             size: case.size,
             mrg_rxbuf: case.mrg_rxbuf,
@@ -299,6 +328,7 @@ impl Series<'_> {
             dir: dir.path().join("generator"),
             binaries: method.binaries(),
             flows: case.scenario.map(|s| s.traffic(self.limits.warmup)),
+            tso: case.tso,
         };
         let file_error = |path: &Path| {
             let path = path.to_owned();
@@ -331,12 +361,17 @@ impl Series<'_> {
             switch_waited: outcome.switch_waited,
             generator_waited: outcome.generator_waited,
             flows: outcome.flows,
+            oversized: outcome.oversized,
         })
     }
 }
 
 fn progress(run: &Run, number: usize, total: usize) -> String {
     let cycles = run.cycles_per_packet.unwrap_or(f64::NAN);
+    let rate = match run.oversized {
+        Some(oversized) => format!("{:.1} Gbit/s", oversized.gbps),
+        None => format!("{:.2} Mpps", run.mpps),
+    };
     let flows = run.flows.map_or(String::new(), |flows| {
         format!(
             ", {} megaflows, {:.0} missed/s, first pass {:.3} s",
@@ -346,13 +381,12 @@ fn progress(run: &Run, number: usize, total: usize) -> String {
         )
     });
     format!(
-        "{number}/{total} round {} {}, {} {}: {:.2} Mpps, {cycles:.0} cycles/packet{flows}, \
+        "{number}/{total} round {} {}, {} {}: {rate}, {cycles:.0} cycles/packet{flows}, \
          ping-pong {:.0}/{:.0} ns{}",
         run.round,
         run.case.generator.word(),
         crate::table::name(&run.case),
         run.switch.word(),
-        run.mpps,
         run.pingpong_before,
         run.pingpong_after,
         if run.disturbed() { ", DISTURBED" } else { "" }

@@ -10,6 +10,7 @@ use crate::pingpong::{Distance, NEAR_NS};
 use crate::results::{Case, DISTURBED, Results};
 use crate::stats::Summary;
 use crate::switches::{OvsForwarding, SwitchKind};
+use crate::tso;
 
 const SWITCHES: [SwitchKind; 3] = [SwitchKind::Ringway, SwitchKind::Ovs, SwitchKind::Testpmd];
 
@@ -27,6 +28,7 @@ pub fn markdown(results: &Results) -> String {
         for generator in [GeneratorKind::Pktgen, GeneratorKind::Testpmd] {
             text += &section(&grouped, distance, generator);
         }
+        text += &tso::section(&grouped, distance);
     }
     text + &tail(results)
 }
@@ -58,7 +60,7 @@ fn head(results: &Results) -> String {
 fn section(grouped: &Grouped, distance: Distance, generator: GeneratorKind) -> String {
     let mut cases = grouped
         .iter()
-        .filter(|(case, _)| case.generator == generator)
+        .filter(|(case, _)| case.generator == generator && case.tso.is_none())
         .peekable();
     if cases.peek().is_none() {
         return String::new();
@@ -118,9 +120,10 @@ pub fn name(case: &Case) -> String {
     } else {
         "single"
     };
-    match case.scenario {
-        Some(scenario) => format!("{} {merge}, {scenario}", case.size),
-        None => format!("{} {merge}", case.size),
+    match (case.scenario, case.tso) {
+        (Some(scenario), _) => format!("{} {merge}, {scenario}", case.size),
+        (None, Some(tso)) => format!("{} {}", case.size, tso.words()),
+        (None, None) => format!("{} {merge}", case.size),
     }
 }
 

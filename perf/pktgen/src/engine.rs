@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use crate::attack::{Attack, Crafted};
-use crate::options::Options;
+use crate::options::{Nonsense, Options};
 use crate::port::{Counts, Port};
-use crate::report::{Direction, Generator, Latency, Report, Warmup};
+use crate::report::{Direction, Generator, Latency, Report, Tso, Warmup};
 use crate::tsc;
 
 /// Why a run has no figures.
@@ -14,6 +14,9 @@ pub enum Error {
     /// The ports given do not make directions.
     #[error("{0} port given; traffic goes between ports, so give --port twice or more")]
     TooFewPorts(usize),
+    /// The options do not go together.
+    #[error(transparent)]
+    Options(#[from] Nonsense),
     /// A port could not be brought up.
     #[error("port {path}: {source}")]
     Port {
@@ -147,6 +150,7 @@ impl<'a> Engine<'a> {
         if count < 2 {
             return Err(Error::TooFewPorts(count));
         }
+        options.check()?;
         if let Some(core) = options.core
             && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
         {
@@ -317,7 +321,7 @@ impl<'a> Engine<'a> {
         if let Some(attack) = &mut self.attack
             && self.sending
         {
-            attack.round(now, self.options.batch);
+            attack.round(now, self.options.batch());
         }
         if !worked {
             for _ in 0..self.options.idle_pause {
@@ -330,7 +334,7 @@ impl<'a> Engine<'a> {
     /// How many frames port `index` may send now.
     #[inline]
     fn due(&mut self, index: usize, now: u64) -> u16 {
-        let batch = self.options.batch;
+        let batch = self.options.batch();
         if let Some(window) = self.window {
             let room = window.saturating_sub(self.under_way(index));
             // Whole batches: a trickle would bounce the ring's cache lines
@@ -486,6 +490,9 @@ impl<'a> Engine<'a> {
             });
         }
         let received: u64 = directions.iter().map(|d| d.received).sum();
+        let pieces: u64 = (0..self.ports.len())
+            .map(|p| after.counts[p].pieces - before.counts[p].pieces)
+            .sum();
         let batches: u64 = (0..self.ports.len())
             .map(|p| after.counts[p].receive_batches - before.counts[p].receive_batches)
             .sum();
@@ -504,6 +511,12 @@ impl<'a> Engine<'a> {
             features: format!("{:#x}", self.ports[0].facts.features),
             mrg_rxbuf: self.ports[0].facts.features & ringway_frontend::features::MRG_RXBUF != 0,
             hugepages: self.ports.iter().all(|port| port.facts.hugepages),
+            tso: self.options.tso.then(|| Tso {
+                page: self.options.page,
+                receive_buffer: self.options.receive_buffer,
+                cut: self.options.cut,
+                pieces_per_frame: per(pieces, received),
+            }),
             warmup,
             seconds,
             tsc_hertz: self.hertz,

@@ -1,22 +1,35 @@
-//! Ethernet frames with IPv4 and UDP, and how flows differ.
+//! Ethernet frames with IPv4 and UDP or TCP, and how flows differ.
 //!
 //! Port `p` sends from MAC `02:00:00:00:00:p+1` and `198.18.p.x` (the range
 //! that RFC 2544 sets aside for benchmarks) to its peer's MAC and
-//! `198.18.peer.y`. Flows of a direction differ in `x`, `y` and both UDP
+//! `198.18.peer.y`. Flows of a direction differ in `x`, `y` and both
 //! ports; [`Tuple::of`] tells them, for whoever writes rules for them.
 
 use std::net::Ipv4Addr;
 
 /// Offset of the IPv4 header.
 pub const IP: usize = 14;
-/// Offset of the IPv4 checksum; addresses and UDP ports follow it.
+/// Offset of the IPv4 checksum; addresses and ports follow it.
 pub const IP_CHECKSUM: usize = IP + 10;
 /// Offset of the UDP header (source port first).
 pub const UDP: usize = IP + 20;
 /// Offset of the UDP payload.
 pub const PAYLOAD: usize = UDP + 8;
 
-/// Lowest UDP source and destination port.
+/// Offset of the TCP header.
+pub const TCP: usize = UDP;
+/// Offset of the TCP checksum.
+pub const TCP_CHECKSUM: usize = TCP + 16;
+/// Offset of the TCP payload: as Linux does, with time stamps for options.
+pub const TCP_PAYLOAD: usize = TCP + 32;
+/// Sequence number of every TCP frame; it wraps within a frame of 64 KiB.
+pub const TCP_SEQUENCE: u32 = 0xffff_8000;
+/// IP protocol number of TCP.
+const PROTO_TCP: u8 = 6;
+/// IP protocol number of UDP.
+const PROTO_UDP: u8 = 17;
+
+/// Lowest source and destination port.
 const FIRST_PORTS: (u16, u16) = (1024, 2000);
 
 /// The MAC address of port `port`.
@@ -24,16 +37,16 @@ pub fn mac(port: usize) -> [u8; 6] {
     [2, 0, 0, 0, (port >> 8) as u8, port as u8 + 1]
 }
 
-/// What tells a flow from others (its protocol is UDP).
+/// What tells a flow from others, with its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tuple {
     /// IPv4 source address.
     pub nw_src: Ipv4Addr,
     /// IPv4 destination address.
     pub nw_dst: Ipv4Addr,
-    /// UDP source port.
+    /// UDP or TCP source port.
     pub tp_src: u16,
-    /// UDP destination port.
+    /// UDP or TCP destination port.
     pub tp_dst: u16,
 }
 
@@ -56,7 +69,7 @@ impl Tuple {
 }
 
 /// What a flow puts into a frame at [`IP_CHECKSUM`]: IPv4 checksum, addresses,
-/// UDP ports.
+/// ports.
 pub type FlowBytes = [u8; 14];
 
 /// Frames of one direction and length.
@@ -65,37 +78,65 @@ pub struct Template {
     frame: Vec<u8>,
     /// One's complement sum of the IPv4 header without checksum and addresses.
     base_sum: u32,
+    /// Offset of the payload.
+    payload: usize,
     from: usize,
     to: usize,
 }
 
 impl Template {
-    /// A frame of `len` bytes (at least 64, without FCS) from port `from` to
-    /// port `to`; the payload is a fixed pattern.
+    /// A UDP frame of `len` bytes (at least 64, without FCS) from port `from`
+    /// to port `to`; the payload is a fixed pattern.
     pub fn new(from: usize, to: usize, len: usize) -> Self {
+        let udp_len = (len - UDP) as u16;
+        let [high, low] = udp_len.to_be_bytes();
+        // Ports are each flow's; no checksum.
+        let udp = [0, 0, 0, 0, high, low, 0, 0];
+        Self::with(from, to, len, PROTO_UDP, &udp)
+    }
+
+    /// A TCP frame of `len` bytes, at most 65,549, likewise. Its checksum is
+    /// partial: the sum of the pseudo header.
+    pub fn tcp(from: usize, to: usize, len: usize) -> Self {
+        let mut tcp = vec![0; 4];
+        tcp.extend(TCP_SEQUENCE.to_be_bytes());
+        tcp.extend(1_u32.to_be_bytes());
+        // Eight words; ACK and PSH; window, checksum, urgent pointer.
+        tcp.extend([8 << 4, 0x18, 0x10, 0, 0, 0, 0, 0]);
+        // Two fillers and time stamps (RFC 7323).
+        tcp.extend([1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 5]);
+        Self::with(from, to, len, PROTO_TCP, &tcp)
+    }
+
+    fn with(from: usize, to: usize, len: usize, protocol: u8, transport: &[u8]) -> Self {
         let mut frame: Vec<u8> = Vec::with_capacity(len);
         frame.extend(mac(to));
         frame.extend(mac(from));
         frame.extend([0x08, 0x00]);
-        let ip_len = (len - IP) as u16;
         frame.extend([0x45, 0]);
-        frame.extend(ip_len.to_be_bytes());
-        frame.extend([0, 0, 0x40, 0, 64, 17]);
+        frame.extend(((len - IP) as u16).to_be_bytes());
+        frame.extend([0, 0, 0x40, 0, 64, protocol]);
         let base_sum = sum(&frame[IP..]);
-        // Checksum, addresses and ports are each flow's; no UDP checksum.
-        frame.extend([0; 14]);
-        frame.extend((ip_len - 20).to_be_bytes());
-        frame.extend([0, 0]);
+        // Checksum and addresses are each flow's.
+        frame.extend([0; 10]);
+        frame.extend(transport);
+        let payload = frame.len();
         frame.resize(len, 0);
-        for (position, byte) in frame.iter_mut().enumerate().skip(PAYLOAD) {
+        for (position, byte) in frame.iter_mut().enumerate().skip(payload) {
             *byte = position as u8;
         }
         Self {
             frame,
             base_sum,
+            payload,
             from,
             to,
         }
+    }
+
+    /// Offset of the payload.
+    pub fn payload(&self) -> usize {
+        self.payload
     }
 
     /// What flow `flow` puts into the frame.
@@ -112,22 +153,42 @@ impl Template {
         bytes
     }
 
+    /// The TCP checksum of flow `flow`, left partial; `None`: it is UDP.
+    #[inline]
+    pub fn partial_checksum(&self, flow: u32) -> Option<[u8; 2]> {
+        if self.payload != TCP_PAYLOAD {
+            return None;
+        }
+        let addresses = &self.flow(flow)[2..10];
+        Some(pseudo_sum(addresses, self.frame.len() - TCP).to_be_bytes())
+    }
+
     /// The whole frame of flow `flow`.
     pub fn frame(&self, flow: u32) -> Vec<u8> {
         let mut frame = self.frame.clone();
         let bytes = self.flow(flow);
         frame[IP_CHECKSUM..IP_CHECKSUM + bytes.len()].copy_from_slice(&bytes);
+        if let Some(checksum) = self.partial_checksum(flow) {
+            frame[TCP_CHECKSUM..TCP_CHECKSUM + 2].copy_from_slice(&checksum);
+        }
         frame
     }
 }
 
-/// One's complement sum of 16-bit words, not yet folded.
+/// Sum of TCP's pseudo header: both addresses, and `len` bytes of TCP.
+#[inline]
+pub fn pseudo_sum(addresses: &[u8], len: usize) -> u16 {
+    fold(sum(addresses) + u32::from(PROTO_TCP) + len as u32)
+}
+
+/// One's complement sum of 16-bit words, not yet folded; of at most 128 KiB.
 #[inline]
 pub fn sum(bytes: &[u8]) -> u32 {
     let words = bytes.chunks_exact(2);
-    words
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum()
+    // A last odd byte is the upper half of a word.
+    let odd = words.remainder().iter().map(|&byte| u32::from(byte) << 8);
+    let whole = words.map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    whole.chain(odd).sum()
 }
 
 /// A sum as 16 bits, carries added.

@@ -8,6 +8,7 @@
 //! ```text
 //! options.rs  what to send                 frame.rs   frames and flows
 //! port.rs     a guest and its two rings    stamp.rs   sequence, time, CRC in a frame
+//! oversized.rs  frames of 64 KiB (TSO)     reassemble.rs  and what they are cut into
 //! attack.rs   a guest that sends what      craft.rs   crafted headers
 //!             no rule wants
 //! engine.rs   learn, warm up, measure,     verify.rs  lost, duplicated, reordered, corrupt
@@ -19,12 +20,14 @@ pub mod craft;
 pub mod engine;
 pub mod frame;
 pub mod options;
+pub mod oversized;
 pub mod port;
+pub mod reassemble;
 pub mod report;
 pub mod stamp;
 pub mod tsc;
 pub mod verify;
 
 pub use engine::{Error, run};
-pub use options::Options;
+pub use options::{Nonsense, Options};
 pub use report::Report;

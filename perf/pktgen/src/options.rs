@@ -2,9 +2,14 @@
 
 use std::path::PathBuf;
 
+use clap::builder::ArgPredicate;
 use clap::{Parser, ValueEnum};
 
 use crate::craft::Field;
+use crate::oversized::{HEADER, LONGEST, LONGEST_SEGMENT, segments};
+
+/// Longest frame that is not oversized on purpose.
+const LONGEST_PLAIN: u32 = 9216;
 
 /// Drives the vhost-user server sockets of any switch as two (or more) guests.
 ///
@@ -16,13 +21,41 @@ pub struct Options {
     /// vhost-user socket of a port on which the switch listens; give two or more.
     #[arg(long = "port", required = true, value_name = "PATH")]
     pub ports: Vec<PathBuf>,
-    /// Frame size in bytes on the ring, without FCS (as testpmd's --txpkts).
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(64..=9216))]
-    pub size: u16,
+    /// Listen at the sockets of --port for a switch that connects
+    /// (Open vSwitch's dpdkvhostuserclient, ringway's mode=client).
+    #[arg(long)]
+    pub listen: bool,
+    /// Frame size in bytes on the ring, without FCS (as testpmd's --txpkts);
+    /// 65,226 with --tso: 45 segments of 1,514 bytes.
+    #[arg(
+        long,
+        default_value_t = 64,
+        default_value_if("tso", ArgPredicate::IsPresent, "65226"),
+        value_parser = clap::value_parser!(u32).range(64..=LONGEST as i64)
+    )]
+    pub size: u32,
+    /// Oversized TCP frames, as guests with TSO send them: partial checksum,
+    /// to be cut into segments of 1,448 bytes of payload by whoever does not
+    /// take them whole. Every guest takes them.
+    #[arg(long, conflicts_with_all = ["imix", "latency", "attacker"])]
+    pub tso: bool,
+    /// Guests take no oversized frames (no GUEST_TSO4): the switch has to cut.
+    #[arg(long, requires = "tso")]
+    pub cut: bool,
+    /// Bytes of a page of an oversized frame's payload, which has a descriptor
+    /// each: 4096 as with sendfile, 32768 as with write on Linux.
+    #[arg(long, value_name = "BYTES", requires = "tso", default_value_t = 32_768,
+          value_parser = clap::value_parser!(u32).range(4096..=65_536))]
+    pub page: u32,
+    /// Bytes of each mergeable receive buffer, with --tso: Linux' driver
+    /// begins with 1536 and goes up to 4096 as longer frames come.
+    #[arg(long, value_name = "BYTES", requires = "tso", default_value_t = 1536,
+          value_parser = clap::value_parser!(u32).range(128..=65_536))]
+    pub receive_buffer: u32,
     /// Frames of 64, 594 and 1518 bytes as 7 : 4 : 1 instead of one size.
     #[arg(long, conflicts_with = "size")]
     pub imix: bool,
-    /// Flows per direction (IP addresses and UDP ports vary), in turn.
+    /// Flows per direction (IP addresses and ports vary), in turn.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub flows: u32,
     /// Every frame is a flow of its own, until 2^32 have been sent.
@@ -36,8 +69,8 @@ pub struct Options {
     /// Open loop: frames per second and direction.
     #[arg(long, value_name = "PPS", conflicts_with = "in_flight")]
     pub rate: Option<f64>,
-    /// Closed loop (the default): frames under way per direction; the ring's
-    /// size unless given.
+    /// Closed loop (the default): frames under way per direction; unless
+    /// given as many as the receive ring has room for.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub in_flight: Option<u32>,
     /// Only even ports send.
@@ -129,7 +162,96 @@ fn ring_size(text: &str) -> Result<u16, String> {
     }
 }
 
+/// Why options do not go together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Nonsense {
+    /// The size needs the other kind of frame.
+    #[error("frames of {size} bytes {why}")]
+    Size {
+        /// Size asked for.
+        size: u32,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Oversized frames need buffers that merge.
+    #[error("--tso needs --mrg-rxbuf on: no receive buffer has room for a whole frame")]
+    Single,
+    /// Not even one frame fits.
+    #[error(
+        "a receive ring of {ring} buffers has no room for a frame, which takes {buffers}; \
+         --ring-size or --receive-buffer must be greater"
+    )]
+    SmallRing {
+        /// Buffers of the ring.
+        ring: u16,
+        /// Buffers that a frame takes.
+        buffers: usize,
+    },
+}
+
 impl Options {
+    /// Whether the options go together, beyond what the command line checks.
+    pub fn check(&self) -> Result<(), Nonsense> {
+        let size = self.size;
+        let wrong = |why| Err(Nonsense::Size { size, why });
+        if !self.tso {
+            return match size > LONGEST_PLAIN {
+                true => wrong("are oversized: give --tso, or at most 9216"),
+                false => Ok(()),
+            };
+        }
+        if size as usize <= LONGEST_SEGMENT {
+            return wrong("need no cutting: with --tso give 1515 or more");
+        }
+        if self.mrg_rxbuf == Switch::Off {
+            return Err(Nonsense::Single);
+        }
+        let buffers = self.buffers_per_frame();
+        match buffers > usize::from(self.ring_size) {
+            true => Err(Nonsense::SmallRing {
+                ring: self.ring_size,
+                buffers,
+            }),
+            false => Ok(()),
+        }
+    }
+
+    /// Receive buffers that a frame may take, however it is cut.
+    fn buffers_per_frame(&self) -> usize {
+        if !self.tso {
+            return 1;
+        }
+        let (size, buffer) = (self.size as usize, self.receive_buffer as usize);
+        let cut = segments(size) * (HEADER + LONGEST_SEGMENT).div_ceil(buffer);
+        (HEADER + size).div_ceil(buffer).max(cut)
+    }
+
+    /// Frames for which the receive ring has room.
+    fn room(&self) -> u64 {
+        (usize::from(self.ring_size) / self.buffers_per_frame()).max(1) as u64
+    }
+
+    /// Frames per publish, at most. Oversized frames go in quarters of what is
+    /// under way, so that the switch need not wait for the next ones.
+    pub fn batch(&self) -> u16 {
+        match self.window() {
+            Some(window) if self.tso => self.batch.min((window / 4).max(1) as u16),
+            _ => self.batch,
+        }
+    }
+
+    /// Transmit buffers. Oversized frames have few, as a guest has that uses
+    /// the pages of what has arrived again: as many as can be under way.
+    pub fn transmit_slots(&self) -> u16 {
+        if !self.tso {
+            return self.ring_size;
+        }
+        let wanted = self.window().unwrap_or(0).max(self.room());
+        let wanted = wanted.min(self.ring_size.into()) as u16;
+        // The ring's size is a power of two, too.
+        wanted.next_power_of_two()
+    }
+
     /// The port that receives what port `from` sends.
     pub fn peer(&self, from: usize) -> usize {
         let count = self.ports.len();
@@ -161,20 +283,20 @@ impl Options {
         if self.imix {
             IMIX[usize::from(slot) % IMIX.len()]
         } else {
-            self.size.into()
+            self.size as usize
         }
     }
 
     /// The longest frame in bytes.
     pub fn max_frame_len(&self) -> usize {
-        if self.imix { 1518 } else { self.size.into() }
+        if self.imix { 1518 } else { self.size as usize }
     }
 
     /// Frames under way per direction, or `None` in an open loop.
     pub fn window(&self) -> Option<u64> {
         match self.rate {
             Some(_) => None,
-            None => Some(self.in_flight.unwrap_or(self.ring_size.into()).into()),
+            None => Some(self.in_flight.map_or(self.room(), u64::from)),
         }
     }
 }
@@ -233,6 +355,38 @@ mod tests {
     }
 
     #[test]
+    fn oversized_frames_are_as_many_as_the_receive_ring_has_room_for() {
+        let tso = options(&["--tso"]);
+        assert_eq!((tso.size, tso.check()), (65_226, Ok(())));
+        // 43 buffers whole, 45 in segments.
+        assert_eq!((tso.window(), tso.batch()), (Some(22), 5));
+        assert_eq!(tso.transmit_slots(), 32);
+        let pages = options(&["--tso", "--receive-buffer", "4096"]);
+        assert_eq!(pages.window(), Some(22), "a segment takes a buffer");
+        let small = options(&["--tso", "--receive-buffer", "1024"]);
+        assert_eq!(small.window(), Some(11), "or two");
+        let few = options(&["--tso", "--in-flight", "1"]);
+        assert_eq!((few.window(), few.batch()), (Some(1), 1));
+        assert_eq!(options(&["--tso", "--size", "65549"]).size, 65_549);
+    }
+
+    #[test]
+    fn sizes_that_do_not_go_with_the_kind_of_frame_are_refused() {
+        assert_eq!(options(&["--size", "9216"]).check(), Ok(()));
+        for args in [&["--size", "9217"][..], &["--tso", "--size", "1514"]] {
+            let refused = options(args).check();
+            assert!(matches!(refused, Err(Nonsense::Size { .. })), "{args:?}");
+        }
+        let single = options(&["--tso", "--mrg-rxbuf", "off"]);
+        assert_eq!(single.check(), Err(Nonsense::Single));
+        let small = Nonsense::SmallRing {
+            ring: 32,
+            buffers: 45,
+        };
+        assert_eq!(options(&["--tso", "--ring-size", "32"]).check(), Err(small));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for args in [
             ["--ring-size", "1000"],
@@ -240,6 +394,9 @@ mod tests {
             ["--flows", "0"],
             ["--attacker", "c"],
             ["--attack-rate", "5"],
+            ["--tso", "--imix"],
+            ["--tso", "--latency"],
+            ["--size", "65550"],
         ] {
             let all = [&["pktgen", "--port", "a"], &args[..]].concat();
             assert!(Options::try_parse_from(all).is_err(), "{args:?}");

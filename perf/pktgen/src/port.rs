@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use ringway_frontend::ring::DESC_WRITE;
 use ringway_frontend::ring::fast::Slots;
 use ringway_frontend::{
-    Backing, FastRing, Guest, GuestMemory, RegionSpec, Session, SessionConfig, features,
+    Backing, Descriptor, FastRing, Guest, GuestMemory, RegionSpec, Session, SessionConfig, features,
 };
 
 use crate::craft::Headers;
-use crate::frame::{IP_CHECKSUM, PAYLOAD, Template};
+use crate::frame::{IP_CHECKSUM, PAYLOAD, TCP_CHECKSUM, TCP_PAYLOAD, Template};
 use crate::options::{Options, Switch};
+use crate::oversized::{self, HEADER, Merger};
+use crate::reassemble::{Frame, Reassembly};
 use crate::stamp::{self, Stamp};
 use crate::verify::Verifier;
 
-/// Length of `virtio_net_hdr` with VERSION_1, in bytes.
-const HEADER: usize = 12;
 /// The descriptor starts here in a slot, so that the frame behind the header
 /// starts on a cache line (as with DPDK's and Linux' buffers).
 const OFFSET: usize = 64 - HEADER;
@@ -56,6 +57,8 @@ pub struct Port {
     vary: bool,
     sequences: Vec<u32>,
     scratch: Vec<u8>,
+    /// With `--tso`: what arrives.
+    oversized: Option<Oversized>,
     /// What it has seen so far; see [`Counts`].
     pub counts: Counts,
     /// Checks what arrives here, with `--verify`.
@@ -66,6 +69,15 @@ pub struct Port {
     pub facts: Facts,
 }
 
+/// Oversized frames that arrive, whole or in segments.
+struct Oversized {
+    merger: Merger,
+    /// Bytes of TCP payload in a frame, and in all that arrived.
+    payload: u64,
+    arrived: u64,
+    reassembly: Reassembly,
+}
+
 /// Counters of a port, from its guest's side.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
@@ -73,6 +85,8 @@ pub struct Counts {
     pub sent: u64,
     /// Frames that arrived on the receiveq.
     pub received: u64,
+    /// The pieces in which they did: themselves, or segments of oversized ones.
+    pub pieces: u64,
     /// Bytes that arrived, without virtio headers.
     pub received_bytes: u64,
     /// Rounds in which frames arrived.
@@ -102,24 +116,39 @@ impl Port {
         to: usize,
         source: usize,
     ) -> Result<Self, ringway_frontend::Error> {
-        let stride = slot_stride(options.max_frame_len());
-        let area = (stride * usize::from(options.ring_size)) as u64;
-        let (guest, hugepages) = bring_up(options, path, area)?;
-        let mut slots = Slots {
-            gpa: guest.free_gpa,
-            stride,
-            offset: OFFSET,
-        };
+        let layout = Layout::of(options);
+        let (guest, hugepages) = bring_up(options, path, &layout)?;
         let mut rings = guest.rings.into_iter();
         let (receiveq, transmitq) = match (rings.next(), rings.next()) {
             (Some(receiveq), Some(transmitq)) => (receiveq, transmitq),
             _ => unreachable!("one queue pair was brought up"),
         };
-        let room = (stride - OFFSET) as u32;
-        let receive = FastRing::new(receiveq, slots, true, |_| room)?;
-        slots.gpa += area.next_multiple_of(4096);
-        let transmit = FastRing::new(transmitq, slots, false, |slot| {
-            (HEADER + options.frame_len(slot)) as u32
+        let receive_slots = Slots {
+            gpa: guest.free_gpa,
+            ..layout.receive
+        };
+        let transmit_slots = Slots {
+            gpa: guest.free_gpa + receive_slots.bytes().next_multiple_of(4096),
+            ..layout.transmit
+        };
+        let receive = FastRing::new(receiveq, receive_slots, |_, addr| Descriptor {
+            addr,
+            len: (receive_slots.stride - receive_slots.offset) as u32,
+            flags: DESC_WRITE,
+            next: 0,
+        })?;
+        let memory = guest.memory;
+        let transmit = FastRing::new(transmitq, transmit_slots, |slot, addr| {
+            let len = options.frame_len(slot);
+            match options.tso {
+                true => oversized::describe(&memory, addr, len, options.page as usize),
+                false => Descriptor {
+                    addr,
+                    len: (HEADER + len) as u32,
+                    flags: 0,
+                    next: 0,
+                },
+            }
         })?;
         let mut port = Self {
             _session: guest.session,
@@ -127,7 +156,7 @@ impl Port {
             transmit,
             index,
             touch: touch(options),
-            batch: options.batch,
+            batch: options.batch(),
             templates: Vec::new(),
             template_of: Vec::new(),
             flows: options.flow_count(),
@@ -135,6 +164,12 @@ impl Port {
             vary: vary(options),
             sequences: Vec::new(),
             scratch: Vec::new(),
+            oversized: options.tso.then(|| Oversized {
+                merger: Merger::default(),
+                payload: (options.size as usize - TCP_PAYLOAD) as u64,
+                arrived: 0,
+                reassembly: Reassembly::new(options.size as usize, !options.cut),
+            }),
             counts: Counts::default(),
             verifier: None,
             latency: None,
@@ -160,18 +195,33 @@ impl Port {
     /// Writes a whole frame into every transmit buffer.
     fn write_frames(&mut self, options: &Options, to: usize) {
         let mut lens: Vec<usize> = Vec::new();
-        for slot in 0..options.ring_size {
+        for slot in 0..self.transmit.slots() {
             let len = options.frame_len(slot);
             let known = lens.iter().position(|&other| other == len);
             let template = known.unwrap_or_else(|| {
                 lens.push(len);
-                self.templates.push(Template::new(self.index, to, len));
+                self.templates.push(match options.tso {
+                    true => Template::tcp(self.index, to, len),
+                    false => Template::new(self.index, to, len),
+                });
                 lens.len() - 1
             });
             self.template_of.push(template as u8);
             let frame = self.templates[template].frame((u64::from(slot) % self.flows) as u32);
+            self.write_frame(slot, &frame);
+        }
+    }
+
+    /// Writes virtio-net header and frame into a transmit buffer.
+    fn write_frame(&mut self, slot: u16, frame: &[u8]) {
+        if self.oversized.is_none() {
             self.transmit.write_slot(slot, 0, &[0; HEADER]);
-            self.transmit.write_slot(slot, HEADER, &frame);
+            self.transmit.write_slot(slot, HEADER, frame);
+            return;
+        }
+        let header = oversized::vnet_header();
+        for (offset, bytes) in oversized::place(&header, frame) {
+            self.transmit.write_slot(slot, offset, bytes);
         }
     }
 
@@ -179,6 +229,9 @@ impl Port {
     /// the number of frames.
     #[inline]
     pub fn poll_receive(&mut self, now: impl FnOnce() -> u64) -> u16 {
+        if self.oversized.is_some() {
+            return self.poll_oversized();
+        }
         let count = self.receive.used().min(self.batch);
         if count == 0 {
             return 0;
@@ -188,9 +241,53 @@ impl Port {
         }
         let taken = self.receive.take(count);
         self.counts.received += u64::from(count);
+        self.counts.pieces += u64::from(count);
         let headers = u64::from(count) * HEADER as u64;
         self.counts.received_bytes += taken.bytes.saturating_sub(headers);
         self.counts.receive_batches += 1;
+        self.counts.out_of_order += u64::from(taken.out_of_order);
+        self.receive.publish(count);
+        self.counts.kicks += u64::from(self.receive.kick_if_wanted());
+        count
+    }
+
+    /// The same for oversized frames: takes all buffers there are; their number.
+    fn poll_oversized(&mut self) -> u16 {
+        let count = self.receive.used();
+        let Some(oversized) = &mut self.oversized else {
+            return 0;
+        };
+        if count == 0 {
+            return 0;
+        }
+        for position in 0..count {
+            let (id, len) = self.receive.peek(position);
+            let slot = id as u16;
+            if self.verifier.is_some() {
+                let start = self.scratch.len();
+                self.scratch.resize(start + len as usize, 0);
+                let bytes = &mut self.scratch[start..];
+                self.receive.read_slot(slot, 0, bytes);
+            }
+            let announced = || oversized::announced(&self.receive, slot);
+            let piece = oversized.merger.buffer(len, announced);
+            let Some(len) = piece else { continue };
+            self.counts.pieces += 1;
+            self.counts.received_bytes += len as u64;
+            oversized.arrived += len.saturating_sub(TCP_PAYLOAD) as u64;
+            if let Some(verifier) = &mut self.verifier {
+                match oversized.reassembly.arrived(&self.scratch) {
+                    Frame::More => {}
+                    Frame::Whole(frame) => verifier.arrived(stamp::open(frame, TCP_PAYLOAD)),
+                    Frame::Wrong => verifier.arrived(None),
+                }
+                self.scratch.clear();
+            }
+        }
+        let received = oversized.arrived / oversized.payload;
+        self.counts.receive_batches += u64::from(received > self.counts.received);
+        self.counts.received = received;
+        let taken = self.receive.take(count);
         self.counts.out_of_order += u64::from(taken.out_of_order);
         self.receive.publish(count);
         self.counts.kicks += u64::from(self.receive.kick_if_wanted());
@@ -204,7 +301,7 @@ impl Port {
             let stamp = if let Some(verifier) = &mut self.verifier {
                 self.scratch.resize(len, 0);
                 self.receive.read_slot(slot, HEADER, &mut self.scratch);
-                let stamp = stamp::open(&self.scratch);
+                let stamp = stamp::open(&self.scratch, PAYLOAD);
                 verifier.arrived(stamp);
                 stamp
             } else {
@@ -222,12 +319,11 @@ impl Port {
     /// are known to be free.
     #[inline]
     pub fn sendable(&mut self, wanted: u16) -> u16 {
-        let size = self.transmit.size();
-        if size - self.transmit.in_backend() < wanted {
+        if self.transmit.free() < wanted {
             let used = self.transmit.used();
             self.transmit.take_unread(used);
         }
-        size - self.transmit.in_backend()
+        self.transmit.free()
     }
 
     /// Frames sent that the switch has taken.
@@ -252,7 +348,7 @@ impl Port {
 
     fn rewrite(&mut self, count: u16, now: u64) {
         for position in 0..count {
-            let slot = (self.transmit.next_slot() + position) & (self.transmit.size() - 1);
+            let slot = self.transmit.slot_behind(position);
             let template = &self.templates[usize::from(self.template_of[usize::from(slot)])];
             let flow = self.next_flow as u32;
             self.next_flow += 1;
@@ -270,13 +366,17 @@ impl Port {
                 stamp.sequence = *sequence;
                 *sequence = sequence.wrapping_add(1);
                 let mut frame = template.frame(flow);
-                stamp::seal(&mut frame, stamp);
-                self.transmit.write_slot(slot, HEADER, &frame);
+                stamp::seal(&mut frame, template.payload(), stamp);
+                self.write_frame(slot, &frame);
                 continue;
             }
             if self.vary {
                 let bytes = template.flow(flow);
                 self.transmit.write_slot(slot, HEADER + IP_CHECKSUM, &bytes);
+                if let Some(checksum) = template.partial_checksum(flow) {
+                    self.transmit
+                        .write_slot(slot, HEADER + TCP_CHECKSUM, &checksum);
+                }
             }
             if self.touch == Touch::Time {
                 self.transmit
@@ -299,7 +399,7 @@ impl Port {
     pub fn send_crafted(&mut self, count: u16, mut headers: impl FnMut() -> Headers) -> u16 {
         let count = count.min(self.sendable(count));
         for position in 0..count {
-            let slot = (self.transmit.next_slot() + position) & (self.transmit.size() - 1);
+            let slot = self.transmit.slot_behind(position);
             self.transmit.write_slot(slot, HEADER, &headers());
         }
         if count > 0 {
@@ -313,6 +413,14 @@ impl Port {
     /// Throws away what has arrived; the number of frames.
     pub fn discard(&mut self) -> u16 {
         let count = self.receive.used();
+        if let Some(oversized) = &mut self.oversized {
+            // Whether a frame's last buffers are there yet is not known.
+            for position in 0..count {
+                let (id, len) = self.receive.peek(position);
+                let announced = || oversized::announced(&self.receive, id as u16);
+                oversized.merger.buffer(len, announced);
+            }
+        }
         self.receive.take(count);
         if count > 0 {
             self.receive.publish(count);
@@ -336,7 +444,7 @@ fn touch(options: &Options) -> Touch {
 
 /// Whether there are more flows than buffers, or it is to look so.
 fn vary(options: &Options) -> bool {
-    options.rewrite || options.flow_count() > options.ring_size.into()
+    options.rewrite || options.flow_count() > options.transmit_slots().into()
 }
 
 /// An odd number of cache lines, so that buffers spread over all cache sets.
@@ -345,22 +453,85 @@ fn slot_stride(frame: usize) -> usize {
     64 * (lines | 1)
 }
 
+/// Where buffers lie, but for the address at which they begin.
+struct Layout {
+    receive: Slots,
+    transmit: Slots,
+}
+
+impl Layout {
+    fn of(options: &Options) -> Self {
+        let plain = Slots {
+            gpa: 0,
+            stride: slot_stride(options.max_frame_len()),
+            offset: OFFSET,
+            count: options.ring_size,
+        };
+        if !options.tso {
+            return Self {
+                receive: plain,
+                transmit: plain,
+            };
+        }
+        Self {
+            // Side by side, as Linux takes them out of a page.
+            receive: Slots {
+                stride: options.receive_buffer as usize,
+                offset: 0,
+                ..plain
+            },
+            transmit: oversized::transmit_slots(
+                0,
+                options.max_frame_len(),
+                options.transmit_slots(),
+            ),
+        }
+    }
+
+    /// Bytes that all buffers take.
+    fn bytes(&self) -> u64 {
+        [self.receive, self.transmit]
+            .map(|slots| slots.bytes().next_multiple_of(4096))
+            .iter()
+            .sum()
+    }
+}
+
+/// Features wanted, and those without which nothing goes.
+fn wanted_features(options: &Options) -> (u64, u64) {
+    let mut wanted = features::VERSION_1 | features::ANY_LAYOUT;
+    let mut required = features::VERSION_1;
+    if options.mrg_rxbuf == Switch::On {
+        wanted |= features::MRG_RXBUF;
+    }
+    if options.tso {
+        required |= features::MRG_RXBUF
+            | features::INDIRECT_DESC
+            | features::CSUM
+            | features::GUEST_CSUM
+            | features::HOST_TSO4;
+        if !options.cut {
+            required |= features::GUEST_TSO4;
+        }
+    }
+    (wanted | required, required)
+}
+
 fn bring_up(
     options: &Options,
     path: &Path,
-    area: u64,
+    layout: &Layout,
 ) -> Result<(Guest, bool), ringway_frontend::Error> {
-    let mut config = SessionConfig {
-        features: features::VERSION_1 | features::ANY_LAYOUT,
+    let (wanted, required) = wanted_features(options);
+    let config = SessionConfig {
+        features: wanted,
+        required,
         ring_size: options.ring_size,
         ..SessionConfig::default()
     };
-    if options.mrg_rxbuf == Switch::On {
-        config.features |= features::MRG_RXBUF;
-    }
-    // Rings of 16 + 2 + 8 bytes per descriptor and direction, then two areas.
+    // Rings of 16 + 2 + 8 bytes per descriptor and direction, then the buffers.
     let rings = 0x1000 + 64 * u64::from(options.ring_size) + 0x4000;
-    let size = (rings + 2 * (area + 4096)).next_multiple_of(2 << 20);
+    let size = (rings + layout.bytes()).next_multiple_of(2 << 20);
     let region = |backing| {
         GuestMemory::new(&[RegionSpec {
             gpa: 0,
@@ -372,7 +543,10 @@ fn bring_up(
         Ok(memory) => (memory, true),
         Err(_) => (region(Backing::Shared)?, false),
     };
-    let session = Session::connect_within(path, CONNECT)?;
+    let session = match options.listen {
+        true => Session::listen(path)?.accept(CONNECT)?,
+        false => Session::connect_within(path, CONNECT)?,
+    };
     let guest = session.bring_up_with(&config, Arc::new(memory), 0x1000)?;
     Ok((guest, hugepages))
 }
@@ -388,5 +562,20 @@ mod tests {
             assert!(stride >= OFFSET + HEADER + frame);
             assert_eq!(stride % 128, 64);
         }
+    }
+
+    #[test]
+    fn a_guest_that_has_frames_cut_takes_partial_checksums_but_no_oversized_frames() {
+        let features = |args: &[&str]| {
+            let all = [&["pktgen", "--port", "a", "--port", "b"], args].concat();
+            wanted_features(&clap::Parser::try_parse_from(all).unwrap())
+        };
+        let (whole, required) = features(&["--tso"]);
+        assert_eq!(required & features::GUEST_TSO4, features::GUEST_TSO4);
+        let (cut, _) = features(&["--tso", "--cut"]);
+        assert_eq!(whole & !cut, features::GUEST_TSO4);
+        let (plain, required) = features(&["--mrg-rxbuf", "off"]);
+        assert_eq!(plain & (features::CSUM | features::MRG_RXBUF), 0);
+        assert_eq!(required, features::VERSION_1);
     }
 }

@@ -27,6 +27,9 @@ pub struct Report {
     pub mrg_rxbuf: bool,
     /// Whether all guest memory was on hugepages.
     pub hugepages: bool,
+    /// Of oversized frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tso: Option<Tso>,
     /// What went before measuring.
     pub warmup: Warmup,
     /// Seconds measured.
@@ -43,6 +46,19 @@ pub struct Report {
     pub crafted: Option<Crafted>,
     /// What the generator itself cost.
     pub generator: Generator,
+}
+
+/// What is so with oversized frames.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Tso {
+    /// Bytes of a page of payload, each with a descriptor of its own.
+    pub page: u32,
+    /// Bytes of a receive buffer.
+    pub receive_buffer: u32,
+    /// Whether the guests take none, and the switch has to cut.
+    pub cut: bool,
+    /// In how many pieces a frame arrived while measuring: 1 is uncut.
+    pub pieces_per_frame: f64,
 }
 
 /// Traffic before measuring.
@@ -164,6 +180,15 @@ impl Display for Report {
             "frame {} B, {} flow(s), ring {}, mrg_rxbuf {merge}, {pages} pages, {:.2} s",
             self.frame, self.flows, self.ring_size, self.seconds
         )?;
+        if let Some(tso) = &self.tso {
+            let take = if tso.cut { "no" } else { "whole" };
+            writeln!(
+                f,
+                "oversized: guests take {take} frames, pages of {} B, receive buffers of {} B; \
+                 {:.2} pieces per frame",
+                tso.page, tso.receive_buffer, tso.pieces_per_frame
+            )?;
+        }
         for direction in &self.directions {
             write!(f, "{direction}")?;
         }

@@ -1,18 +1,16 @@
 //! What `--verify` and `--latency` write into a frame.
 //!
-//! | offset | bytes | |
+//! | offset in the payload | bytes | |
 //! |---|---|---|
-//! | 42 | 2 | magic, with the sending port |
-//! | 44 | 4 | flow |
-//! | 48 | 4 | sequence number within the flow |
-//! | 52 | 8 | time-stamp counter when sent |
-//! | end − 4 | 4 | CRC-32 of everything before it |
+//! | 0 | 2 | magic, with the sending port |
+//! | 2 | 4 | flow |
+//! | 6 | 4 | sequence number within the flow |
+//! | 10 | 8 | time-stamp counter when sent |
+//! | end − 4 | 4 | CRC-32 of everything before it, headers too |
 //!
-//! A 64-byte frame is just long enough.
+//! A UDP frame of 64 bytes is just long enough.
 
-use crate::frame::PAYLOAD;
-
-/// Length of the stamp behind the UDP header, in bytes, without the CRC.
+/// Length of the stamp at the payload's start, in bytes, without the CRC.
 pub const LEN: usize = 18;
 /// Length of the CRC at the frame's end, in bytes.
 pub const CRC_LEN: usize = 4;
@@ -62,27 +60,28 @@ impl Stamp {
     }
 }
 
-/// Writes stamp and CRC into a whole frame of at least 64 bytes.
-pub fn seal(frame: &mut [u8], stamp: Stamp) {
-    frame[PAYLOAD..PAYLOAD + LEN].copy_from_slice(&stamp.to_bytes());
+/// Writes stamp and CRC into a whole frame, whose payload begins at `payload`
+/// and has room for them.
+pub fn seal(frame: &mut [u8], payload: usize, stamp: Stamp) {
+    frame[payload..payload + LEN].copy_from_slice(&stamp.to_bytes());
     let body = frame.len() - CRC_LEN;
     let crc = crc32fast::hash(&frame[..body]);
     frame[body..].copy_from_slice(&crc.to_be_bytes());
 }
 
 /// The stamp of a frame whose CRC is right.
-pub fn open(frame: &[u8]) -> Option<Stamp> {
+pub fn open(frame: &[u8], payload: usize) -> Option<Stamp> {
     let (body, crc) = frame.split_last_chunk::<CRC_LEN>()?;
     if crc32fast::hash(body).to_be_bytes() != *crc {
         return None;
     }
-    Stamp::from_bytes(body.get(PAYLOAD..)?.first_chunk()?)
+    Stamp::from_bytes(body.get(payload..)?.first_chunk()?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Template;
+    use crate::frame::{PAYLOAD, TCP_PAYLOAD, Template};
 
     const STAMP: Stamp = Stamp {
         from: 1,
@@ -95,26 +94,29 @@ mod tests {
     fn a_sealed_frame_opens_at_every_size() {
         for len in [64, 65, 594, 1518] {
             let mut frame = Template::new(1, 0, len).frame(7);
-            seal(&mut frame, STAMP);
-            assert_eq!(open(&frame), Some(STAMP));
+            seal(&mut frame, PAYLOAD, STAMP);
+            assert_eq!(open(&frame, PAYLOAD), Some(STAMP));
         }
+        let mut frame = Template::tcp(1, 0, 65_549).frame(7);
+        seal(&mut frame, TCP_PAYLOAD, STAMP);
+        assert_eq!(open(&frame, TCP_PAYLOAD), Some(STAMP));
     }
 
     #[test]
     fn any_changed_byte_is_noticed() {
         let mut frame = Template::new(1, 0, 64).frame(7);
-        seal(&mut frame, STAMP);
+        seal(&mut frame, PAYLOAD, STAMP);
         for position in 0..frame.len() {
             frame[position] ^= 0x10;
-            assert_eq!(open(&frame), None, "byte {position}");
+            assert_eq!(open(&frame, PAYLOAD), None, "byte {position}");
             frame[position] ^= 0x10;
         }
-        assert_eq!(open(&frame[..63]), None, "cut short");
+        assert_eq!(open(&frame[..63], PAYLOAD), None, "cut short");
     }
 
     #[test]
     fn a_frame_without_stamp_is_not_taken_for_one() {
         let frame = Template::new(0, 1, 64).frame(0);
-        assert_eq!(open(&frame), None);
+        assert_eq!(open(&frame, PAYLOAD), None);
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{GuestPort, GuestPortConfig, Live, Mode, Parked, Shared};
 use crate::handover::{Descriptors, HandoverError};
+use crate::listen::SocketFile;
 use crate::mark::Marks;
 use crate::replay;
 use crate::session::{DeviceRings, RingPublisher, SessionForm};
@@ -165,6 +166,8 @@ impl GuestPort {
                 .set_nonblocking(true)
                 .map_err(HandoverError::system("listen without blocking"))?;
             parked.listener = Some(listener);
+            // Somebody may have removed it; then there is nothing to be removed.
+            port.file = SocketFile::left(&port.config.path).ok();
         } else if form.server {
             return Err(HandoverError::Unfit("its socket did not come".to_owned()));
         }
@@ -267,6 +270,7 @@ mod tests {
             features: u64::MAX,
             marks: Some(folder.join("marks")),
             keeper: None,
+            cpus: Vec::new(),
         }
     }
 

@@ -37,19 +37,26 @@ pub fn text(answer: &pb::DoctorResponse) -> String {
     }
     let count = |wanted: Severity| {
         let findings = answer.findings.iter();
-        findings
+        let count = findings
             .filter(|finding| finding.severity() == wanted)
-            .count()
+            .count();
+        counted(count, word(wanted))
     };
     let _ = writeln!(
         out,
-        "{} checks: {} errors, {} warnings, {} notes",
-        answer.checks.len(),
+        "{}: {}, {}, {}",
+        counted(answer.checks.len(), "check"),
         count(Severity::Error),
         count(Severity::Warning),
         count(Severity::Note)
     );
     out
+}
+
+/// `1 error`, `2 errors`.
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 /// For programs.
@@ -91,7 +98,7 @@ mod tests {
         let expected = "error: port tap124: interface tap124 is down [interface-down]\n\
                         nothing passes through this port\n\
                         \x20 ip link set tap124 up\n\n\
-                        2 checks: 1 errors, 0 warnings, 0 notes\n";
+                        2 checks: 1 error, 0 warnings, 0 notes\n";
         assert_eq!(text(&answer), expected);
         answer.findings[0].severity = Severity::Note.into();
         assert!(!ill(&answer));

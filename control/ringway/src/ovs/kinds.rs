@@ -86,11 +86,14 @@ pub fn kind(kind: Option<&port_spec::Kind>) -> (&'static str, Vec<(&'static str,
             ],
             "",
         ),
-        Some(port_spec::Kind::System(spec)) => match spec.xdp() {
-            pb::XdpMode::On => ("afxdp", vec![], ""),
-            pb::XdpMode::Off => ("", vec![("xdp", "off".into())], ""),
-            _ => ("", vec![], ""),
-        },
+        Some(port_spec::Kind::System(spec)) => {
+            let queues = ("n_rxq", unless(spec.queues, 1));
+            match spec.xdp() {
+                pb::XdpMode::On => ("afxdp", vec![queues], ""),
+                pb::XdpMode::Off => ("", vec![("xdp", "off".into()), queues], ""),
+                _ => ("", vec![queues], ""),
+            }
+        }
         Some(port_spec::Kind::Internal(spec)) => (
             "internal",
             vec![("n_rxq", unless(spec.queues, 1))],
@@ -213,12 +216,18 @@ pub fn new_kind(row: &Row, switch: &Row, rundir: &Path) -> Result<port_spec::Kin
                 "off" => pb::XdpMode::Off,
                 other => return Err(format!("options:xdp={other} is not one of auto, on, off")),
             };
-            let spec = pb::SystemSpec { xdp: xdp.into() };
-            options.done(port_spec::Kind::System(spec), "xdp")
+            let spec = pb::SystemSpec {
+                xdp: xdp.into(),
+                queues: options.number("n_rxq")?,
+            };
+            options.done(port_spec::Kind::System(spec), "xdp, n_rxq")
         }
         "afxdp" => {
-            let xdp = pb::XdpMode::On.into();
-            options.done(port_spec::Kind::System(pb::SystemSpec { xdp }), "none")
+            let spec = pb::SystemSpec {
+                xdp: pb::XdpMode::On.into(),
+                queues: options.number("n_rxq")?,
+            };
+            options.done(port_spec::Kind::System(spec), "n_rxq")
         }
         "tap" => {
             let owner = options.text("owner");

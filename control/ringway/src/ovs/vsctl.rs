@@ -100,7 +100,9 @@ fn parse(words: &[String], socket: &Path, rundir: &Path) -> Result<Parsed, Strin
                 return Ok(Parsed::Print(version("ovs-vsctl") + "DB Schema 8.3.1\n"));
             }
             "commands" | "options" => {
-                return Err(format!("--{name} is not supported: see ovs-vsctl --help"));
+                return Err(format!(
+                    "--{name} is not supported: ovs-vsctl --help lists commands and options"
+                ));
             }
             "format" => settings.style.set_format(&value_text)?,
             "data" => settings.style.set_data(&value_text)?,

@@ -274,7 +274,7 @@ impl<S: Switch> Control<S> {
             changes
                 .any(|change| matches!(change, Change::AddPort { port, .. } if port.name == name))
         };
-        let there = self.switch.ports().into_iter();
+        let there = self.switch.port_places().into_iter();
         there
             .filter(|status| is_added(&status.name))
             .map(|status| (status.name, status.number))

@@ -73,7 +73,7 @@ impl<S: Switch> Control<S> {
     /// The names of the datapath's ports by their numbers there, which bridges'
     /// own interfaces have as well.
     pub fn datapath_names(&self) -> Names {
-        let ports = self.switch.ports().into_iter();
+        let ports = self.switch.port_places().into_iter();
         Names::of(ports.map(|port| (port.name, port.number)))
     }
 

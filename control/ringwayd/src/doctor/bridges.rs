@@ -27,8 +27,12 @@ pub fn not_actual(facts: &Facts) -> Vec<Found> {
     found
 }
 
-/// MTU of a port: as asked for, or as its device has it.
+/// MTU of a port: as asked for, or as its device has it. A patch port has none.
 fn mtu(port: &pb::Port) -> Option<u32> {
+    let spec = port.desired.as_ref();
+    if matches!(spec?.kind, Some(pb::port_spec::Kind::Patch(_))) {
+        return None;
+    }
     let asked = port.desired.as_ref().and_then(|spec| spec.mtu);
     let link = port.actual.as_ref().and_then(|status| status.link.as_ref());
     asked.or(link.map(|link| link.mtu)).filter(|mtu| *mtu > 0)

@@ -54,17 +54,16 @@ fn name_of(index: u32) -> Result<String, HostError> {
 }
 
 /// Calls `changed` soon after each change of an interface or address, for
-/// as long as it returns true. Blocks.
+/// as long as it returns true, and once when the watch begins: what happened before
+/// that was not seen. Blocks.
 pub fn watch_links(mut changed: impl FnMut() -> bool) {
     loop {
         let watched = LinkWatch::new().and_then(|mut watch| {
-            loop {
+            while changed() {
                 watch.wait()?;
                 std::thread::sleep(DEBOUNCE);
-                if !changed() {
-                    return Ok(());
-                }
             }
+            Ok(())
         });
         match watched {
             Ok(()) => return,

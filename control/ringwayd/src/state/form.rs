@@ -1,5 +1,7 @@
 //! The state file's tables as serde sees them, and what they mean.
 
+mod guard;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -107,6 +109,28 @@ pub(super) struct PortForm {
     #[serde(skip_serializing_if = "Option::is_none")]
     qinq_ethtype: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_macs: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_vlans: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_ips: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_macs: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac_move: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storm_pps: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storm_burst: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingress_policing_rate: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingress_policing_burst: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingress_policing_kpkts_rate: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingress_policing_kpkts_burst: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     external_ids: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     other_config: Option<BTreeMap<String, String>>,
@@ -175,7 +199,8 @@ impl PortForm {
             other_config: some(&port.columns.other_config),
             ..Self::default()
         }
-        .with_vlan(&port.vlan);
+        .with_vlan(&port.vlan)
+        .with_guard(&port.guard);
         match &port.kind {
             Kind::VhostUser(options) => Self {
                 path: Some(options.path.to_string_lossy().into_owned()),
@@ -199,6 +224,7 @@ impl PortForm {
             }
             Kind::System(options) => Self {
                 xdp: Some(convert::xdp_to_proto(options.xdp).spelled().into()),
+                queues: Some(options.queues),
                 ..form
             },
             Kind::Internal(options) => Self {
@@ -246,7 +272,7 @@ impl PortForm {
     }
 
     fn try_into_model(self) -> Result<Port, String> {
-        let vlan = self.vlan()?;
+        let (vlan, guard) = (self.vlan()?, self.guard()?);
         let features = self.features.as_deref().map(feature_bits).transpose()?;
         let kind = match spelling::port_kind(&self.r#type)? {
             pb::PortKind::Dpdk => {
@@ -259,10 +285,11 @@ impl PortForm {
                 Kind::Dpdk(spec)
             }
             pb::PortKind::System => {
-                self.only(&["xdp"])?;
+                self.only(&["xdp", "queues"])?;
                 let xdp = spelled_or_default::<pb::XdpMode>(self.xdp.as_deref())?;
                 Kind::System(SystemSpec {
                     xdp: convert::xdp_from_proto(xdp),
+                    queues: self.queues.unwrap_or(1),
                 })
             }
             pb::PortKind::Internal => {
@@ -306,6 +333,7 @@ impl PortForm {
             kind,
             vlan,
             mtu: self.mtu,
+            guard,
             columns: Columns {
                 external_ids: self.external_ids.unwrap_or_default(),
                 other_config: self.other_config.unwrap_or_default(),

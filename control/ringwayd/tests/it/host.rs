@@ -263,6 +263,13 @@ async fn mtus_that_differ_across_a_bridge_are_told_once() {
         printed.err
     );
     daemon.ok("add-port br0 vm3 type=vhost-user mtu=4000").await;
+    // Told when it comes about, not at each change of anything after that.
+    for line in ["set-port vm2 tag=7", "set-port vm2 tag= external_ids:a=b"] {
+        assert_eq!(daemon.ringway(line).await.err, "", "{line}");
+    }
+    let printed = daemon.ringway("set-port vm2 mtu=2000").await;
+    let now = "port vm2 has an MTU of 2000";
+    assert!(printed.err.contains(now), "{}", printed.err);
     daemon.stop().await;
 }
 
@@ -313,6 +320,11 @@ async fn patch_ports_need_each_other() {
         assert!(printed.err.contains(telling), "{line}: {}", printed.err);
     }
     daemon.ok("add-port br1 b type=patch peer=a").await;
+    let printed = daemon.ringway("set-port b mtu=9000").await;
+    assert_eq!(printed.code, 0);
+    let telling = "port b: mtu=9000 is without effect on a patch port";
+    assert!(printed.err.contains(telling), "{}", printed.err);
+    assert_eq!(daemon.ringway("set-port b mtu=").await.err, "");
     let printed = daemon.ringway("add-port br1 c type=patch peer=a").await;
     assert!(printed.err.contains("has another peer, b"), "{printed:?}");
     daemon.stop().await;
@@ -346,7 +358,7 @@ async fn a_port_comes_back_with_its_interface() {
     assert!(
         shown
             .out
-            .contains("desired: type=system xdp=auto number=1\n"),
+            .contains("desired: type=system xdp=auto queues=1 number=1\n"),
         "{}",
         shown.out
     );

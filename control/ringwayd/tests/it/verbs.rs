@@ -270,7 +270,7 @@ async fn refusals_name_the_reason_on_stderr() {
         (
             "add-port br0 t0 type=vxlan",
             2,
-            "\"vxlan\" is not supported yet",
+            "no ports of type \"vxlan\"",
         ),
         (
             "add-port br0 t0 type=vhost-user speed=9",

@@ -77,6 +77,11 @@ pub fn features(name: &str) -> Result<Features, HostError> {
     })
 }
 
+/// Megabits per second of the interface's link, if its driver tells them.
+pub fn speed(name: &str) -> Option<u32> {
+    Request::new(name).ok()?.speed().ok()?
+}
+
 /// The driver's name, if the interface has a driver that tells it.
 pub(super) fn driver(name: &str) -> Option<String> {
     Request::new(name).ok()?.driver().ok()

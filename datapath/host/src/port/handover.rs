@@ -14,6 +14,8 @@ use crate::packet::PacketSocket;
 pub struct HostPortForm {
     /// The interface's number.
     index: u32,
+    /// The interface's MTU without a bridge's.
+    own_mtu: u32,
     /// The descriptors are a tap's; else packet sockets.
     tap: bool,
     queues: Vec<u32>,
@@ -36,6 +38,7 @@ impl HostPort {
         let queues = self.kernels.iter();
         Ok(HostPortForm {
             index: self.index,
+            own_mtu: self.own_mtu,
             tap: matches!(self.config.kind, HostPortKind::Internal { .. }),
             queues: queues
                 .map(|kernel| descriptors.give(&**kernel))
@@ -55,8 +58,8 @@ impl HostPort {
         descriptors: &mut Descriptors,
     ) -> Result<Self, HandoverError> {
         let queues = match config.kind {
-            HostPortKind::Internal { queues, .. } => queues,
-            _ => 1,
+            HostPortKind::Internal { queues, .. } | HostPortKind::System { queues } => queues,
+            HostPortKind::Tap { .. } => 1,
         };
         let tap = matches!(config.kind, HostPortKind::Internal { .. });
         if form.queues.len() != usize::from(queues) || form.tap != tap {
@@ -72,7 +75,7 @@ impl HostPort {
                 false => Kernel::Packet(PacketSocket::adopt(fd)),
             });
         }
-        Self::over(config, form.index, kernels)
+        Self::over(config, form.index, form.own_mtu, kernels)
             .map_err(|error| HandoverError::Unfit(error.to_string()))
     }
 }

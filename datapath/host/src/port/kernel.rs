@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use ringway_vhost::VNET_HEADER_BYTES;
 
-use crate::packet::{Incoming, Outgoing, PacketSocket};
+use crate::packet::{Outgoing, PacketSocket};
 use crate::ring::{BATCH, Buffers, LARGE_BYTES, Received, SMALL_BYTES, TransmitRing};
 
 /// What frames are read from and written to.
@@ -45,17 +45,12 @@ pub(crate) struct Came {
 impl Kernel {
     /// Reads up to `limit` frames, for which there must be room, and makes them
     /// available.
-    pub(crate) fn read(
-        &self,
-        ring: &mut TransmitRing,
-        limit: usize,
-        messages: &mut Incoming,
-    ) -> Result<Came, Trouble> {
+    pub(crate) fn read(&self, ring: &mut TransmitRing, limit: usize) -> Result<Came, Trouble> {
         match self {
             Self::Tap(fd) => self.read_tap(fd, ring, limit),
             Self::Packet(socket) => {
                 let (frames, cut) = socket
-                    .receive(ring, limit, messages)
+                    .receive(ring, limit.min(BATCH))
                     .map_err(|errno| self.trouble(errno))?;
                 ring.kick();
                 Ok(Came { frames, cut })

@@ -4,7 +4,7 @@
 //! until told to stop:
 //!   receive ring → write to the kernel           (a batch)
 //!   read from the kernel → transmit ring, kick   (a batch)
-//!   nothing moved? ask to be called, look once more, wait
+//!   nothing moved for a while? ask to be called, look once more, wait
 //! ```
 //!
 //! All that it waits for is watched edge-triggered, and after each wait everything
@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,11 +22,16 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::kernel::{Kernel, Trouble};
-use crate::packet::{Incoming, Outgoing};
+use crate::packet::Outgoing;
 use crate::ring::{BATCH, ReceiveRing, TransmitRing};
 
 /// How long frames wait for a kernel that takes none, all of a batch together.
 const PATIENCE: Duration = Duration::from_millis(10);
+
+/// How long the thread stays awake without a frame. Whoever sends the next one
+/// would have to wake it, which costs him more than the frame does; meanwhile it
+/// yields its CPU to all who want it.
+const AWAKE: Duration = Duration::from_micros(50);
 
 /// Reads that fail one after the other, for the frame's sake and not the
 /// interface's, until others have their turn.
@@ -108,7 +114,6 @@ pub(super) struct Pump {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     epoll: Epoll,
-    incoming: Incoming,
     outgoing: Outgoing,
     /// The kernel did not take the last frame in time: the next do not wait.
     stuck: bool,
@@ -136,7 +141,6 @@ impl Pump {
             shared,
             counters,
             epoll,
-            incoming: Incoming::default(),
             outgoing: Outgoing::default(),
             stuck: false,
             gone: false,
@@ -144,10 +148,15 @@ impl Pump {
     }
 
     pub(super) fn run(mut self) {
+        let mut last_frame = Instant::now();
         while !self.shared.stop.load(Ordering::Acquire) {
             let written = self.write_batch();
             let read = self.read_batch();
-            if written + read == 0 {
+            if written + read > 0 {
+                last_frame = Instant::now();
+            } else if last_frame.elapsed() < AWAKE {
+                thread::yield_now();
+            } else {
                 self.sleep();
             }
         }
@@ -166,9 +175,7 @@ impl Pump {
                 return 0;
             }
             let limit = room.min(BATCH);
-            let came = self
-                .kernel
-                .read(&mut self.transmit, limit, &mut self.incoming);
+            let came = self.kernel.read(&mut self.transmit, limit);
             match came {
                 Ok(came) => {
                     add(&self.counters.from_kernel, came.frames - came.cut);

@@ -14,6 +14,7 @@ use crate::parse::{Cycles, Lookups};
 use crate::process::{Memory, SchedWatch};
 use crate::scenario::FlowTraffic;
 use crate::switches::Switch;
+use crate::tso::{Oversized, Tso};
 
 /// Which generator.
 #[derive(
@@ -41,7 +42,7 @@ impl GeneratorKind {
 #[derive(Clone, Debug)]
 pub struct Traffic {
     /// Frame size in bytes on the ring, without FCS.
-    pub size: u16,
+    pub size: u32,
     /// Whether the guests offer mergeable receive buffers.
     pub mrg_rxbuf: bool,
     /// Descriptors per ring.
@@ -58,6 +59,8 @@ pub struct Traffic {
     pub binaries: PathBuf,
     /// Many flows (pktgen only); `None`: one of each direction.
     pub flows: Option<FlowTraffic>,
+    /// Oversized frames (pktgen only), whose guests listen.
+    pub tso: Option<Tso>,
 }
 
 /// What came of it.
@@ -79,6 +82,8 @@ pub struct Outcome {
     pub lost: Option<u64>,
     /// What came of flows, if there were many.
     pub flows: Option<FlowOutcome>,
+    /// What came of oversized frames.
+    pub oversized: Option<Oversized>,
 }
 
 /// Megaflows from which a process' growth tells the size of one.

@@ -8,6 +8,7 @@ use super::{Meter, Outcome, Traffic, text};
 use crate::error::Error;
 use crate::process::{Process, command, memory};
 use crate::switches::Switch;
+use crate::tso::Oversized;
 
 const START: Duration = Duration::from_secs(40);
 
@@ -29,6 +30,9 @@ pub fn run(switch: &mut dyn Switch, traffic: &Traffic) -> Result<Outcome, Error>
             pktgen.args(["--attack-rate", &rate.to_string()]);
         }
         start += Duration::from_secs_f64(flows.warmup_limit);
+    }
+    if let Some(tso) = traffic.tso {
+        pktgen.args(tso.arguments());
     }
     let before = memory(switch.pid());
     let merge = if traffic.mrg_rxbuf { "on" } else { "off" };
@@ -60,6 +64,9 @@ pub fn run(switch: &mut dyn Switch, traffic: &Traffic) -> Result<Outcome, Error>
         text: json,
     })?;
     outcome.mpps = report.total_mpps;
+    outcome.oversized = (traffic.tso)
+        .map(|tso| Oversized::of(tso, &report, outcome.cycles.per_packet()))
+        .transpose()?;
     outcome.generator_busy = Some(report.generator.busy_fraction);
     outcome.generator_cycles = Some(report.generator.busy_cycles_per_frame);
     outcome.lost = Some(report.directions.iter().map(|d| d.lost).sum());

@@ -98,6 +98,9 @@ pub struct SwitchSetup {
     pub job: Job,
     /// Ports.
     pub ports: usize,
+    /// Oversized frames: Open vSwitch gets userspace TSO, which it has for
+    /// ports that connect; so the guests listen, of every switch.
+    pub tso: bool,
 }
 
 impl SwitchSetup {

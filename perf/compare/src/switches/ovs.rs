@@ -142,7 +142,11 @@ pub struct Ovs {
 
 impl Ovs {
     pub fn start(setup: &SwitchSetup) -> Result<Self, Error> {
-        let daemons = Daemons::start(setup, None, &[])?;
+        let tso: &[&str] = match setup.tso {
+            true => &["other_config:userspace-tso-enable=true"],
+            false => &[],
+        };
+        let daemons = Daemons::start(setup, None, tso)?;
         let (ports, sockets): (Vec<_>, Vec<_>) = setup.ports("").into_iter().unzip();
         let mut ovs = Self {
             daemons,
@@ -154,10 +158,17 @@ impl Ovs {
         let bridge = ["add-br", BRIDGE, "--", "set", "bridge", BRIDGE];
         let bridge = [&bridge[..], &["datapath_type=netdev", "fail-mode=secure"]].concat();
         vsctl(&bridge)?;
-        for (number, port) in (1..).zip(&ports) {
+        for (number, (port, socket)) in (1..).zip(ports.iter().zip(&ovs.sockets)) {
             let request = format!("ofport_request={number}");
             let add = ["add-port", BRIDGE, port, "--", "set", "Interface", port];
-            vsctl(&[&add[..], &["type=dpdkvhostuser", &request]].concat())?;
+            // Only ports that connect are told that they take oversized frames
+            // and get buffers for them (lib/netdev-dpdk.c).
+            let path = format!("options:vhost-server-path={}", socket.display());
+            let kind: &[&str] = match setup.tso {
+                true => &["type=dpdkvhostuserclient", &path],
+                false => &["type=dpdkvhostuser"],
+            };
+            vsctl(&[&add[..], kind, &[request.as_str()]].concat())?;
         }
         let mut paused = false;
         match setup.job {
@@ -184,8 +195,10 @@ impl Ovs {
             }
         }
         ovs.revalidators_paused = paused;
-        for socket in &ovs.sockets {
-            wait_for_path(socket, START)?;
+        if !setup.tso {
+            for socket in &ovs.sockets {
+                wait_for_path(socket, START)?;
+            }
         }
         Ok(ovs)
     }

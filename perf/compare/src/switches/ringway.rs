@@ -97,17 +97,17 @@ impl Ringway {
         let daemon = Daemon::start(setup, None, &options)?;
         let (ports, sockets): (Vec<_>, Vec<_>) = setup.ports(".sock").into_iter().unzip();
         daemon.say(&bridge)?;
+        let mode = if setup.tso {
+            "mode=client"
+        } else {
+            "mode=server"
+        };
         for (port, socket) in ports.iter().zip(&sockets) {
             let path = format!("path={}", socket.display());
-            daemon.say(&[
-                "add-port",
-                "br0",
-                port,
-                "type=vhost-user",
-                &path,
-                "mode=server",
-            ])?;
-            wait_for_path(socket, START)?;
+            daemon.say(&["add-port", "br0", port, "type=vhost-user", &path, mode])?;
+            if !setup.tso {
+                wait_for_path(socket, START)?;
+            }
         }
         Ok(Self { daemon, sockets })
     }

@@ -7,15 +7,16 @@
 //! for ever and available entry `i` names descriptor `i` for ever, so that
 //! sending and refilling touch nothing but `avail.idx`.
 //!
+//! There may be fewer slots than descriptors; descriptor `i` then describes
+//! slot `i` modulo their number.
+//!
 //! That works because the backends measured (ringway, DPDK's vhost library)
 //! use buffers in order. [`FastRing::take`] checks it on every element.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
-use super::{
-    AVAIL_NO_INTERRUPT, DESC_WRITE, Descriptor, RingLayout, SplitRing, USED_NO_NOTIFY, UsedElem,
-};
+use super::{AVAIL_NO_INTERRUPT, Descriptor, RingLayout, SplitRing, USED_NO_NOTIFY, UsedElem};
 use crate::{Error, Gpa, GuestMemory};
 
 /// Buffers of one size side by side in guest memory.
@@ -25,14 +26,21 @@ pub struct Slots {
     pub gpa: Gpa,
     /// Distance between slots in bytes.
     pub stride: usize,
-    /// What the descriptor points to: this many bytes into the slot.
+    /// Where what the backend sees begins: this many bytes into the slot.
     pub offset: usize,
+    /// Slots, a power of two, at most as many as the ring has descriptors.
+    pub count: u16,
 }
 
 impl Slots {
-    /// Bytes that `count` slots take.
-    pub fn bytes(&self, count: u16) -> u64 {
-        (self.stride * usize::from(count)) as u64
+    /// Bytes that all slots take.
+    pub fn bytes(&self) -> u64 {
+        (self.stride * usize::from(self.count)) as u64
+    }
+
+    /// Where what the backend sees of slot `slot` begins.
+    pub fn start(&self, slot: u16) -> Gpa {
+        self.gpa + (usize::from(slot) * self.stride + self.offset) as u64
     }
 }
 
@@ -70,35 +78,26 @@ unsafe impl Send for FastRing {}
 
 impl FastRing {
     /// Takes over a ring that the backend knows and that has not been used
-    /// yet. `len(slot)` is the descriptor's length in bytes; `write` tells
-    /// whether the backend writes into the buffers (a receiveq).
+    /// yet. `describe(slot, start)` gives the descriptor of a slot, of which
+    /// the backend sees what begins at `start`.
     pub fn new(
         ring: SplitRing,
         slots: Slots,
-        write: bool,
-        len: impl Fn(u16) -> u32,
+        describe: impl Fn(u16, Gpa) -> Descriptor,
     ) -> Result<Self, Error> {
         let layout = *ring.layout();
         let memory = ring.memory().clone();
-        let need = slots.bytes(layout.size);
+        let need = slots.bytes();
         if !memory.contains(slots.gpa, need as usize) {
             return Err(Error::NoRoom {
                 gpa: slots.gpa,
                 need,
             });
         }
-        for slot in 0..layout.size {
-            let start = slots.gpa + (usize::from(slot) * slots.stride + slots.offset) as u64;
-            ring.write_desc(
-                slot,
-                Descriptor {
-                    addr: start,
-                    len: len(slot),
-                    flags: if write { DESC_WRITE } else { 0 },
-                    next: 0,
-                },
-            );
-            ring.write_avail_entry(slot, slot);
+        for index in 0..layout.size {
+            let slot = index & (slots.count - 1);
+            ring.write_desc(index, describe(slot, slots.start(slot)));
+            ring.write_avail_entry(index, index);
         }
         ring.set_avail_flags(AVAIL_NO_INTERRUPT);
         let base = ring.next_avail();
@@ -134,9 +133,24 @@ impl FastRing {
         self.next_avail.wrapping_sub(self.next_used)
     }
 
+    /// Slots in all.
+    pub fn slots(&self) -> u16 {
+        self.slots.count
+    }
+
+    /// Slots that the backend does not have, as known here.
+    pub fn free(&self) -> u16 {
+        self.slots.count.saturating_sub(self.in_backend())
+    }
+
     /// Slot that the next publish begins with.
     pub fn next_slot(&self) -> u16 {
-        self.next_avail & self.mask
+        self.slot_behind(0)
+    }
+
+    /// Slot of the publish after the next `position` ones.
+    pub fn slot_behind(&self, position: u16) -> u16 {
+        self.next_avail.wrapping_add(position) & (self.slots.count - 1)
     }
 
     /// Buffers used since the last `take`: reads `used.idx`, and starts
@@ -201,7 +215,8 @@ impl FastRing {
         wanted
     }
 
-    /// Writes into a slot, `offset` bytes behind the descriptor's start.
+    /// Writes into the slot of descriptor `slot`, `offset` bytes behind where
+    /// the backend's part begins.
     ///
     /// # Panics
     /// If the bytes leave the slot.
@@ -213,7 +228,7 @@ impl FastRing {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };
     }
 
-    /// Copies out of a slot, from `offset` bytes behind the descriptor's start.
+    /// Copies out of a slot, likewise.
     ///
     /// # Panics
     /// If the bytes leave the slot.
@@ -229,6 +244,7 @@ impl FastRing {
             slot <= self.mask && within.saturating_add(len) <= self.slots.stride,
             "slot {slot}: {len} bytes at {offset} leave the slot"
         );
+        let slot = slot & (self.slots.count - 1);
         self.slot_base
             .wrapping_add(usize::from(slot) * self.slots.stride + within)
     }
@@ -248,8 +264,13 @@ impl FastRing {
 mod tests {
     use super::*;
     use crate::Backing;
+    use crate::ring::DESC_WRITE;
 
     fn fast(write: bool) -> FastRing {
+        fast_with(write, 4)
+    }
+
+    fn fast_with(write: bool, count: u16) -> FastRing {
         let memory = GuestMemory::single(1 << 16, Backing::Shared).unwrap();
         let layout = RingLayout::at(0x1000, 4);
         let ring = SplitRing::new(Arc::new(memory), layout, false, 0xfffe).unwrap();
@@ -257,8 +278,15 @@ mod tests {
             gpa: 0x4000,
             stride: 192,
             offset: 52,
+            count,
         };
-        FastRing::new(ring, slots, write, |slot| 76 + u32::from(slot)).unwrap()
+        let describe = |slot, addr| Descriptor {
+            addr,
+            len: 76 + u32::from(slot),
+            flags: if write { DESC_WRITE } else { 0 },
+            next: 0,
+        };
+        FastRing::new(ring, slots, describe).unwrap()
     }
 
     fn backend_uses(fast: &FastRing, elems: &[(u32, u32)]) {
@@ -319,6 +347,27 @@ mod tests {
         let mut back = [0; 3];
         fast.read_slot(1, 12, &mut back);
         assert_eq!(back, [1, 2, 3]);
+    }
+
+    #[test]
+    fn descriptors_share_slots_if_there_are_fewer() {
+        let mut fast = fast_with(false, 2);
+        let addr = |index| fast.ring().read_desc(index).addr;
+        assert_eq!((addr(2), addr(3)), (addr(0), addr(1)));
+        assert_ne!(addr(0), addr(1));
+        assert_eq!(fast.free(), 2);
+        fast.publish(1);
+        assert_eq!((fast.free(), fast.next_slot()), (1, 1));
+        fast.publish(1);
+        assert_eq!((fast.free(), fast.next_slot()), (0, 0));
+        backend_uses(&fast, &[(2, 0), (3, 0)]);
+        let used = fast.used();
+        fast.take_unread(used);
+        fast.write_slot(2, 0, &[9]);
+        assert_eq!(
+            (fast.free(), fast.memory().read_bytes(0x4000 + 52, 1)[0]),
+            (2, 9)
+        );
     }
 
     #[test]
