@@ -200,7 +200,10 @@ impl GuestPort {
             listener,
             live: None,
         });
-        port.go_on()?;
+        if let Err(error) = port.go_on() {
+            drop(port.file.take());
+            return Err(error);
+        }
         Ok(port)
     }
 

@@ -86,7 +86,14 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
         Some(successor) => take_over(cli, successor, link.clone())?,
         None => start(cli, link.clone())?,
     };
-    let tls = cli.tls_door()?;
+    let tls = match cli.tls_door() {
+        // Guests are here already: they are not to pay for it.
+        Err(error) if cli.takeover => {
+            tracing::error!("no clients are served over TCP: {error}");
+            None
+        }
+        door => door?,
+    };
     owner::load_name_services();
     filter_system_calls(cli.seccomp)?;
     match cli.seccomp {

@@ -29,10 +29,8 @@ pub fn send(
 ) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     let descriptors = descriptors.into_inner();
-    let mut header = [0; 16];
-    header[..8].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
-    header[8..].copy_from_slice(&(descriptors.len() as u64).to_le_bytes());
-    stream.write_all(&header)?;
+    stream.write_all(&(bytes.len() as u64).to_le_bytes())?;
+    stream.write_all(&(descriptors.len() as u64).to_le_bytes())?;
     for some in descriptors.chunks(AT_A_TIME) {
         let some: Vec<_> = some.iter().map(AsFd::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_A_TIME))];
@@ -53,14 +51,12 @@ pub fn send(
 
 /// Receives a message with its descriptors.
 pub fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<(T, Descriptors)> {
-    let mut header = [0; 16];
-    stream.read_exact(&mut header)?;
-    let number = |at: usize| {
+    let mut number = || {
         let mut eight = [0; 8];
-        eight.copy_from_slice(&header[at..at + 8]);
-        u64::from_le_bytes(eight)
+        stream.read_exact(&mut eight)?;
+        Ok::<_, io::Error>(u64::from_le_bytes(eight))
     };
-    let (length, count) = (number(0), number(8));
+    let (length, count) = (number()?, number()?);
     if length > MAX_BYTES || count > MAX_DESCRIPTORS {
         let why = format!("a message of {length} bytes with {count} descriptors");
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
