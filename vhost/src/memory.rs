@@ -283,7 +283,7 @@ impl GuestMemory {
     pub fn files(&self) -> impl Iterator<Item = (RegionSpec, &File)> {
         self.regions
             .iter()
-            .filter_map(|region| Some((region.spec, region.mapping.region.file_offset()?.file())))
+            .filter_map(|region| Some((region.spec, region.mapping.file()?)))
     }
 
     /// Bytes of guest memory.

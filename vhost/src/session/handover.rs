@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Device, DeviceRings, Vring, eventfd};
 use crate::handover::{Descriptors, HandoverError};
-use crate::memory::{GuestMemory, RegionSpec};
+use crate::memory::RegionSpec;
 use crate::ring::split::{RingAddresses, RingState};
 
 /// All that the frontend has said. Fields may be added; what an older process
@@ -134,7 +134,11 @@ impl Device {
             };
             table.push((spec, File::from(descriptors.take(region.file)?)));
         }
-        self.memory = Arc::new(GuestMemory::map(table).map_err(|error| unfit(&error))?);
+        self.memory = Arc::new(
+            self.memory
+                .replaced_by(table)
+                .map_err(|error| unfit(&error))?,
+        );
         self.features = form.features;
         self.protocol = form.protocol;
         self.added_again = form.added_again;
