@@ -142,7 +142,8 @@ impl Datapath {
         for port in actual.ports.values() {
             if let Backing::Host(host) = &port.backing {
                 let form = host.port.export(&mut descriptors)?;
-                forms.hosts.insert(port.spec.name.clone(), form);
+                let name = port.spec.name.clone();
+                forms.hosts.extend(form.map(|form| (name, form)));
             }
         }
         for (name, bridge) in &actual.bridges {

@@ -108,14 +108,6 @@ impl PacketSocket {
         })
     }
 
-    /// One that another process has opened.
-    pub(crate) fn adopt(fd: OwnedFd) -> Self {
-        Self {
-            fd,
-            dropped: AtomicU64::new(0),
-        }
-    }
-
     /// Whether its interface is no more.
     pub(crate) fn is_gone(&self) -> bool {
         // SAFETY: all fields are numbers; the length is told.

@@ -4,7 +4,6 @@ use ringway_vhost::{Descriptors, HandoverError};
 use serde::{Deserialize, Serialize};
 
 use super::{HostPort, HostPortConfig, HostPortKind, Kernel};
-use crate::packet::PacketSocket;
 
 /// A port whose other end is the kernel, as another process takes it over. Its
 /// interface, addresses and routes, and the taking of what it receives, are the
@@ -16,8 +15,6 @@ pub struct HostPortForm {
     index: u32,
     /// The interface's MTU without a bridge's.
     own_mtu: u32,
-    /// The descriptors are a tap's; else packet sockets.
-    tap: bool,
     queues: Vec<u32>,
 }
 
@@ -29,21 +26,27 @@ impl HostPort {
         self.end_threads();
     }
 
-    /// What the port is made of.
+    /// What the port is made of; `None`: packet sockets, whose frames lie in memory
+    /// of this process. They are opened anew.
     ///
     /// # Errors
     ///
     /// The system's: too many open files.
-    pub fn export(&self, descriptors: &mut Descriptors) -> Result<HostPortForm, HandoverError> {
+    pub fn export(
+        &self,
+        descriptors: &mut Descriptors,
+    ) -> Result<Option<HostPortForm>, HandoverError> {
+        let HostPortKind::Internal { .. } = self.config.kind else {
+            return Ok(None);
+        };
         let queues = self.kernels.iter();
-        Ok(HostPortForm {
+        Ok(Some(HostPortForm {
             index: self.index,
             own_mtu: self.own_mtu,
-            tap: matches!(self.config.kind, HostPortKind::Internal { .. }),
             queues: queues
                 .map(|kernel| descriptors.give(&**kernel))
                 .collect::<Result<_, _>>()?,
-        })
+        }))
     }
 
     /// A port that takes over another process's descriptors. Nothing is read
@@ -57,24 +60,19 @@ impl HostPort {
         form: HostPortForm,
         descriptors: &mut Descriptors,
     ) -> Result<Self, HandoverError> {
-        let queues = match config.kind {
-            HostPortKind::Internal { queues, .. } | HostPortKind::System { queues } => queues,
-            HostPortKind::Tap { .. } => 1,
-        };
-        let tap = matches!(config.kind, HostPortKind::Internal { .. });
-        if form.queues.len() != usize::from(queues) || form.tap != tap {
-            return Err(HandoverError::Unfit(
-                "the port is of another kind now, or has other queues".to_owned(),
-            ));
+        match config.kind {
+            HostPortKind::Internal { queues, .. } if form.queues.len() == usize::from(queues) => {}
+            _ => {
+                return Err(HandoverError::Unfit(
+                    "the port is of another kind now, or has other queues".to_owned(),
+                ));
+            }
         }
-        let mut kernels = Vec::new();
-        for place in form.queues {
-            let fd = descriptors.take(place)?;
-            kernels.push(match tap {
-                true => Kernel::Tap(fd),
-                false => Kernel::Packet(PacketSocket::adopt(fd)),
-            });
-        }
+        let kernels = form
+            .queues
+            .into_iter()
+            .map(|place| Ok(Kernel::Tap(descriptors.take(place)?)))
+            .collect::<Result<_, HandoverError>>()?;
         Self::over(config, form.index, form.own_mtu, kernels)
             .map_err(|error| HandoverError::Unfit(error.to_string()))
     }
