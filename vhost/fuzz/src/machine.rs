@@ -294,7 +294,7 @@ fn place(gpa: u64) -> (usize, u64) {
 
 /// Writes to a guest's memory, whoever does it.
 pub fn write_to(regions: &[File; 2], gpa: u64, bytes: &[u8]) {
-    if gpa < GPA || gpa >= GPA + 2 * REGION {
+    if !(GPA..GPA + 2 * REGION).contains(&gpa) {
         return;
     }
     let (region, at) = place(gpa);
