@@ -292,7 +292,7 @@ pub mod sample {
 
     #[test]
     fn results_from_before_flows_are_still_read() {
-        let path = "../results/2026-11-23T185003Z-0240c449.json";
+        let path = "fixtures/results-before-flows.json";
         let read = Results::read(Path::new(path)).unwrap();
         assert!(read.runs.iter().all(|run| run.case.scenario.is_none()));
         assert_eq!(read.settings.flow_limit, None);
