@@ -74,13 +74,16 @@ e2e: ## end-to-end tests alone; needs `make build`, takes TEST=name and FILE=gue
 	$(if $(SUDO),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo --preserve-env=RINGWAY_BIN_DIR") \
 	cargo test -p ringway-tests $(if $(FILE),--test $(FILE),--lib --tests) --no-fail-fast -- --test-threads=1 $(TEST)
 
-soak: setup ## the long part of the property and differential tests (SECONDS_OF_SOAK=600)
+soak: build ## the long part of the property, differential and hostile tests (SECONDS_OF_SOAK=600)
 	PROPTEST_CASES=200000 cargo test -p ringway-datapath --lib model_tests
 	RINGWAY_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test -p ringway-differential --test rules --test vlans -- --nocapture
+	RINGWAY_SOAK_MESSAGES=1000000 $(MAKE) --no-print-directory e2e FILE=hostile TEST=random_messages
 
-fuzz: ## fuzz targets of the flows, a minute each; takes FUZZ_SECONDS=3600 and TARGET=text
+fuzz: ## all fuzz targets, a minute each; takes FUZZ_SECONDS=3600 and CRATE=datapath/flow TARGET=text
 	$(call heading,fuzz)
-	datapath/flow/fuzz/run.sh "$(or $(FUZZ_SECONDS),60)" $(TARGET)
+	for crate in $(or $(CRATE),datapath/flow vhost control); do \
+	    $$crate/fuzz/run.sh "$(or $(FUZZ_SECONDS),60)" $(TARGET); \
+	done
 
 bench-flows: build ## rates against flows and masks, set-up, attack, beside Open vSwitch
 	$(call heading,bench of flows)
@@ -94,7 +97,7 @@ bench: build ## ringway, Open vSwitch-DPDK and testpmd side by side, as a table
 	$(call heading,bench)
 	$(SUDO) "$(RELEASE)/compare" run $(BENCH)
 
-install: ## binaries, completions, the systemd unit, ovs-* names (INSTALL_OVS_NAMES=no: not), under PREFIX (after `make build`)
+install: ## binaries, completions, the systemd unit and its user, ovs-* names (INSTALL_OVS_NAMES=no: not), under PREFIX (after `make build`)
 	install -D -m 755 "$(RELEASE)/ringwayd" "$(DESTDIR)$(PREFIX)/sbin/ringwayd"
 	install -D -m 755 "$(RELEASE)/ringway" "$(DESTDIR)$(PREFIX)/bin/ringway"
 	@set -x; share="$(DESTDIR)$(PREFIX)/share"; \
@@ -104,7 +107,15 @@ install: ## binaries, completions, the systemd unit, ovs-* names (INSTALL_OVS_NA
 	"$(RELEASE)/ringway" completions fish >"$$share/fish/vendor_completions.d/ringway.fish"
 	@set -x; unit="$(DESTDIR)$(PREFIX)/lib/systemd/system/ringwayd.service"; \
 	mkdir -p "$$(dirname "$$unit")"; \
-	sed '1,2d; s|/usr/local/|$(PREFIX)/|' control/ringwayd/ringwayd.service >"$$unit"
+	sed '1,3d; s|/usr/local/|$(PREFIX)/|' control/ringwayd/ringwayd.service >"$$unit"
+	@set -x; users="$(DESTDIR)$(PREFIX)/lib/sysusers.d/ringway.conf"; \
+	install -D -m 644 control/ringwayd/ringway.sysusers "$$users"; \
+	if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
+	    if command -v systemd-sysusers >/dev/null; then systemd-sysusers "$$users"; \
+	    elif ! getent passwd ringway >/dev/null; then \
+	        useradd --system --user-group --no-create-home --home-dir /var/lib/ringway --shell /usr/sbin/nologin ringway; \
+	    fi; \
+	fi
 ifneq ($(INSTALL_OVS_NAMES),no)
 	@for name in ovs-vsctl ovs-ofctl ovs-dpctl ovs-appctl; do \
 	    link="$(PREFIX)/bin/$$name"; \

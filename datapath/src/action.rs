@@ -260,6 +260,7 @@ fn apply_as<const VLANS: bool>(
                 }
             }
             Destination::Drop(reason) => drop(lists, reason),
+            Destination::Flood if with.stops_storm() => drop(lists, DropReason::StormPoliced),
             Destination::Flood => {
                 let members = learning.bridge.members.iter();
                 let mut copies = 0u64;

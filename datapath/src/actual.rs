@@ -21,7 +21,7 @@ use crate::meter::Meter;
 use crate::port::{Backing, Port};
 use crate::publish::{PmdShared, publish};
 use crate::snapshot::{BridgeView, LOCAL, MAX_PORTS, Plan, Poll, PortView, Snapshot, Source};
-use crate::spec::{BridgeSpec, DatapathConfig, PortKind, PortSpec};
+use crate::spec::{BridgeSpec, DatapathConfig, MacMove, PortKind, PortSpec};
 use crate::status::MemoryKind;
 use crate::table_memory::TableMemory;
 use crate::vlan::PortVlans;
@@ -209,6 +209,18 @@ impl Actual {
         }
     }
 
+    /// FDBs learn on each port as much as it may. Stations of a port that is
+    /// down are nobody's: its guest may have moved to another host.
+    fn tell_fdbs(&self) {
+        for port in self.ports.values() {
+            if let Some(bridge) = self.bridges.get(&port.spec.bridge) {
+                let guard = &port.spec.guard;
+                let stay = guard.mac_move == MacMove::Deny && port.takes_frames();
+                bridge.fdb.set_policy(port.number, guard.max_macs, stay);
+            }
+        }
+    }
+
     /// Number of a bridge's own interface, [`LOCAL`] if it has none.
     pub fn local(&self, bridge: &str) -> u32 {
         (self.ports.values())
@@ -247,6 +259,8 @@ impl Actual {
                 output: port.output(),
                 max_frame: port.max_frame(),
                 vlans: PortVlans::of(&port.spec.vlan),
+                guard: port.guarding.guard.clone(),
+                storm: port.guarding.storm.clone(),
                 counters: Arc::clone(&port.counters),
             })
         });
@@ -333,6 +347,7 @@ impl Inner {
         actual.version += 1;
         actual.join_patch_ports();
         actual.tell_live_ports();
+        actual.tell_fdbs();
         let snapshot = Arc::new(actual.snapshot());
         let mut plans = Vec::with_capacity(self.pmds.len());
         for (index, pmd) in self.pmds.iter().enumerate() {

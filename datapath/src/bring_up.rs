@@ -83,6 +83,7 @@ impl Inner {
             queue_pairs: options.queues,
             owner: options.owner,
             permissions: options.permissions,
+            cpus: self.other_cpus(),
         };
         let publisher = Arc::new(PortPublisher {
             inner: Arc::downgrade(self),

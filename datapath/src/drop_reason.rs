@@ -39,6 +39,24 @@ drop_reasons! {
     BadOffload => "bad_offload",
     /// the guest broke the ring's rules; its port is quarantined
     GuestFault => "guest_fault",
+    /// the memory that the packet lay in went away: its frontend truncated the file, and that port is quarantined
+    MemoryLost => "memory_lost",
+
+    // guard: the port's options say so.
+    /// its source MAC, or one that it gives as its sender's by ARP or neighbour discovery, is not among the port's allowed_macs
+    SpoofedMac => "spoofed_mac",
+    /// its VLAN is not among the port's allowed_vlans
+    SpoofedVlan => "spoofed_vlan",
+    /// the IP address that it comes from, or that it gives as its sender's by ARP or neighbour discovery, is not among the port's allowed_ips, or cannot be told
+    SpoofedIp => "spoofed_ip",
+    /// its port sends more than ingress_policing_rate or ingress_policing_kpkts_rate allows
+    IngressPoliced => "ingress_policed",
+    /// it was for many, and its port sends more of these than storm_pps allows
+    StormPoliced => "storm_policed",
+    /// it comes from a station beyond the port's max_macs
+    FdbLimit => "fdb_limit",
+    /// it comes from a station that was heard on another port, whose stations do not move (mac_move=deny)
+    MacMoveDenied => "mac_move_denied",
 
     // lookup: the bridge decided so.
     /// the destination was learned on the port that the frame came from

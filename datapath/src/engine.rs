@@ -23,7 +23,7 @@ use crate::clock::CoarseClock;
 use crate::counters::PortCounterTable;
 use crate::error::DatapathError;
 use crate::housekeeping::{Bell, keep_house};
-use crate::port::{Backing, PatchBacking, Port};
+use crate::port::{Backing, Guarding, PatchBacking, Port};
 use crate::publish::PmdShared;
 use crate::snapshot::Plan;
 use crate::spec::{
@@ -276,6 +276,7 @@ impl Datapath {
             number,
             Port {
                 number,
+                guarding: Guarding::of(&spec.guard, self.inner.eal.tsc_hz()),
                 spec,
                 backing,
                 counters: Arc::new(counters),
@@ -306,7 +307,7 @@ impl Datapath {
             // No PMD learns on it any more: forget before the number can be
             // given to another port.
             if let Some(fdb) = &fdb {
-                fdb.forget_port(number);
+                fdb.drop_port(number);
             }
             (port, fdb)
         };
@@ -353,7 +354,10 @@ impl Datapath {
         actual
             .ports
             .values()
-            .map(|port| port.status(cores, &links))
+            .map(|port| {
+                let bridge = actual.bridges.get(&port.spec.bridge);
+                port.status(cores, &links, bridge.map(|bridge| &*bridge.fdb))
+            })
             .collect()
     }
 

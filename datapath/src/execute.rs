@@ -16,6 +16,7 @@ use crate::action::TxLists;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
 use crate::lookup::Normal;
+use crate::meter::TokenBucket;
 use crate::packet_in::{PACKET_IN_BYTES, PacketInMeta, PacketInRing};
 use crate::snapshot::{BridgeView, Snapshot};
 use crate::tx;
@@ -35,10 +36,18 @@ pub struct Surroundings<'a> {
     pub pmd: usize,
     /// Cycles, for meters.
     pub now: u64,
+    /// Rate of the port's frames to many.
+    pub storm: Option<&'a TokenBucket>,
     pub packet_ins: &'a PacketInRing,
 }
 
 impl Surroundings<'_> {
+    /// Whether a frame to many is one too many.
+    #[inline(always)]
+    pub fn stops_storm(&self) -> bool {
+        (self.storm).is_some_and(|bucket| !bucket.takes(1, self.now))
+    }
+
     /// Delivers what is listed so far.
     pub fn flush(&self, lists: &mut TxLists, packets: &mut Packets<'_>, bridge: &BridgeView) {
         tx::flush(lists, packets, self.snapshot, bridge.id, self.pmd, self.own);
@@ -226,6 +235,10 @@ impl Run<'_, '_, '_, '_> {
     }
 
     fn flood(&mut self) {
+        if self.with.stops_storm() {
+            self.reason = DropReason::StormPoliced;
+            return;
+        }
         self.reason = DropReason::NoDestination;
         let members = &self.learning.bridge.members;
         for port in members.iter().filter(|port| **port != self.with.ingress) {
@@ -314,6 +327,10 @@ impl Run<'_, '_, '_, '_> {
         let mut bytes = [0; PACKET_IN_BYTES];
         let room = max_len.min(PACKET_IN_BYTES);
         let len = self.packets.copy_prefix(self.index, &mut bytes[..room]);
+        if self.packets.are_lost() {
+            self.reason = DropReason::MemoryLost;
+            return;
+        }
         // A controller has no use for a partial checksum.
         if let Some((field, checksum)) = self.packets.whole_checksum(self.index)
             && let Some(place) = bytes[..len].get_mut(field..field + 2)

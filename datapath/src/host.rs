@@ -21,7 +21,7 @@ use crate::drop_reason::DropReason;
 use crate::engine::Datapath;
 use crate::error::DatapathError;
 use crate::nic_bring_up::{change_mtu, device_counters};
-use crate::port::{Backing, Told};
+use crate::port::{Backing, Guarding, Told};
 use crate::snapshot::Plan;
 use crate::spec::{DpdkSpec, PortKind, PortSpec, SystemSpec, XdpMode};
 use crate::status::{LINK_DOWN, LinkStatus, PortCounters, PortState};
@@ -240,7 +240,7 @@ impl Inner {
     }
 
     /// CPUs that are no poll-mode core's.
-    fn other_cpus(&self) -> Vec<usize> {
+    pub fn other_cpus(&self) -> Vec<usize> {
         let all = core_affinity::get_core_ids().unwrap_or_default();
         let all = all.into_iter().map(|core| core.id);
         all.filter(|core| !self.config.pmd_cores.contains(core))
@@ -309,7 +309,8 @@ impl Datapath {
         self.inner.look_at_links(&mut lock(&self.inner.actual));
     }
 
-    /// Changes a running port: its VLANs, its MTU, and an internal port's address.
+    /// Changes a running port: its VLANs, its guard, its MTU, and an internal port's
+    /// address.
     ///
     /// # Errors
     ///
@@ -372,6 +373,9 @@ impl Datapath {
             }
         }
         let vlans_changed = old.vlan != spec.vlan;
+        if old.guard != spec.guard {
+            port.guarding = Guarding::of(&spec.guard, self.inner.eal.tsc_hz());
+        }
         let bridge = spec.bridge.clone();
         port.spec = spec;
         self.inner.publish(&mut actual);

@@ -112,7 +112,7 @@ fn report_quarantined(inner: &Inner, actual: &Actual, quarantined: &mut BTreeSet
     let guests =
         (actual.ports.values()).filter(|port| matches!(port.backing, Backing::Guest { .. }));
     for port in guests {
-        let status = port.status(&inner.config.pmd_cores, &[]);
+        let status = port.status(&inner.config.pmd_cores, &[], None);
         if let PortState::Quarantined { why } = &status.state {
             if quarantined.insert(port.number) {
                 tracing::warn!(port = port.spec.name, "quarantined: {why}");

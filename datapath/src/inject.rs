@@ -66,6 +66,7 @@ impl Injector {
             own: counters,
             pmd: packet.row,
             now: packet.now,
+            storm: None,
             packet_ins,
         };
         let mut refused = None;

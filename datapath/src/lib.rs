@@ -1,9 +1,9 @@
 //! Poll-mode cores: rx, parse, lookup, actions, tx; FDB, counters, drop reasons.
 //!
 //! ```text
-//! pmd ─▶ rx ─▶ parse ─▶ lookup ─▶ action ─▶ tx        one burst, one core, start to end
-//!        │               │                   │
-//!   rings, nic          fdb             rings, nic
+//! pmd ─▶ rx ─▶ guard ─▶ parse ─▶ lookup ─▶ action ─▶ tx        one burst, one core, start to end
+//!        │                        │                   │
+//!   rings, nic                   fdb             rings, nic
 //! ```
 //!
 //! The control plane changes things through [`Datapath`]; PMDs see the changes
@@ -25,6 +25,7 @@ mod execute;
 mod fdb;
 mod flow_control;
 pub mod flows;
+mod guard;
 mod host;
 mod housekeeping;
 mod inject;

@@ -47,11 +47,17 @@ impl<'b> Normal<'b> {
     #[inline(always)]
     pub fn decide(&mut self, key: &Key) -> Destination {
         if key.source != self.learned {
-            if !key.source.is_group()
-                && self.bridge.fdb.learn(key.source, self.ingress, self.second) != Learned::Known
-            {
-                // What was decided may have been about this very station.
-                self.decided.0 = Station::NONE;
+            if !key.source.is_group() {
+                match self.bridge.fdb.learn(key.source, self.ingress, self.second) {
+                    Learned::Known => {}
+                    // Asked again for the station's next packet.
+                    Learned::OverLimit => return Destination::Drop(DropReason::FdbLimit),
+                    Learned::Stays => return Destination::Drop(DropReason::MacMoveDenied),
+                    // What was decided may have been about this very station.
+                    Learned::New | Learned::Moved | Learned::Refused => {
+                        self.decided.0 = Station::NONE;
+                    }
+                }
             }
             self.learned = key.source;
         }

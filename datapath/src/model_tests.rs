@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 
-use proptest::collection::vec;
+use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;
+use proptest::sample::select;
 use ringway_flow::action::Action;
 use ringway_flow::key::FlowKey;
 use ringway_flow::program::PROGRAM_WORDS;
@@ -19,12 +20,14 @@ use crate::cache::{hold, read_all};
 use crate::cpu::tsc;
 use crate::drop_reason::DropReason;
 use crate::rig::Rig;
+use crate::spec::{GuardSpec, RateSpec};
 
 const MEMBERS: [u32; 4] = [1, 2, 0x100, 0x101];
 
-/// A learning switch, one packet after the other. Stations by MAC and VLAN.
+/// A learning switch, one packet after the other. Stations by MAC and VLAN; how
+/// many frames ports may still send to many, where that is not any number.
 #[derive(Default)]
-pub struct Stations(HashMap<(Vec<u8>, u16), u32>);
+pub struct Stations(HashMap<(Vec<u8>, u16), u32>, HashMap<u32, u32>);
 
 impl Stations {
     fn forward(&mut self, frame: &[u8], ingress: u32, members: &[u32]) -> Vec<u32> {
@@ -35,21 +38,27 @@ impl Stations {
         if source[0] & 1 == 0 && source != [0; 6] {
             self.0.insert((source, vlan), ingress);
         }
-        let others = || {
-            let others = members.iter().copied();
-            others.filter(|port| *port != ingress).collect()
-        };
         if destination[..5] == [1, 0x80, 0xc2, 0, 0] && destination[5] < 16 {
             return Vec::new();
         }
         if destination[0] & 1 == 1 {
-            return others();
+            return self.flood(ingress, members);
         }
         match self.0.get(&(destination, vlan)) {
             Some(port) if *port == ingress => Vec::new(),
             Some(port) => vec![*port],
-            None => others(),
+            None => self.flood(ingress, members),
         }
+    }
+
+    fn flood(&mut self, ingress: u32, members: &[u32]) -> Vec<u32> {
+        match self.1.get_mut(&ingress) {
+            Some(0) => return Vec::new(),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        let others = members.iter().copied();
+        others.filter(|port| *port != ingress).collect()
     }
 }
 
@@ -87,10 +96,7 @@ pub fn outputs(
         let ports = match output.to {
             To::Port(port) => vec![port.into()],
             To::Normal => stations.forward(&output.frame, ingress.into(), members),
-            To::Flood => {
-                let others = members.iter().copied();
-                others.filter(|port| *port != u32::from(ingress)).collect()
-            }
+            To::Flood => stations.flood(ingress.into(), members),
             To::Controller(..) => {
                 controllers += 1;
                 Vec::new()
@@ -236,11 +242,17 @@ proptest! {
         frames in vec(arbitrary::frame(), 1..48),
         steps in vec((0u8..3, any::<usize>(), arbitrary::action()), 0..6),
         flow_limit in prop_oneof![Just(1u32), Just(8), Just(1024)],
+        storms in hash_map(select(MEMBERS.to_vec()), 1u32..20, 0..3),
     ) {
         one_choice(&mut rules);
         prop_assume!(possible(&rules));
         let mut rig = Rig::sized(changes(&rules), &MEMBERS, flow_limit, 64);
         let mut stations = Stations::default();
+        for (port, burst) in storms {
+            let storm = RateSpec { rate: 1, burst };
+            rig.set_guard(port, &GuardSpec { storm, ..GuardSpec::default() });
+            stations.1.insert(port, burst);
+        }
         let mut bursts: HashMap<u16, Vec<Vec<u8>>> = HashMap::new();
         for (frame, port) in frames {
             bursts.entry(port).or_default().push(frame);

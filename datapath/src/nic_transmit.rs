@@ -29,7 +29,7 @@ impl Outgoing<'_> {
                 self.put(packets, usize::from(*index));
             }
         }
-        self.send();
+        self.send(packets);
     }
 
     /// The same packet by packet: as it is, cut, or not at all.
@@ -106,7 +106,7 @@ impl Outgoing<'_> {
     #[inline]
     fn put(&mut self, packets: &mut Packets<'_>, index: usize) {
         if self.mbufs.len() == BURST {
-            self.send();
+            self.send(packets);
         }
         let at = self.mbufs.len();
         if self.mempool.alloc_burst(self.mbufs, 1) == 0 {
@@ -150,7 +150,12 @@ impl Outgoing<'_> {
     }
 
     /// Gives all to the device.
-    fn send(&mut self) {
+    fn send(&mut self, packets: &Packets<'_>) {
+        if packets.are_lost() {
+            self.drop(DropReason::MemoryLost, self.mbufs.len());
+            self.mbufs.clear();
+            return;
+        }
         let refused = self.queue.prepare(self.mbufs);
         self.drop(DropReason::BadOffload, refused);
         let mut lengths = [0; BURST];

@@ -8,11 +8,14 @@ use ringway_host::link::Link;
 use ringway_vhost::{DeviceRings, GuestPort, Mode, SessionState, SplitRing, features};
 
 use crate::counters::PortCounterTable;
+use crate::fdb::Fdb;
+use crate::guard::{Guard, storm_bucket};
 use crate::host::{self, HostBacking};
+use crate::meter::TokenBucket;
 use crate::nic::Nic;
 use crate::nic_status::{nic_link, nic_status};
 use crate::snapshot::{NO_LIMIT, Output};
-use crate::spec::{PortKind, PortSpec, SocketMode};
+use crate::spec::{GuardSpec, PortKind, PortSpec, SocketMode};
 use crate::status::{PortState, PortStatus, QueueStatus};
 
 /// A port with what runs for it.
@@ -21,9 +24,29 @@ pub struct Port {
     pub spec: PortSpec,
     pub backing: Backing,
     pub counters: Arc<PortCounterTable>,
+    /// Its guard and the rate of its frames to many, as PMDs have them.
+    pub guarding: Guarding,
     /// Index of the PMD that polls each queue.
     pub assignment: Vec<usize>,
     pub since: SystemTime,
+}
+
+/// What PMDs ask of a port's packets. It lasts as long as the options do: token
+/// buckets remember what has passed.
+#[derive(Clone, Default)]
+pub struct Guarding {
+    pub guard: Option<Arc<Guard>>,
+    pub storm: Option<Arc<TokenBucket>>,
+}
+
+impl Guarding {
+    /// As `spec` has it.
+    pub fn of(spec: &GuardSpec, tsc_hz: u64) -> Self {
+        Self {
+            guard: Guard::of(spec, tsc_hz).map(Arc::new),
+            storm: storm_bucket(spec, tsc_hz).map(Arc::new),
+        }
+    }
 }
 
 /// What is behind a port.
@@ -134,8 +157,8 @@ impl Port {
     }
 
     /// What the port is doing. `links`: interfaces that were just asked for, by
-    /// their numbers; others are asked for here.
-    pub fn status(&self, cores: &[usize], links: &[Link]) -> PortStatus {
+    /// their numbers; others are asked for here. `fdb`: its bridge's.
+    pub fn status(&self, cores: &[usize], links: &[Link], fdb: Option<&Fdb>) -> PortStatus {
         let host = match &self.backing {
             Backing::Host(host) => Some(host.port.status_among(links)),
             _ => None,
@@ -182,6 +205,7 @@ impl Port {
         if let Some(host) = &host {
             host::fold(&mut counters, &host.queues);
         }
+        let (stations, stations_refused) = fdb.map_or((0, 0), |fdb| fdb.of_port(self.number));
         PortStatus {
             number: self.number,
             name: self.spec.name.clone(),
@@ -206,6 +230,8 @@ impl Port {
             },
             queues,
             counters,
+            stations,
+            stations_refused,
         }
     }
 }
@@ -231,9 +257,13 @@ fn guest_status(session: &GuestPort) -> Told {
         details.push((
             "guest_memory".to_owned(),
             format!(
-                "{} MiB in {} regions",
+                "{} MiB in {} regions{}",
                 status.memory_bytes >> 20,
-                status.memory_regions
+                status.memory_regions,
+                match status.memory_sealed {
+                    true => ", sealed",
+                    false => "",
+                }
             ),
         ));
     }

@@ -20,9 +20,10 @@ use crate::cpu::tsc;
 use crate::drop_reason::DropReason;
 use crate::fdb::Fdb;
 use crate::packet_in::PacketInRing;
+use crate::port::Guarding;
 use crate::rx::Workspace;
 use crate::snapshot::{BridgeView, LOCAL, NO_LIMIT, Output, Plan, PortView, Snapshot};
-use crate::spec::VlanSpec;
+use crate::spec::{GuardSpec, MacMove, VlanSpec};
 use crate::status::PortCounters;
 use crate::table_memory::TableMemory;
 use crate::vlan::PortVlans;
@@ -36,6 +37,9 @@ pub fn standalone() -> Vec<Change> {
     };
     vec![Change::Flow(FlowCommand::Add, Box::new(rule))]
 }
+
+/// Cycles of a guard's second: so many that none passes by itself in a test.
+pub const GUARD_HZ: u64 = 1 << 40;
 
 /// One core, one bridge or more.
 pub struct Rig {
@@ -58,6 +62,8 @@ fn port_view(bridge: usize, bridge_id: u16, output: Output) -> PortView {
         output,
         max_frame: NO_LIMIT,
         vlans: None,
+        guard: None,
+        storm: None,
         counters: Arc::new(PortCounterTable::new(1, 1)),
     }
 }
@@ -184,6 +190,18 @@ impl Rig {
             let ports = snapshot.ports.iter().flatten();
             let mut ports = ports.filter(|port| port.bridge == bridge);
             snapshot.bridges[bridge].has_vlans = ports.any(|port| port.vlans.is_some());
+        }
+    }
+
+    /// Gives a port a guard, whose seconds have [`GUARD_HZ`] cycles.
+    pub fn set_guard(&mut self, number: u32, spec: &GuardSpec) {
+        let guarding = Guarding::of(spec, GUARD_HZ);
+        let snapshot = self.snapshot();
+        if let Some(port) = &mut snapshot.ports[number as usize] {
+            (port.guard, port.storm) = (guarding.guard, guarding.storm);
+            let sticky = spec.mac_move == MacMove::Deny;
+            let fdb = &snapshot.bridges[port.bridge].fdb;
+            fdb.set_policy(number, spec.max_macs, sticky);
         }
     }
 

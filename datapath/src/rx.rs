@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use ringway_flow::extract::extract;
 use ringway_flow::key::PacketKey;
-use ringway_vhost::{BURST, Burst, Dequeued, Packets};
+use ringway_vhost::{BURST, Burst, Dequeued, Packets, RingFault};
 
 use crate::action::{self, TxLists};
 use crate::cache::{FlowCache, Found};
@@ -13,6 +14,7 @@ use crate::conversation::Conversation;
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
 use crate::execute::Surroundings;
+use crate::guard::Guard;
 use crate::lookup::Normal;
 use crate::packet_in::PacketInRing;
 use crate::parse::{self, Key};
@@ -162,12 +164,15 @@ fn count_refused(dequeued: &Dequeued, counters: &QueueCounters, own: &PmdCounter
         return dequeued.packets;
     }
     let mut received = dequeued.packets;
+    // Packets in lost memory are counted one by one.
+    let broke_a_rule = (dequeued.fault).is_some_and(|fault| fault != RingFault::MemoryLost);
     for (reason, count) in [
         (DropReason::FrameTooShort, dequeued.too_short),
         (DropReason::FrameTooLong, dequeued.too_long),
         (DropReason::ChainTooLong, dequeued.too_many_parts),
         (DropReason::BadOffload, dequeued.bad_offload),
-        (DropReason::GuestFault, u32::from(dequeued.fault.is_some())),
+        (DropReason::MemoryLost, dequeued.lost),
+        (DropReason::GuestFault, u32::from(broke_a_rule)),
     ] {
         own.drop_rx(counters, reason, count);
         received += count;
@@ -186,7 +191,13 @@ impl Stages {
         own: &PmdCounterCells,
         now: u64,
     ) {
-        self.through_bridge(All(packets.len()), packets, plan, ingress, own, now);
+        match &ingress.port.guard {
+            None => self.through_bridge(All(packets.len()), packets, plan, ingress, own, now),
+            Some(guard) => {
+                let all: ArrayVec<u8, BURST> = (0..packets.len()).map(|at| at as u8).collect();
+                self.through_guard(guard, &all, packets, plan, ingress, own, now);
+            }
+        }
         if self.lists.has_crossings() {
             self.cross(packets, plan, own, now);
         }
@@ -208,7 +219,49 @@ impl Stages {
                 port,
                 counters,
             };
-            self.through_bridge(&crossing.packets, packets, plan, &ingress, own, now);
+            match &port.guard {
+                None => {
+                    self.through_bridge(&crossing.packets, packets, plan, &ingress, own, now);
+                }
+                Some(guard) => {
+                    let list = &crossing.packets;
+                    self.through_guard(guard, list, packets, plan, &ingress, own, now);
+                }
+            }
+        }
+    }
+
+    /// The same with a guard in front, see [`crate::guard`].
+    #[inline(never)]
+    #[allow(clippy::too_many_arguments)]
+    fn through_guard(
+        &mut self,
+        guard: &Guard,
+        list: &ArrayVec<u8, BURST>,
+        packets: &mut Packets<'_>,
+        plan: &Plan,
+        ingress: &Ingress<'_>,
+        own: &PmdCounterCells,
+        now: u64,
+    ) {
+        let counters = ingress.counters;
+        let watch = (plan.watch.as_ref()).filter(|watch| watch.port == ingress.number);
+        let passed = guard.admit(list, packets, now, |index, reason| {
+            own.drop_rx(counters, reason, 1);
+            let frame_len = packets.frame_len(usize::from(index));
+            counters.rx_bytes.add(frame_len as u64);
+            if let Some(watch) = watch
+                && let Some(bridge) = plan.snapshot.bridges.get(ingress.port.bridge)
+            {
+                let one = ArrayVec::from_iter([index]);
+                let in_port = bridge.flow_port(ingress.number);
+                if find_watched(watch, &one, packets, bridge, in_port).is_some() {
+                    watch.finish(self.pmd, FoundBy::NotLookedFor, None, &[], Some(reason));
+                }
+            }
+        });
+        if !passed.is_empty() {
+            self.through_bridge(&passed, packets, plan, ingress, own, now);
         }
     }
 
@@ -245,6 +298,7 @@ impl Stages {
             own,
             pmd: self.pmd,
             now,
+            storm: port.storm.as_deref(),
             packet_ins: &self.packet_ins,
         };
         let mut learning = Normal::new(bridge, number, self.clock.seconds_at(now));

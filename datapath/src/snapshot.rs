@@ -14,7 +14,8 @@ use ringway_vhost::SplitRing;
 
 use crate::counters::PortCounterTable;
 use crate::fdb::Fdb;
-use crate::meter::Meter;
+use crate::guard::Guard;
+use crate::meter::{Meter, TokenBucket};
 use crate::nic::Nic;
 use crate::vlan::PortVlans;
 use crate::watch::Watch;
@@ -100,6 +101,10 @@ pub struct PortView {
     pub max_frame: u32,
     /// `None`: a trunk of all VLANs.
     pub vlans: Option<PortVlans>,
+    /// What comes from it has to pass here. `None`: everything passes.
+    pub guard: Option<Arc<Guard>>,
+    /// Rate of its frames to many.
+    pub storm: Option<Arc<TokenBucket>>,
     pub counters: Arc<PortCounterTable>,
 }
 

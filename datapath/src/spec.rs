@@ -1,7 +1,11 @@
 //! What may be asked of the datapath: bridges, ports and their options.
 
+mod guard;
+
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use guard::{GuardSpec, MAX_ALLOWED, MacMove, RateSpec};
 
 /// How the poll-mode cores run and how much memory they get.
 #[derive(Clone, Debug)]
@@ -100,6 +104,8 @@ pub struct PortSpec {
     /// Bytes that a frame may have behind its Ethernet header and VLAN tags.
     /// `None`: what the device has; a guest is given frames of any length.
     pub mtu: Option<u16>,
+    /// What it may send, and how much of it.
+    pub guard: GuardSpec,
 }
 
 impl PortSpec {
@@ -112,6 +118,7 @@ impl PortSpec {
             kind,
             vlan: VlanSpec::default(),
             mtu: None,
+            guard: GuardSpec::default(),
         }
     }
 

@@ -57,6 +57,11 @@ pub struct PortStatus {
     pub queues: Vec<QueueStatus>,
     /// Totals over queues and PMDs.
     pub counters: PortCounters,
+    /// Stations that are known on it.
+    pub stations: u32,
+    /// How often a station was not learned on it: it had as many as it may, or
+    /// the table was full.
+    pub stations_refused: u64,
 }
 
 /// A port's device as the kernel or DPDK has it.

@@ -222,6 +222,21 @@ impl Inner {
             now.learn(key, self.second());
         }
         let mut text = traced.text;
+        let in_port = (key.0[0] >> 32) as u16;
+        let mut ports = actual.ports.values();
+        let ingress =
+            ports.find(|port| port.spec.bridge == bridge && port.flow_number() == in_port);
+        if let Some(port) = ingress
+            && let Some(guard) = &port.guarding.guard
+            && let Some(reason) = guard.refuses(key)
+        {
+            let (name, why) = (&port.spec.name, reason.explain().trim());
+            let _ = writeln!(
+                text,
+                "Port {name}'s guard refuses it before that, as {}: {why}",
+                reason.name()
+            );
+        }
         for (port, key) in crossings(actual, key, &traced.steps) {
             let Some(peer) = (port.patch_peer())
                 .and_then(|name| actual.ports.values().find(|port| port.spec.name == name))
@@ -282,6 +297,7 @@ impl Inner {
                 "no megaflow: the packet was translated, and one installed if there was room"
             }
             FoundBy::Lost => "no megaflow, and no time to translate the packet",
+            FoundBy::NotLookedFor => "looked for none: the port's guard did not let the packet in",
         };
         let mut text = format!(
             "Packet: {} bytes from {}: {hex}{cut}\n\nThe poll-mode core on CPU {core} had {found}.\n",

@@ -92,6 +92,7 @@ pub fn count(enqueued: &Enqueued, listed: usize, counters: &QueueCounters, own: 
         own.drop_tx(counters, DropReason::BufferTooSmall, enqueued.too_small);
         own.drop_tx(counters, DropReason::RingContended, enqueued.contended);
         own.drop_tx(counters, DropReason::DestinationFault, enqueued.faulted);
+        own.drop_tx(counters, DropReason::MemoryLost, enqueued.lost);
     }
 }
 

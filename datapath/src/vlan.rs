@@ -101,6 +101,15 @@ impl Tags {
         self.0[0].vid()
     }
 
+    /// Whether the VLAN is one of these. Behind a priority tag the next tag
+    /// counts, too: it is the first one for whoever takes that off.
+    pub(crate) fn are_in(&self, vlans: &VlanSet) -> bool {
+        let [outer, inner, _] = self.0;
+        let is_hidden = outer.vid() == 0 && inner != Tag::NONE;
+        vlans.contains(outer.vid())
+            && (!is_hidden || inner.vid() != 0 && vlans.contains(inner.vid()))
+    }
+
     fn count(&self) -> usize {
         self.0.iter().take_while(|tag| **tag != Tag::NONE).count()
     }
@@ -136,10 +145,10 @@ impl Tags {
 
 /// A set of VLANs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct VlanSet(Box<[u64; VLANS / 64]>);
+pub(crate) struct VlanSet(Box<[u64; VLANS / 64]>);
 
 impl VlanSet {
-    fn of(vlans: impl IntoIterator<Item = u16>) -> Self {
+    pub(crate) fn of(vlans: impl IntoIterator<Item = u16>) -> Self {
         let mut words = Box::new([0; VLANS / 64]);
         for vlan in vlans {
             words[usize::from(vlan & VID) / 64] |= 1 << (vlan % 64);

@@ -34,14 +34,17 @@ pub enum FoundBy {
     Upcall = 3,
     /// It was not known, and there was no time to translate.
     Lost = 4,
+    /// It was not looked for: the packet did not pass its port's guard.
+    NotLookedFor = 5,
 }
 
-const ALL_FOUND_BY: [FoundBy; 5] = [
+const ALL_FOUND_BY: [FoundBy; 6] = [
     FoundBy::CatchAll,
     FoundBy::Emc,
     FoundBy::Mask,
     FoundBy::Upcall,
     FoundBy::Lost,
+    FoundBy::NotLookedFor,
 ];
 
 /// A packet that is waited for, and what was done with it.
@@ -152,7 +155,7 @@ impl Watch {
             head,
             frame_len: (lengths >> 32) as usize,
             pmd: usize::from((facts >> 16) as u16),
-            found_by: ALL_FOUND_BY[usize::from(facts as u8).min(4)],
+            found_by: ALL_FOUND_BY[usize::from(facts as u8).min(5)],
             entry: ((facts >> 32) as u32).checked_sub(1),
             ports: ports.map(|port| port.load(Ordering::Relaxed)).collect(),
             dropped: (self.reason.load(Ordering::Relaxed) as usize)

@@ -11,10 +11,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ringway_datapath::Datapath;
 use ringway_datapath::spec::{
-    BridgeSpec, DatapathConfig, PatchSpec, PortKind, PortSpec, SocketMode, VhostUserSpec,
+    BridgeSpec, DatapathConfig, GuardSpec, PatchSpec, PortKind, PortSpec, RateSpec, SocketMode,
+    VhostUserSpec,
 };
+use ringway_datapath::{Datapath, DropReason};
 use ringway_flow::rule::{Change, FlowCommand};
 use ringway_flow::text::{self, NoNames};
 use ringway_frontend::{NetDriver, Session, SessionConfig};
@@ -185,7 +186,7 @@ fn wait_until_all_forward(datapath: &Datapath) {
 }
 
 /// Adds a bridge behind a pair of patch ports, with a guest in the VLAN that
-/// vm1 is in from now on.
+/// vm1 is in from now on. vm1 has a guard then, too.
 fn another_bridge(datapath: &Datapath, folder: &Path) -> NetDriver {
     let patch = |name: &str, bridge: &str, peer: &str| {
         let peer = peer.to_owned();
@@ -218,6 +219,15 @@ fn another_bridge(datapath: &Datapath, folder: &Path) -> NetDriver {
     datapath.set_port(to_br1).expect("a trunk");
     let mut vm1 = vhost_user(folder, "vm1", "br0");
     vm1.vlan.tag = Some(10);
+    vm1.guard = GuardSpec {
+        allowed_macs: vec![[2, 0, 0, 0, 0, 1]],
+        allowed_vlans: vec![0],
+        ingress_kpkts: RateSpec {
+            rate: 1_000_000,
+            burst: 1_000,
+        },
+        ..GuardSpec::default()
+    };
     datapath.set_port(vm1).expect("an access port");
     let mut vm3 = vhost_user(folder, "vm3", "br1");
     vm3.vlan.tag = Some(10);
@@ -284,6 +294,10 @@ fn forwarding_allocates_nothing_on_the_pmd() {
     let before = COUNTED.load(Ordering::Relaxed);
     WATCHED.store(pmd_thread(), Ordering::Relaxed);
     exchange(&mut a, &mut c, 500);
+    // And what is not vm1's own.
+    for _ in 0..100 {
+        assert!(a.send(0, &frame(2, 9, 60)) && a.flush(0, Duration::from_secs(10)));
+    }
     let crossing = COUNTED.load(Ordering::Relaxed) - before;
 
     // The allocator does count: shown on this thread.
@@ -317,6 +331,8 @@ fn forwarding_allocates_nothing_on_the_pmd() {
     );
     let counters = &datapath.pmds()[0].counters;
     assert!(counters.received >= 1040);
+    let spoofed = (DropReason::SpoofedMac, 100);
+    assert!(counters.dropped.contains(&spoofed), "{counters:?}");
     let dropped: u64 = counters.dropped.iter().map(|(_, count)| count).sum();
     assert_eq!(
         counters.received + counters.replicated,

@@ -30,7 +30,13 @@ pub struct DaemonOptions {
     pub arguments: Vec<String>,
     /// The name of the network namespace to run in; `None`: one of its own.
     pub namespace: Option<String>,
+    /// Not root, but this user and group, with the capabilities that the systemd
+    /// unit gives.
+    pub user: Option<u32>,
 }
+
+/// As in ringwayd.service.
+const CAPABILITIES: &str = "+net_admin,+net_raw,+bpf,+ipc_lock,+chown";
 
 impl Default for DaemonOptions {
     fn default() -> Self {
@@ -39,6 +45,7 @@ impl Default for DaemonOptions {
             hugepages: "auto",
             arguments: Vec::new(),
             namespace: None,
+            user: None,
         }
     }
 }
@@ -87,6 +94,10 @@ impl Daemon {
             .prefix("ringway-")
             .tempdir_in("/tmp")
             .map_err(Error::io("make a temporary folder"))?;
+        if options.user.is_some() {
+            std::os::unix::fs::chown(dir.path(), options.user, options.user)
+                .map_err(Error::io("give the temporary folder away"))?;
+        }
         let bin_dir = machine::bin_dir()?;
         let process = launch(&bin_dir, dir.path(), &options)?;
         let mut daemon = Self {
@@ -119,6 +130,12 @@ impl Daemon {
     /// Its folder.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// What it has written to its log so far.
+    pub fn log(&self) -> Result<String> {
+        let log = self.path("ringwayd.log");
+        std::fs::read_to_string(&log).map_err(Error::io(format!("read {}", log.display())))
     }
 
     /// A file in its folder.
@@ -396,19 +413,37 @@ fn launch(bin_dir: &Path, dir: &Path, options: &DaemonOptions) -> Result<Process
     .flat_map(|(name, value)| [name.to_owned(), value])
     .collect();
     args.extend_from_slice(&options.arguments);
+    let mut words = vec![program.to_string_lossy().into_owned()];
+    words.append(&mut args);
+    if let Some(user) = options.user {
+        let as_user = [
+            "setpriv".to_owned(),
+            // Lost with the change of user.
+            "--pdeathsig=KILL".to_owned(),
+            format!("--reuid={user}"),
+            format!("--regid={user}"),
+            "--clear-groups".to_owned(),
+            format!("--inh-caps=-all,{CAPABILITIES}"),
+            format!("--ambient-caps=-all,{CAPABILITIES}"),
+        ];
+        words.splice(0..0, as_user);
+    }
+    if let Some(namespace) = &options.namespace {
+        words.splice(
+            0..0,
+            [
+                "nsenter".to_owned(),
+                format!("--net=/run/netns/{namespace}"),
+            ],
+        );
+    }
     let log = dir.join("ringwayd.log");
     // The daemon may use every CPU; it pins its poll-mode threads by itself.
     let cpus = machine::cpus()?;
-    match &options.namespace {
-        None => Process::spawn("ringwayd", &program, &args, &cpus, &log),
-        Some(namespace) => {
-            let mut entered = vec![
-                format!("--net=/run/netns/{namespace}"),
-                program.to_string_lossy().into_owned(),
-            ];
-            entered.extend(args);
-            let nsenter = machine::find_tool("nsenter")?;
-            Process::spawn("ringwayd", &nsenter, &entered, &cpus, &log)
-        }
-    }
+    let (program, args) = words.split_at(1);
+    let program = match program {
+        [tool] if !tool.contains('/') => machine::find_tool(tool)?,
+        own => PathBuf::from(own.concat()),
+    };
+    Process::spawn("ringwayd", &program, args, &cpus, &log)
 }

@@ -2,6 +2,8 @@
 //! virtio-net device on a vhost-user socket or a tap.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -165,6 +167,8 @@ pub struct GuestOptions {
     /// Whether the switch may map the memory (`share=on`). Off is a mistake
     /// that users make.
     pub share_memory: bool,
+    /// Slots for memory that is plugged in later ([`Guest::plug_memory`]).
+    pub memory_slots: u16,
     /// Virtual CPUs.
     pub cpus: u16,
     /// Its device.
@@ -178,6 +182,7 @@ impl GuestOptions {
             name: name.to_owned(),
             memory_mib: 192,
             share_memory: true,
+            memory_slots: 0,
             cpus: nic.queues,
             nic,
         }
@@ -190,6 +195,7 @@ pub struct Guest {
     name: String,
     qemu: Process,
     console: Console,
+    monitor: PathBuf,
 }
 
 impl Guest {
@@ -198,7 +204,11 @@ impl Guest {
         let accelerator = accelerator()?;
         let mut args = vec!["-smp".to_owned(), options.cpus.to_string()];
         let memory = format!("{}M", options.memory_mib);
-        args.extend(["-m".to_owned(), memory.clone()]);
+        let slots = match options.memory_slots {
+            0 => String::new(),
+            slots => format!(",slots={slots},maxmem=2G"),
+        };
+        args.extend(["-m".to_owned(), memory.clone() + &slots]);
         if options.share_memory {
             let object = format!("memory-backend-memfd,id=mem,size={memory},share=on");
             args.extend(["-object", &object, "-numa", "node,memdev=mem"].map(str::to_owned));
@@ -224,6 +234,60 @@ impl Guest {
     /// QEMU's process.
     pub fn qemu(&mut self) -> &mut Process {
         &mut self.qemu
+    }
+
+    /// Gives QEMU's monitor a command; what it answers.
+    pub fn monitor(&self, command: &str) -> Result<String> {
+        let io = |what: &str| Error::io(format!("{what} the monitor of {}", self.name));
+        let mut stream = UnixStream::connect(&self.monitor).map_err(io("connect to"))?;
+        let limit = Some(COMMAND_LIMIT);
+        stream.set_read_timeout(limit).map_err(io("talk to"))?;
+        let until_prompt = |stream: &mut UnixStream| {
+            let (mut text, mut byte) = (Vec::new(), [0]);
+            while !text.ends_with(b"(qemu) ") {
+                stream.read_exact(&mut byte).map_err(io("read"))?;
+                text.push(byte[0]);
+            }
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        };
+        until_prompt(&mut stream)?;
+        let line = format!("{command}\n");
+        stream.write_all(line.as_bytes()).map_err(io("write to"))?;
+        until_prompt(&mut stream)
+    }
+
+    /// Plugs in shared memory of this many MiB, and waits until the guest's
+    /// kernel uses it.
+    pub fn plug_memory(&mut self, id: &str, mib: u32) -> Result<()> {
+        let before = self.memory_kib()?;
+        let backend = format!("memory-backend-memfd,id=mem-{id},size={mib}M,share=on");
+        let device = format!("pc-dimm,id={id},memdev=mem-{id}");
+        for command in [
+            format!("object_add {backend}"),
+            format!("device_add {device}"),
+        ] {
+            let answer = self.monitor(&command)?;
+            if answer.contains("rror") {
+                return Err(Error::Unexpected(format!("QEMU said: {answer}")));
+            }
+        }
+        wait::until("the guest to use its new memory", COMMAND_LIMIT, || {
+            // Some kernels wait to be told.
+            let online = "for m in /sys/devices/system/memory/memory*/state; do \
+                          grep -q offline $m && echo online > $m; done; true";
+            let _ = self.run(online);
+            match self.memory_kib() {
+                Ok(now) if now >= before + u64::from(mib) * 1024 * 9 / 10 => Ok(()),
+                now => Err(now.map_err(|error| error.to_string())),
+            }
+        })
+    }
+
+    /// What the guest's kernel has in all, in KiB.
+    fn memory_kib(&mut self) -> Result<u64> {
+        let told = self.ok("grep MemTotal /proc/meminfo")?;
+        let number = told.split_whitespace().find_map(|word| word.parse().ok());
+        number.ok_or_else(|| Error::Unexpected(format!("the guest's memory: {told}")))
     }
 
     /// Runs a shell command (one line); its exit status and output.
@@ -414,8 +478,11 @@ fn launch(
 ) -> Result<Guest> {
     let qemu = machine::find_tool("qemu-system-x86_64")?;
     let console = dir.join(format!("{name}-console.sock"));
-    // A guest that comes back under its old name replaces the old socket.
-    let _ = fs::remove_file(&console);
+    let monitor = dir.join(format!("{name}-monitor.sock"));
+    // A guest that comes back under its old name replaces the old sockets.
+    for socket in [&console, &monitor] {
+        let _ = fs::remove_file(socket);
+    }
     let kernel = image.join("vmlinuz");
     let initramfs = image.join("initramfs.gz");
     let mut args: Vec<String> = vec![
@@ -443,6 +510,8 @@ fn launch(
         ),
         "-serial".into(),
         "chardev:console".into(),
+        "-monitor".into(),
+        format!("unix:{},server=on,wait=off", monitor.display()),
     ];
     args.extend_from_slice(extra);
     let cores = machine::cores(1)?;
@@ -465,5 +534,6 @@ fn launch(
         name: name.to_owned(),
         qemu: process,
         console,
+        monitor,
     })
 }

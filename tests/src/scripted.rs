@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::{Pid, gettid};
 use ringway_frontend::{NetDriver, Session, SessionConfig};
 
 use crate::counters::Balance;
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
+use crate::machine;
 use crate::wait;
 
 /// Longest anything may take that should come at once.
@@ -18,6 +21,14 @@ pub const LIMIT: Duration = Duration::from_secs(10);
 
 /// Frames that go each way per round of the bystanders.
 const ROUND: u32 = 8;
+
+/// How long they rest after a round: short enough to keep the core awake at
+/// times, long enough to let it fall asleep at others.
+const REST: Duration = Duration::from_micros(400);
+
+/// The same in a hurry: a core that is kept from them for some microseconds
+/// shows, and others have time on their CPU.
+const SHORT_REST: Duration = Duration::from_micros(100);
 
 /// A frame of `len` bytes (14 or more) of an experimental Ethernet type from
 /// station `from` to station `to`, filled from `number` on.
@@ -79,6 +90,8 @@ pub fn even_balance(daemon: &Daemon) -> Result<Balance> {
 /// frame must arrive, whole and in order, before the next ones are sent.
 pub struct Bystanders {
     rounds: Arc<AtomicU64>,
+    /// Microseconds of rest after a round.
+    rest: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<u64>>>,
 }
@@ -94,25 +107,41 @@ impl Bystanders {
         let mut two = driver(daemon, ports[1], &config)?;
         let rounds = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
+        let rest = Arc::new(AtomicU64::new(REST.as_micros() as u64));
         let (counted, stopped) = (Arc::clone(&rounds), Arc::clone(&stop));
+        let resting = Arc::clone(&rest);
+        let cpus = machine::cores(1)?.guests;
         let thread = thread::spawn(move || {
+            keep_to(&cpus)?;
+            come_first()?;
             let mut number = 0;
             while !stopped.load(Ordering::Relaxed) {
                 round(&mut one, &mut two, (0xb2, 0xb1), number)?;
                 round(&mut two, &mut one, (0xb1, 0xb2), number)?;
                 number = number.wrapping_add(ROUND);
                 counted.fetch_add(1, Ordering::Relaxed);
-                // Short enough to keep the core awake at times, long enough
-                // to let it fall asleep at others.
-                thread::sleep(Duration::from_micros(400));
+                thread::sleep(Duration::from_micros(resting.load(Ordering::Relaxed)));
             }
             Ok(u64::from(number) * 2)
         });
         Ok(Self {
             rounds,
+            rest,
             stop,
             thread: Some(thread),
         })
+    }
+
+    /// Rounds that have passed.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
+    /// Lets them hurry, or not.
+    pub fn hurry(&self, hurry: bool) {
+        let rest = if hurry { SHORT_REST } else { REST };
+        let micros = rest.as_micros() as u64;
+        self.rest.store(micros, Ordering::Relaxed);
     }
 
     /// Waits until `rounds` more rounds, begun and ended from now on, have passed.
@@ -145,6 +174,28 @@ impl Drop for Bystanders {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
+}
+
+/// The calling thread, and those that it starts, stay off the switch's CPUs.
+pub fn keep_off_the_switch() -> Result<()> {
+    keep_to(&machine::cores(1)?.guests)
+}
+
+/// The calling thread runs before all others on its CPUs: what it waits for is
+/// the switch and not an attacker's own work.
+fn come_first() -> Result<()> {
+    let thread = gettid().to_string();
+    machine::sh("renice", &["-n", "-20", "-p", &thread]).map(drop)
+}
+
+fn keep_to(cpus: &[usize]) -> Result<()> {
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        set.set(*cpu)
+            .map_err(|errno| Error::Unexpected(errno.to_string()))?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .map_err(|errno| Error::Unexpected(format!("cannot pin a thread: {errno}")))
 }
 
 fn round(from: &mut NetDriver, to: &mut NetDriver, way: (u8, u8), first: u32) -> Result<()> {

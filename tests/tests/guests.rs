@@ -127,6 +127,61 @@ fn guests_ping_and_move_files_both_ways() {
     assert!(balance.holds(), "{balance:?}");
 }
 
+/// More memory than a guest has had at first, while it talks: the frontend tells
+/// the switch slot by slot, and the guest's packets lie in all of it.
+#[test]
+fn memory_is_plugged_in_while_packets_pass() {
+    let (daemon, _alone) = bridge();
+    let mut guests: Vec<Guest> = [("vm1", 8), ("vm2", 0)]
+        .map(|(name, memory_slots)| {
+            let options = GuestOptions {
+                memory_slots,
+                ..GuestOptions::new(name, add_port(&daemon, name, Listener::Qemu))
+            };
+            Guest::start(&options, daemon.dir()).unwrap()
+        })
+        .into();
+    for guest in &mut guests {
+        guest.wait_ready().unwrap();
+        configure(guest);
+        daemon.wait_state(guest.name(), "forwarding").unwrap();
+    }
+    let mut vm2 = guests.pop().unwrap();
+    let mut vm1 = guests.pop().unwrap();
+    talk(&mut vm1, &mut vm2);
+    let regions = |daemon: &Daemon| {
+        let shown = daemon.show_port("vm1").unwrap();
+        let told = shown["actual"]["details"]["guest_memory"].to_string();
+        println!("{told}");
+        let words: Vec<_> = told.split_whitespace().collect();
+        let at = words.iter().position(|word| word.starts_with("region"));
+        words[at.unwrap() - 1].parse::<usize>().unwrap()
+    };
+    let before = regions(&daemon);
+    vm1.ok("ping -i 0.2 10.0.0.2 > /tmp/pings & echo $! > /tmp/pinging")
+        .unwrap();
+    for nth in 0..4 {
+        vm1.plug_memory(&format!("dimm{nth}"), 128).unwrap();
+    }
+    assert_eq!(regions(&daemon), before + 4);
+    vm1.ok("kill -INT $(cat /tmp/pinging)").unwrap();
+    let pings = vm1.ok("sleep 1; tail -3 /tmp/pings").unwrap();
+    assert!(pings.contains(" 0% packet loss"), "{pings}");
+    // More than the memory of the beginning is in use.
+    vm1.ok_within(
+        "mkdir -p /mnt && mount -t tmpfs -o size=400m none /mnt && dd if=/dev/zero of=/mnt/ballast bs=1M count=300 2>/dev/null",
+        Duration::from_secs(60),
+    )
+    .unwrap();
+    talk(&mut vm1, &mut vm2);
+    talk(&mut vm2, &mut vm1);
+    let shown = daemon.show_port("vm1").unwrap();
+    assert!(
+        shown["actual"]["details"]["last_disconnect"].is_null(),
+        "{shown}"
+    );
+}
+
 #[test]
 fn jumbo_frames_pass_between_guests_with_mergeable_buffers() {
     let (daemon, _alone) = bridge();

@@ -4,11 +4,19 @@
 
 #[path = "hostile/arena.rs"]
 mod arena;
+#[path = "hostile/calls.rs"]
+mod calls;
+#[path = "hostile/lost.rs"]
+mod lost;
 #[path = "hostile/memory.rs"]
 mod memory;
 #[path = "hostile/messages.rs"]
 mod messages;
+#[path = "hostile/rates.rs"]
+mod rates;
 #[path = "hostile/rings.rs"]
 mod rings;
+#[path = "hostile/slots.rs"]
+mod slots;
 #[path = "hostile/storms.rs"]
 mod storms;

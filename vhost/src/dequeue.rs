@@ -39,6 +39,8 @@ pub struct Dequeued {
     pub too_many_parts: u32,
     /// virtio-net headers that ask for what was not negotiated.
     pub bad_offload: u32,
+    /// Packets in memory that went away before they could be lent.
+    pub lost: u32,
     /// The guest broke the ring; no more is taken from it.
     pub fault: Option<RingFault>,
 }
@@ -88,11 +90,15 @@ impl SplitRing {
                 taken
             }
         };
+        if self.state.device_fault().has_lost_memory() {
+            return self.take_lost(burst, outcome);
+        }
         if burst.len > 0 {
             outcome.packets = burst.len as u32;
             burst.note_lengths();
             let mut packets = Packets {
                 burst,
+                source: self.state.device_fault(),
                 memory: PhantomData,
             };
             use_packets(&mut packets);
@@ -100,6 +106,15 @@ impl SplitRing {
         if taken > 0 {
             self.give_back(&mut progress, taken);
         }
+        outcome
+    }
+
+    /// Guest memory went away while heads were copied: some may be zeroes.
+    #[cold]
+    fn take_lost(&self, burst: &mut Burst, mut outcome: Dequeued) -> Dequeued {
+        outcome.lost = burst.len as u32;
+        outcome.fault = Some(RingFault::MemoryLost);
+        burst.clear();
         outcome
     }
 
@@ -259,6 +274,7 @@ impl SplitRing {
         let index = burst.len;
         let mut packets = Packets {
             burst,
+            source: self.state.device_fault(),
             memory: PhantomData,
         };
         if packets.asks_offload(index) {

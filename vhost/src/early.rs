@@ -1,13 +1,18 @@
-//! SET_VRING_ENABLE before SET_FEATURES.
+//! What is done with a message before the `vhost` crate sees it.
 //!
-//! QEMU enables a net device's rings before it acknowledges features. The
+//! **All of it has to be there.** The crate reads a body with one call, and takes
+//! one that comes in two parts for a bad message.
+//!
+//! **SET_VRING_ENABLE before SET_FEATURES.** QEMU enables a net device's rings before it acknowledges features. The
 //! `vhost` crate refuses that message while bit 30 is not acknowledged (and
 //! drops the connection); its request handler has no way to be told otherwise.
 //! So this one message is taken off the socket before the crate sees it.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, recv};
 
 /// Message number of VHOST_USER_SET_VRING_ENABLE.
@@ -19,18 +24,68 @@ const HEADER: usize = 12;
 /// Ring index and whether it is to be enabled, 4 bytes each.
 const BODY: usize = 8;
 
-/// Waits for the next message. When it is a SET_VRING_ENABLE that wants no
+/// Longest message (`MAX_MSG_SIZE` of the crate); it refuses longer ones by
+/// their header.
+const MAX_MESSAGE: usize = 4096;
+
+/// How long a message that has begun is waited for while nothing more comes.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(PAUSE_MS as u64);
+const PAUSE_MS: u8 = 2;
+
+/// Waits until the whole next message can be read, or the connection ends, or
+/// nothing more of it comes: the crate judges what is there then. (A look never
+/// goes beyond a part that came with descriptors.)
+pub fn wait_for_message(stream: &UnixStream) {
+    let mut message = [0u8; HEADER + MAX_MESSAGE];
+    let fd = stream.as_raw_fd();
+    let (mut wanted, mut seen, mut silent) = (HEADER, 0, Duration::ZERO);
+    while silent < PATIENCE {
+        let Some(place) = message.get_mut(..wanted) else {
+            return;
+        };
+        // Waits for the first byte only.
+        let there = match recv(fd, place, MsgFlags::MSG_PEEK) {
+            Err(_) | Ok(0) => return,
+            Ok(there) => there,
+        };
+        if there >= HEADER {
+            wanted = HEADER.saturating_add(word(&message, 8) as usize);
+        }
+        if there >= wanted {
+            return;
+        }
+        silent = if there > seen {
+            Duration::ZERO
+        } else {
+            silent + PAUSE
+        };
+        seen = there;
+        // Data that is there is no event; the other side's end is one.
+        let mut ended = [PollFd::new(
+            stream.as_fd(),
+            PollFlags::from_bits_retain(libc::POLLRDHUP),
+        )];
+        if poll(&mut ended, PAUSE_MS) != Ok(0) {
+            return;
+        }
+    }
+}
+
+/// The four bytes at `at`.
+fn word(bytes: &[u8], at: usize) -> u32 {
+    let four = bytes.get(at..).and_then(|bytes| bytes.first_chunk::<4>());
+    four.map_or(0, |four| u32::from_ne_bytes(*four))
+}
+
+/// Looks at the next message, waiting for its first byte. When it is a SET_VRING_ENABLE that wants no
 /// reply and says 0 or 1, takes it and gives its ring index and wish; else
 /// leaves it there, whole, for the crate to judge.
 pub fn take_vring_enable(stream: &UnixStream) -> Option<(u32, bool)> {
     let fd = stream.as_raw_fd();
-    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL;
+    let peek = MsgFlags::MSG_PEEK;
     let mut message = [0u8; HEADER + BODY];
-    let word = |bytes: &[u8], at: usize| {
-        let mut four = [0; 4];
-        four.copy_from_slice(&bytes[at..at + 4]);
-        u32::from_ne_bytes(four)
-    };
     let header = recv(fd, &mut message[..HEADER], peek).ok()?;
     if header != HEADER
         || word(&message, 0) != SET_VRING_ENABLE
@@ -80,6 +135,34 @@ mod tests {
             (&backend).read_exact(&mut left).expect("still there");
             assert_eq!(left, other);
         }
+    }
+
+    #[test]
+    fn a_message_in_parts_is_waited_for() {
+        let (mut frontend, backend) = UnixStream::pair().expect("a socket pair");
+        let sent = message(SET_VRING_ENABLE, PLAIN_FLAGS | 8, 3, 1);
+        let parts = sent.clone();
+        let sender = std::thread::spawn(move || {
+            for part in [&parts[..5], &parts[5..14], &parts[14..]] {
+                frontend.write_all(part).expect("write");
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            frontend
+        });
+        wait_for_message(&backend);
+        let mut got = vec![0; sent.len()];
+        let len = (&backend).read(&mut got).expect("read");
+        assert_eq!((len, got), (sent.len(), sent));
+        // An end, or a length that no message has, ends the wait.
+        let mut frontend = sender.join().expect("no panic");
+        let lie = [SET_VRING_ENABLE, PLAIN_FLAGS, u32::MAX].map(u32::to_ne_bytes);
+        frontend.write_all(lie.as_flattened()).expect("write");
+        wait_for_message(&backend);
+        drop(frontend);
+        (&backend)
+            .read_exact(&mut [0; HEADER])
+            .expect("still there");
+        wait_for_message(&backend);
     }
 
     #[test]

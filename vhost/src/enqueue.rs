@@ -41,6 +41,8 @@ pub struct Enqueued {
     pub contended: u32,
     /// Dropped: the guest broke the ring, now or before.
     pub faulted: u32,
+    /// Dropped: the memory that the packets come from went away.
+    pub lost: u32,
     /// The fault, if it happened now.
     pub fault: Option<RingFault>,
     /// Guest notifications sent.
@@ -78,7 +80,7 @@ impl SplitRing {
         }
         self.prefetch_available(&progress);
         self.prefetch_used(&progress);
-        let before = progress.next_used;
+        let before = (progress.next_avail, progress.next_used);
         let mut left = list;
         while !left.is_empty() {
             match self.deliver(&mut progress, packets, left, &mut outcome) {
@@ -100,7 +102,11 @@ impl SplitRing {
                 }
             }
         }
-        if progress.next_used != before {
+        if packets.are_lost() || self.state.device_fault().has_lost_memory() {
+            (progress.next_avail, progress.next_used) = before;
+            return self.undo(list.len(), outcome);
+        }
+        if progress.next_used != before.1 {
             self.publish_used(progress.next_used);
             if self.wants_notification(&mut progress) {
                 self.notify();
@@ -108,6 +114,25 @@ impl SplitRing {
             }
         }
         outcome
+    }
+
+    /// Memory went away on one side while `listed` packets were copied: the
+    /// guest is not told of what may be zeroes, or we cannot know what it got.
+    #[cold]
+    fn undo(&self, listed: usize, outcome: Enqueued) -> Enqueued {
+        if self.state.device_fault().has_lost_memory() {
+            return Enqueued {
+                faulted: listed as u32,
+                fault: Some(RingFault::MemoryLost),
+                ..Enqueued::default()
+            };
+        }
+        Enqueued {
+            delivered: 0,
+            bytes: 0,
+            lost: outcome.delivered,
+            ..outcome
+        }
     }
 
     /// Delivers as much of `list` as there are one-buffer chains for, or one

@@ -18,6 +18,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
 
+use crate::ring::split::DeviceFault;
+
 /// Packets per burst. 8 cost a third more per packet, 64 brought nothing.
 pub const BURST: usize = 32;
 
@@ -151,6 +153,9 @@ impl PacketSet {
     }
 }
 
+/// Of packets in memory of our own.
+static NEVER_LOST: DeviceFault = DeviceFault::none();
+
 /// Storage for one burst; allocated once per PMD.
 pub struct Burst {
     pub(crate) slots: Box<[Slot; BURST_PACKETS]>,
@@ -257,6 +262,7 @@ impl Burst {
         self.note_lengths();
         let mut packets = Packets {
             burst: self,
+            source: &NEVER_LOST,
             memory: PhantomData,
         };
         use_packets(&mut packets);
@@ -310,6 +316,8 @@ impl Burst {
 /// until their descriptors go back to the guest.
 pub struct Packets<'m> {
     pub(crate) burst: &'m mut Burst,
+    /// Of the device that they come from.
+    pub(crate) source: &'m DeviceFault,
     pub(crate) memory: PhantomData<&'m [u8]>,
 }
 
@@ -329,6 +337,14 @@ impl Packets<'_> {
     #[inline(always)]
     pub fn bytes(&self) -> u64 {
         self.burst.bytes
+    }
+
+    /// Whether the memory that they lie in is gone, so that what was copied out
+    /// of it up to now may be zeroes in the place of what was sent. To be asked
+    /// after copying and before anybody is given the copy.
+    #[inline(always)]
+    pub fn are_lost(&self) -> bool {
+        self.source.has_lost_memory()
     }
 
     /// Bytes of frame `index`, without the virtio-net header.
@@ -364,6 +380,13 @@ impl Packets<'_> {
 
     /// The head of frame `index` with the room behind it, to be rewritten;
     /// what grows or shrinks is told with [`set_lengths`](Self::set_lengths).
+    #[cfg_attr(
+        not(any(test, feature = "test-utils")),
+        expect(
+            clippy::unreachable,
+            reason = "the slot's layout is fixed; nothing a guest says changes it"
+        )
+    )]
     pub fn head_room(&mut self, index: usize) -> &mut [u8; HEAD_CAPACITY] {
         let (_, head) = self.burst.slots[index].0.split_at_mut(FRAME_START);
         // The slot has HEAD_CAPACITY bytes there by its layout.

@@ -116,7 +116,7 @@ impl Device {
             publisher,
             status,
             features: 0,
-            memory: Arc::default(),
+            memory: Arc::new(GuestMemory::of_device(Arc::clone(&fault))),
             added_again: Vec::new(),
             vrings: (0..2 * queue_pairs).map(|_| Vring::default()).collect(),
             published: Arc::default(),
@@ -190,6 +190,7 @@ impl Device {
             status.features = self.features;
             status.memory_bytes = self.memory.size();
             status.memory_regions = self.memory.region_count();
+            status.memory_sealed = self.memory.is_sealed();
         }
         let unshared = self.memory.looks_unshared();
         let (state, why) = if self.published.is_forwarding() {
@@ -229,8 +230,10 @@ impl Device {
         for vring in &mut self.vrings {
             *vring = Vring::default();
         }
-        self.published = Arc::default();
-        self.publisher.publish(Arc::default());
+        if self.published.any() {
+            self.published = Arc::default();
+            self.publisher.publish(Arc::default());
+        }
     }
 
     /// Whether the frontend has acknowledged features yet.
@@ -325,7 +328,7 @@ impl VhostUserBackendReqHandlerMut for Device {
 
     fn reset_device(&mut self) -> Result<()> {
         self.stop();
-        self.fault.clear();
+        self.fault.forgive();
         self.tell_state();
         Ok(())
     }
@@ -366,7 +369,7 @@ impl VhostUserBackendReqHandlerMut for Device {
             )
         });
         self.added_again.clear();
-        self.replace_memory(GuestMemory::map(specs.zip(files).collect()))?;
+        self.replace_memory(self.memory.replaced_by(specs.zip(files).collect()))?;
         Ok(None)
     }
 
@@ -464,7 +467,7 @@ impl VhostUserBackendReqHandlerMut for Device {
         self.vring(index)?.base = next;
         if self.vrings.iter().all(|vring| !vring.started) {
             // The driver starts anew: what it did before is forgiven.
-            self.fault.clear();
+            self.fault.forgive();
             self.tell_state();
         }
         Ok(VhostUserVringState::new(index, u32::from(next)))

@@ -5,10 +5,8 @@
 //! the socket file appears. One connection at a time; each is a new
 //! [`Device`].
 
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,16 +16,18 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::unistd::gettid;
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut};
 
+use crate::cool_down::CoolDown;
+use crate::cpus::keep_to;
 use crate::early;
-
-use crate::ring::split::DeviceFault;
+use crate::listen::{Access, ListenError, MAX_PATH_BYTES, SocketFile, listen_on};
+use crate::log_limit::LogLimit;
+use crate::notify;
+use crate::ring::split::{DeviceFault, RingFault};
 use crate::session::{Device, RingPublisher};
 use crate::status::{SessionState, SessionStatus, StatusCell};
-
-/// Longest path of a unix socket: `sun_path` has 108 bytes with its final zero.
-pub const MAX_PATH_BYTES: usize = 107;
 
 /// Most queue pairs of a port: vhost-user names rings by one byte.
 pub const MAX_QUEUE_PAIRS: u16 = 128;
@@ -60,6 +60,8 @@ pub struct GuestPortConfig {
     pub owner: Option<(u32, u32)>,
     /// Permission bits of the socket file (server mode).
     pub permissions: Option<u32>,
+    /// CPUs that the port's thread may run on: not the polling ones. Empty: all.
+    pub cpus: Vec<usize>,
 }
 
 /// Why a port could not be started. Nothing was left behind.
@@ -119,6 +121,8 @@ pub struct GuestPort {
     config: GuestPortConfig,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// Goes last.
+    _file: Option<SocketFile>,
 }
 
 struct Shared {
@@ -128,6 +132,8 @@ struct Shared {
     fault: Arc<DeviceFault>,
     stop: EventFd,
     connection: Mutex<Option<UnixStream>>,
+    log: LogLimit,
+    cool_down: CoolDown,
 }
 
 impl GuestPort {
@@ -152,10 +158,12 @@ impl GuestPort {
             path: config.path.clone(),
             source,
         };
-        let listener = match config.mode {
-            Mode::Server => Some(listen(&config)?),
-            Mode::Client => None,
+        let (listener, file) = match config.mode {
+            Mode::Server => Some(listen(&config)?).unzip(),
+            Mode::Client => (None, None),
         };
+        notify::watch(&config.cpus)
+            .map_err(|source| failed("start the watch of notifications for", source))?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| failed("make an eventfd for", errno.into()))?;
         let shared = Arc::new(Shared {
@@ -165,31 +173,39 @@ impl GuestPort {
             fault: Arc::default(),
             stop,
             connection: Mutex::new(None),
+            log: LogLimit::new(),
+            cool_down: CoolDown::default(),
         });
         let server = Arc::clone(&shared);
         let thread = thread::Builder::new()
             // The kernel keeps 15 bytes of a thread's name.
             .name(format!("vhost-{}", config.name))
-            .spawn(move || match listener {
-                Some(listener) => server.serve(&listener),
-                None => server.connect_again_and_again(),
+            .spawn(move || {
+                keep_to(gettid(), &server.config.cpus);
+                match listener {
+                    Some(listener) => server.serve(&listener),
+                    None => server.connect_again_and_again(),
+                }
             })
             .map_err(|source| failed("start a thread for", source))?;
         Ok(Self {
             config,
             shared,
             thread: Some(thread),
+            _file: file,
         })
     }
 
     /// Where the port stands. A fault that a PMD found shows as quarantine.
     pub fn status(&self) -> SessionStatus {
         if let Some(fault) = self.shared.fault.get() {
+            let until = match fault.outlasts_driver() {
+                true => "its frontend has connected anew",
+                false => "the guest's driver restarts its queues",
+            };
             self.shared.status.set(
                 SessionState::Quarantined,
-                format!(
-                    "{fault}; the port takes part again when the guest's driver restarts its queues"
-                ),
+                format!("{fault}; the port takes part again when {until}"),
             );
         }
         self.shared.status.lock().clone()
@@ -210,10 +226,6 @@ impl Drop for GuestPort {
             // A panic in the thread has already been reported.
             let _ = thread.join();
         }
-        if self.config.mode == Mode::Server {
-            // Somebody may have removed it before; either way it is gone.
-            let _ = fs::remove_file(&self.config.path);
-        }
     }
 }
 
@@ -226,48 +238,25 @@ fn waits_for(config: &GuestPortConfig) -> String {
 }
 
 /// Binds the socket; a file left by a killed process is replaced.
-fn listen(config: &GuestPortConfig) -> Result<UnixListener, GuestPortError> {
-    let path = &config.path;
-    let failed = |action| {
-        let path = path.clone();
-        move |source| GuestPortError::System {
-            action,
-            path,
-            source,
-        }
+fn listen(config: &GuestPortConfig) -> Result<(UnixListener, SocketFile), GuestPortError> {
+    let access = Access {
+        permissions: config.permissions,
+        user: config.owner.map(|(user, _)| user),
+        group: config.owner.map(|(_, group)| group),
     };
-    match fs::symlink_metadata(path) {
-        Err(_) => {}
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(GuestPortError::NotASocket { path: path.clone() });
+    listen_on(&config.path, &access).map_err(|error| {
+        let path = config.path.clone();
+        match error {
+            ListenError::TooLong(length) => GuestPortError::PathTooLong { path, length },
+            ListenError::NotASocket => GuestPortError::NotASocket { path },
+            ListenError::InUse => GuestPortError::InUse { path },
+            ListenError::System { action, source } => GuestPortError::System {
+                action,
+                path,
+                source,
+            },
         }
-        Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                tracing::info!(port = config.name, path = %path.display(), "replacing a stale socket");
-                fs::remove_file(path).map_err(failed("remove the stale socket"))?;
-            }
-            Err(source) => return Err(failed("replace")(source)),
-            Ok(_) => return Err(GuestPortError::InUse { path: path.clone() }),
-        },
-    }
-    let listener = UnixListener::bind(path).map_err(failed("listen on"))?;
-    let set_up = || {
-        if let Some((user, group)) = config.owner {
-            std::os::unix::fs::chown(path, Some(user), Some(group))
-                .map_err(failed("change the owner of"))?;
-        }
-        if let Some(mode) = config.permissions {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))
-                .map_err(failed("change the permissions of"))?;
-        }
-        listener
-            .set_nonblocking(true)
-            .map_err(failed("listen without blocking on"))
-    };
-    set_up().inspect_err(|_| {
-        let _ = fs::remove_file(path);
-    })?;
-    Ok(listener)
+    })
 }
 
 impl Shared {
@@ -314,8 +303,15 @@ impl Shared {
                 (Some(error), _) => {
                     // Bound but not yet listening, or left by a dead process,
                     // or in a directory that is not there yet.
+                    let remedy = match error.kind() {
+                        ErrorKind::PermissionDenied => {
+                            "; let ringwayd's user write to the socket, by a group of both or by \
+                             its mode, or start ringwayd with --keep-capabilities dac_override"
+                        }
+                        _ => "",
+                    };
                     self.waiting(Some(format!(
-                        "connecting to {} failed: {error}",
+                        "connecting to {} failed: {error}{remedy}",
                         self.config.path.display()
                     )));
                     retry = (retry * 2).min(RETRY_MAX);
@@ -359,6 +355,7 @@ impl Shared {
             status.features = 0;
             status.memory_bytes = 0;
             status.memory_regions = 0;
+            status.memory_sealed = false;
             status.last_disconnect = last_disconnect;
         }
         self.status.set(SessionState::WaitingForSocket, why);
@@ -385,11 +382,17 @@ impl Shared {
             .connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = connection.ok();
-        tracing::info!(port = self.config.name, "frontend connected");
+        let name = &self.config.name;
+        if let Some(silent) = self.log.allows() {
+            tracing::info!(port = name, silent, "frontend connected");
+        }
         let ended = loop {
             // Looked at after the connection is known to `hang_up`.
             if self.stopping() {
                 break None;
+            }
+            if let Some(early) = &early {
+                early::wait_for_message(early);
             }
             // Until features are acknowledged the crate would refuse a message
             // that QEMU sends then.
@@ -415,7 +418,10 @@ impl Shared {
         };
         // PMDs let go before the frontend sees the connection end.
         device.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        let fault = self.fault.get();
         self.fault.clear();
+        // Its memory is unmapped now, not when the port is served again.
+        drop((handler, device));
         self.hang_up();
         let reason = match ended {
             None | Some(VhostError::Disconnected | VhostError::SocketBroken(_)) => None,
@@ -424,11 +430,26 @@ impl Shared {
                 explain(&error)
             )),
         };
-        match &reason {
-            None => tracing::info!(port = self.config.name, "frontend disconnected"),
-            Some(reason) => tracing::warn!(port = self.config.name, "{reason}"),
+        match (&reason, self.log.allows()) {
+            (_, None) => {}
+            (None, Some(silent)) => tracing::info!(port = name, silent, "frontend disconnected"),
+            (Some(reason), Some(silent)) => tracing::warn!(port = name, silent, "{reason}"),
+        }
+        match fault.filter(|fault| fault.outlasts_driver()) {
+            Some(fault) => self.leave_alone(fault),
+            None => self.cool_down.forget(),
         }
         self.waiting(reason);
+    }
+
+    /// Serves nobody for a while.
+    fn leave_alone(&self, fault: RingFault) {
+        let wait = self.cool_down.again();
+        self.status.set(
+            SessionState::Quarantined,
+            format!("{fault}; no frontend is served for {} s", wait.as_secs()),
+        );
+        self.wait(None, Some(wait));
     }
 
     fn hang_up(&self) {

@@ -16,8 +16,9 @@ pub enum SessionState {
     RingsEnabled,
     /// At least one queue pair runs in both directions.
     Forwarding,
-    /// The guest broke the rules of its rings; nothing is taken from it or
-    /// given to it until its driver starts anew.
+    /// The guest broke the rules of its rings, or its frontend those of memory
+    /// and notifications; nothing is taken from it or given to it until its
+    /// driver starts anew, or until its frontend has connected anew.
     Quarantined,
 }
 
@@ -50,6 +51,8 @@ pub struct SessionStatus {
     pub memory_bytes: u64,
     /// Regions of guest memory mapped.
     pub memory_regions: usize,
+    /// None of them can be truncated by the frontend.
+    pub memory_sealed: bool,
     /// Connections so far.
     pub connections: u64,
     /// How the last connection ended.
@@ -68,6 +71,7 @@ impl StatusCell {
             features: 0,
             memory_bytes: 0,
             memory_regions: 0,
+            memory_sealed: false,
             connections: 0,
             last_disconnect: None,
         }))

@@ -1,6 +1,22 @@
 //! ringway.v1: the gRPC control protocol, generated from
 //! `proto/ringway/v1/ringway.proto`, and the spelling of its enums.
 
+// What comes from outside must never end the daemon.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
+pub mod guard;
 pub mod spelling;
 
 /// Package `ringway.v1`: messages, client and server.

@@ -2,7 +2,7 @@
 //! command line, the state file and every listing.
 
 use crate::v1::{
-    FailMode, PacketInReason, PortKind, PriorityTags, Side, SocketMode, VlanMode, XdpMode,
+    FailMode, MacMove, PacketInReason, PortKind, PriorityTags, Side, SocketMode, VlanMode, XdpMode,
 };
 
 /// An enum with a spelling for each of its values.
@@ -88,6 +88,12 @@ impl Spelling for PriorityTags {
         (PriorityTags::IfNonzero, "if-nonzero"),
         (PriorityTags::Always, "always"),
     ];
+}
+
+impl Spelling for MacMove {
+    const WHAT: &'static str = "mac_move";
+    const TABLE: &'static [(Self, &'static str)] =
+        &[(MacMove::Allow, "allow"), (MacMove::Deny, "deny")];
 }
 
 impl Spelling for Side {
@@ -228,6 +234,7 @@ mod tests {
         round_trip::<XdpMode>();
         round_trip::<VlanMode>();
         round_trip::<PriorityTags>();
+        round_trip::<MacMove>();
         round_trip::<Side>();
         round_trip::<PacketInReason>();
         assert_eq!(FailMode::Unspecified.spelled(), "");

@@ -11,6 +11,8 @@ use clap::{Args, Parser, Subcommand};
 use ringway_proto::spelling::Spelling;
 use ringway_proto::v1::FailMode;
 
+use crate::client::{Error, TlsTarget};
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -33,6 +35,31 @@ pub struct Cli {
     )]
     pub socket: PathBuf,
 
+    /// A ringwayd elsewhere that has --listen-tls, instead of the socket
+    #[arg(
+        long,
+        global = true,
+        value_name = "https://HOST:PORT",
+        env = "RINGWAY_CONNECT"
+    )]
+    pub connect: Option<String>,
+
+    /// Certificates (PEM) of who signed that ringwayd's certificate
+    #[arg(long, global = true, value_name = "FILE", env = "RINGWAY_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// The certificate (PEM) to show it
+    #[arg(long, global = true, value_name = "FILE", env = "RINGWAY_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate (PEM)
+    #[arg(long, global = true, value_name = "FILE", env = "RINGWAY_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// The name in its certificate, if that is not HOST
+    #[arg(long, global = true, value_name = "NAME", env = "RINGWAY_TLS_NAME")]
+    pub tls_name: Option<String>,
+
     /// Print JSON instead of text
     #[arg(long, global = true)]
     pub json: bool,
@@ -40,6 +67,26 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    /// The ringwayd to be reached over TCP, if `--connect` names one.
+    pub fn tls_target(&self) -> Result<Option<TlsTarget>, Error> {
+        let Some(url) = self.connect.clone() else {
+            return Ok(None);
+        };
+        let file = |option: &str, path: &Option<PathBuf>| {
+            let missing = || Error::Usage(format!("--connect needs {option} FILE"));
+            path.clone().ok_or_else(missing)
+        };
+        Ok(Some(TlsTarget {
+            url,
+            ca: file("--tls-ca", &self.tls_ca)?,
+            cert: file("--tls-cert", &self.tls_cert)?,
+            key: file("--tls-key", &self.tls_key)?,
+            name: self.tls_name.clone(),
+        }))
+    }
 }
 
 /// The command line's words, with `-generate` written as Open vSwitch also has

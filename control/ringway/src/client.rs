@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use ringway_proto::v1::ringway_client::RingwayClient;
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
 use crate::{EXIT_FAILED, EXIT_USAGE};
@@ -23,6 +23,24 @@ pub struct Client {
     /// The control service.
     pub rpc: Rpc,
 }
+
+/// A ringwayd that is reached over TCP: both sides show certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsTarget {
+    /// `https://HOST:PORT`.
+    pub url: String,
+    /// Certificates (PEM) of who signed ringwayd's.
+    pub ca: PathBuf,
+    /// The client's certificate (PEM).
+    pub cert: PathBuf,
+    /// Its key (PEM).
+    pub key: PathBuf,
+    /// The name in ringwayd's certificate, if it is not the URL's.
+    pub name: Option<String>,
+}
+
+/// Longest until a connection over TCP is there.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +63,14 @@ pub enum Error {
         path: PathBuf,
         /// What was wrong.
         error: tonic::transport::Error,
+    },
+    /// There is no connection over TCP.
+    #[error("{}", tls_remedy(url, why))]
+    Tls {
+        /// The daemon's address.
+        url: String,
+        /// What was wrong.
+        why: String,
     },
     /// ringwayd refused.
     #[error("{}", refusal(.0))]
@@ -82,6 +108,22 @@ fn connect_remedy(path: &Path, error: &io::Error) -> String {
     }
 }
 
+fn tls_remedy(url: &str, why: &str) -> String {
+    format!(
+        "{url} cannot be connected to: {why}. Is ringwayd there with --listen-tls? Its certificate \
+         must be signed by --tls-ca and be for the host's name (or --tls-name), and --tls-cert by \
+         ringwayd's --tls-client-ca"
+    )
+}
+
+/// The innermost of an error's causes: the outer ones say "transport error".
+fn cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => cause(source),
+        None => error.to_string(),
+    }
+}
+
 fn refusal(status: &Status) -> String {
     use std::error::Error;
     match status.code() {
@@ -115,7 +157,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Error::Usage(_) => "USAGE",
-            Error::Connect { .. } | Error::Protocol { .. } => "UNREACHABLE",
+            Error::Connect { .. } | Error::Protocol { .. } | Error::Tls { .. } => "UNREACHABLE",
             Error::Input { .. } => "INPUT",
             Error::Output(_) => "OUTPUT",
             Error::Refused(status) => match status.code() {
@@ -188,10 +230,49 @@ impl Client {
                 path: path(),
                 error,
             })?;
-        Ok(Self {
+        Ok(Self::over(channel))
+    }
+
+    /// Connects to a ringwayd over TCP, for questions whose answers may take so
+    /// long.
+    pub async fn connect_tls(target: &TlsTarget, patience: Duration) -> Result<Self, Error> {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| Error::Input {
+                path: path.display().to_string(),
+                error,
+            })
+        };
+        let failed = |error: tonic::transport::Error| Error::Tls {
+            url: target.url.clone(),
+            why: cause(&error),
+        };
+        if !target.url.starts_with("https://") {
+            let url = &target.url;
+            let why = format!("--connect {url} is not of the form https://HOST:PORT");
+            return Err(Error::Usage(why));
+        }
+        let mut tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read(&target.ca)?))
+            .identity(Identity::from_pem(read(&target.cert)?, read(&target.key)?));
+        if let Some(name) = &target.name {
+            tls = tls.domain_name(name);
+        }
+        let channel = Endpoint::from_shared(target.url.clone())
+            .and_then(|endpoint| endpoint.tls_config(tls))
+            .map_err(failed)?
+            .connect_timeout(CONNECT_WITHIN)
+            .timeout(patience)
+            .connect()
+            .await
+            .map_err(failed)?;
+        Ok(Self::over(channel))
+    }
+
+    fn over(channel: Channel) -> Self {
+        Self {
             rpc: RingwayClient::new(channel)
                 .max_decoding_message_size(ringway_proto::MAX_MESSAGE)
                 .max_encoding_message_size(ringway_proto::MAX_MESSAGE),
-        })
+        }
     }
 }

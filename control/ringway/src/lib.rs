@@ -80,7 +80,10 @@ async fn with_daemon(
 ) -> Result<u8, Error> {
     // What can be refused without the daemon is refused without it.
     let request = verbs::Request::from_verb(verb, terminal)?;
-    let mut client = Client::connect_for(&cli.socket, request.patience()).await?;
+    let mut client = match cli.tls_target()? {
+        None => Client::connect_for(&cli.socket, request.patience()).await?,
+        Some(target) => Client::connect_tls(&target, request.patience()).await?,
+    };
     let mut printer = verbs::Printer {
         json: cli.json,
         name: "ringway",

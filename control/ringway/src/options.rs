@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use ringway_proto::guard;
 use ringway_proto::spelling::{self, Spelling};
 use ringway_proto::v1::{self as pb, PortKind, port_spec::Kind};
 
@@ -22,6 +23,22 @@ Options of every type:
                         always [default: never]
   qinq_ethtype=TYPE     outer tag of a dot1q-tunnel: 802.1ad or 802.1q
                         [default: 802.1ad]
+  allowed_macs=MAC,…    addresses that frames may come from [default: any]
+  allowed_vlans=N,N-N,… VLANs that frames may come with, 0: no tag [default: any]
+  allowed_ips=IP[/N],…  addresses that IP packets, ARP and neighbour discovery may
+                        come from [default: any]
+  max_macs=N            stations that may be learned on it [default: 7/8 of the
+                        bridge's fdb_limit, without dropping frames of others]
+  mac_move=allow|deny   whether its stations may move to other ports
+  storm_pps=N           frames to many (broadcast, multicast, to unknown stations)
+                        that it may send a second [default: any number]
+  storm_burst=N         how many at once [default: a tenth of storm_pps]
+  ingress_policing_rate=KBITS, ingress_policing_burst=KBITS
+                        kilobits that it may send a second [default: any number],
+                        and at once [default: 8000]
+  ingress_policing_kpkts_rate=N, ingress_policing_kpkts_burst=N
+                        thousands of packets that it may send a second [default:
+                        any number], and at once [default: 16]
   external_ids:KEY=TEXT whatever you want to note
   other_config:KEY=TEXT kept under Open vSwitch's name
 
@@ -222,6 +239,13 @@ pub fn set(spec: &mut pb::PortSpec, key: &str, value: Option<&str>) -> Result<()
             let vlan = spec.vlan.get_or_insert_default();
             set_vlan(vlan, key, value)?;
         }
+        _ if guard::KEYS.contains(&key) => {
+            guard::set(spec.guard.get_or_insert_default(), key, value)?;
+            spec.guard = spec
+                .guard
+                .take()
+                .filter(|guard| *guard != pb::GuardSpec::default());
+        }
         _ => match &mut spec.kind {
             Some(Kind::VhostUser(options)) => set_vhost_user(options, key, value)?,
             Some(Kind::Dpdk(options)) => set_dpdk(options, key, value)?,
@@ -333,9 +357,10 @@ fn numbered(key: &str, value: Option<&str>) -> Result<Option<u32>, String> {
 
 fn unknown(key: &str, kind: &str, allowed: &[&str]) -> String {
     format!(
-        "option {key}= is not known for type={kind}; its options: {}; of every type: {}",
+        "option {key}= is not known for type={kind}; its options: {}; of every type: {}, {}",
         allowed.join(", "),
-        EVERY_TYPES_KEYS.join(", ")
+        EVERY_TYPES_KEYS.join(", "),
+        guard::KEYS.join(", ")
     )
 }
 
@@ -475,6 +500,13 @@ mod tests {
         assert!(vlan.qinq_8021q);
         assert_eq!(spec.external_ids["vm"], "a=b");
         assert_eq!(spec.other_config["x"], "y");
+
+        let mut spec = options("type=tap allowed_ips=10.0.0.5,10.0.0.0/24 mac_move=deny");
+        let guard = spec.guard.clone().unwrap();
+        assert_eq!(guard.allowed_ips, ["10.0.0.0/24", "10.0.0.5"]);
+        assert_eq!(guard.mac_move(), pb::MacMove::Deny);
+        change(&mut spec, &["allowed_ips=".into(), "mac_move=allow".into()]).unwrap();
+        assert_eq!(spec.guard.unwrap().allowed_ips, [""; 0]);
 
         let spec = options("type=dpdk devargs=x n_rxq=2 n_txq=3 n_rxq_desc=512 n_txq_desc=256");
         let expected = pb::DpdkSpec {

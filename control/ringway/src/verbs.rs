@@ -26,7 +26,7 @@ pub enum Request {
     /// `list-br`
     ListBridges,
     /// `add-port`
-    AddPort(pb::AddPortRequest),
+    AddPort(Box<pb::AddPortRequest>),
     /// `del-port`
     DelPort(pb::DelPortRequest),
     /// `list-ports`
@@ -110,11 +110,11 @@ impl Request {
             Verb::AddPort(args) => {
                 let port = options::parse(&args.bridge, &args.name, &args.options)
                     .map_err(|why| Error::Usage(format!("port {}: {why}", args.name)))?;
-                Request::AddPort(pb::AddPortRequest {
+                Request::AddPort(Box::new(pb::AddPortRequest {
                     port: Some(port),
                     may_exist: args.may_exist,
                     no_wait: args.no_wait,
-                })
+                }))
             }
             Verb::DelPort(args) => {
                 let (name, bridge) = match args.names.as_slice() {
@@ -259,7 +259,7 @@ pub async fn perform(
             to.names(answer.into_inner().names, "bridges")
         }
         Request::AddPort(request) => {
-            let done = rpc.add_port(request).await?.into_inner();
+            let done = rpc.add_port(*request).await?.into_inner();
             let number = Some(done.number).filter(|number| *number > 0);
             let json = json!({
                 "created": done.created,

@@ -1,10 +1,18 @@
 //! ringwayd's command line.
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 use ringway_datapath::spec::{DatapathConfig, Hugepages};
+use ringway_proto::spelling;
+use ringway_vhost::listen::Access;
+
+use crate::confine::{Keep, Seccomp, keep};
+use crate::doors::{DoorError, TlsDoor, TlsFiles};
+use crate::owner;
 
 /// The ringway daemon: moves packets between guests and NICs, and is told what
 /// to do by `ringway` over a unix socket.
@@ -14,6 +22,31 @@ pub struct Cli {
     /// Unix socket on which `ringway` is served
     #[arg(long, value_name = "PATH", default_value = "/run/ringway/control.sock")]
     pub socket: PathBuf,
+
+    /// Group, by name or number, that may use the socket [default: ringwayd's own]
+    #[arg(long, value_name = "GROUP")]
+    pub socket_group: Option<String>,
+
+    /// Permissions of the socket, in octal
+    #[arg(long, value_name = "MODE", default_value = "0660", value_parser = spelling::permissions)]
+    pub socket_mode: u32,
+
+    /// TCP address on which `ringway` is served as well, to clients with a
+    /// certificate only, e.g. 192.0.2.1:6640
+    #[arg(long, value_name = "ADDR:PORT", requires_all = ["tls_cert", "tls_key", "tls_client_ca"])]
+    pub listen_tls: Option<SocketAddr>,
+
+    /// ringwayd's certificate (PEM), with those between it and a known authority
+    #[arg(long, value_name = "FILE", requires = "listen_tls")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "listen_tls")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Certificates (PEM) of those who sign clients' certificates
+    #[arg(long, value_name = "FILE", requires = "listen_tls")]
+    pub tls_client_ca: Option<PathBuf>,
 
     /// File of the desired state: every bridge and port that shall be
     #[arg(
@@ -62,6 +95,23 @@ pub struct Cli {
     /// Seconds without a packet after which a megaflow is forgotten, at most 200
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = max_idle)]
     pub max_idle: Duration,
+
+    /// System calls that ringwayd does not make: on: they fail, hostile ones
+    /// end it; log: they are logged; off: they are made
+    #[arg(long, value_name = "on|off|log", default_value = "on")]
+    pub seccomp: Seccomp,
+
+    /// Capabilities to keep beside those that ports need, e.g.
+    /// sys_admin,sys_rawio for NICs without an IOMMU, dac_override for sockets of
+    /// users that share no group with ringwayd; or all
+    #[arg(
+        long,
+        value_name = "LIST|all",
+        default_value = "",
+        hide_default_value = true
+    )]
+    #[arg(value_parser = keep)]
+    pub keep_capabilities: Keep,
 }
 
 /// CPUs to poll on, in the order given.
@@ -83,6 +133,36 @@ impl Cli {
             emc_entries: self.emc_entries,
             max_idle: self.max_idle,
         }
+    }
+}
+
+impl Cli {
+    /// Opens the door for TCP, if there is to be one.
+    pub fn tls_door(&self) -> Result<Option<TlsDoor>, DoorError> {
+        let files = (&self.tls_cert, &self.tls_key, &self.tls_client_ca);
+        match (self.listen_tls, files) {
+            (Some(address), (Some(cert), Some(key), Some(client_ca))) => {
+                let files = TlsFiles {
+                    cert: cert.clone(),
+                    key: key.clone(),
+                    client_ca: client_ca.clone(),
+                };
+                TlsDoor::open(address, &files).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Who may use the control socket. Fails if there is no such group.
+    pub fn socket_access(&self) -> Result<Access, String> {
+        let group = self.socket_group.as_deref().map(owner::group_id);
+        Ok(Access {
+            permissions: Some(self.socket_mode),
+            user: None,
+            group: group
+                .transpose()
+                .map_err(|why| format!("--socket-group: {why}"))?,
+        })
     }
 }
 
@@ -110,12 +190,9 @@ fn pmd_cores(text: &str) -> Result<PmdCores, String> {
         }
         cores.extend(first..=last);
     }
-    match cores
-        .iter()
-        .enumerate()
-        .find(|(i, cpu)| cores[..*i].contains(cpu))
-    {
-        Some((_, cpu)) => Err(format!("CPU {cpu} is named twice")),
+    let mut seen = HashSet::new();
+    match cores.iter().find(|cpu| !seen.insert(**cpu)) {
+        Some(cpu) => Err(format!("CPU {cpu} is named twice")),
         None => Ok(PmdCores(cores)),
     }
 }
@@ -126,8 +203,9 @@ fn hugepages(text: &str) -> Result<Hugepages, String> {
         "off" => return Ok(Hugepages::Off),
         _ => {}
     }
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match &text[digits.len()..] {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let digits = text.strip_suffix(unit).unwrap_or_default();
+    let shift = match unit {
         "" => 0,
         "k" | "K" | "kB" | "KiB" => 10,
         "m" | "M" | "MB" | "MiB" => 20,
@@ -169,10 +247,14 @@ mod tests {
         Cli::command().debug_assert();
         let line = "ringwayd --socket /s --state /t --pmd-cores 1,2 --hugepages off --memory 64 \
                     --log warn --sleep-after off --flow-limit 1000 --emc-entries 4096 \
-                    --max-idle 2.5";
-        let config = Cli::try_parse_from(line.split_whitespace())
-            .unwrap()
-            .datapath();
+                    --max-idle 2.5 --seccomp log --keep-capabilities sys_admin \
+                    --socket-group 7 --socket-mode 0666";
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        assert_eq!(cli.seccomp, Seccomp::Log);
+        assert_eq!(Ok(cli.keep_capabilities.clone()), keep("sys_admin"));
+        let access = cli.socket_access().unwrap();
+        assert_eq!((access.permissions, access.group), (Some(0o666), Some(7)));
+        let config = cli.datapath();
         assert_eq!(config.pmd_cores, [1, 2]);
         assert_eq!(config.hugepages, Hugepages::Off);
         assert_eq!(config.memory_mib, 64);
@@ -180,10 +262,25 @@ mod tests {
         assert_eq!((config.flow_limit, config.emc_entries), (1000, 4096));
         assert_eq!(config.max_idle, Duration::from_millis(2500));
 
-        let defaults = Cli::try_parse_from(["ringwayd"]).unwrap().datapath();
+        let defaults = Cli::try_parse_from(["ringwayd"]).unwrap();
+        assert_eq!(defaults.seccomp, Seccomp::On);
+        assert_eq!(defaults.keep_capabilities, Keep::default());
+        let defaults = defaults.datapath();
         assert_eq!(defaults.pmd_cores, [last_cpu()]);
         assert_eq!(defaults.hugepages, Hugepages::Auto);
         assert_eq!(defaults.max_idle, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn tcp_is_with_certificates_or_not_at_all() {
+        let files = "--tls-cert c --tls-key k --tls-client-ca a";
+        let parse = |line: String| Cli::try_parse_from(line.split_whitespace());
+        assert!(parse(format!("ringwayd --listen-tls 127.0.0.1:1 {files}")).is_ok());
+        for part in ["--tls-cert c", "--tls-key k", "--tls-client-ca a"] {
+            let without = files.replace(part, "");
+            assert!(parse(format!("ringwayd --listen-tls 127.0.0.1:1 {without}")).is_err());
+        }
+        assert!(parse(format!("ringwayd {files}")).is_err());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! One place for every translation between the protocol, the desired state and
 //! the datapath's types.
 
+mod guard;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +18,8 @@ use ringway_datapath::status::{
 };
 use ringway_proto::spelling::{self, Spelling};
 use ringway_proto::v1 as pb;
+
+pub use guard::{guard_from_proto, guard_to_proto};
 
 use crate::model::{Bridge, Columns, Kind, Port, Tap, VhostUser};
 use crate::owner;
@@ -225,6 +229,7 @@ pub fn port_from_proto(asked: pb::PortSpec) -> Result<Port, String> {
             Some(mtu) => Some(narrow("mtu", mtu)?),
             None => None,
         },
+        guard: guard_from_proto(&asked.guard.unwrap_or_default())?,
         columns: columns_from_proto(asked.external_ids, asked.other_config),
     })
 }
@@ -335,6 +340,7 @@ pub fn port_to_proto(port: &Port) -> pb::PortSpec {
         number: port.number,
         vlan: vlan_to_proto(&port.vlan),
         mtu: port.mtu.map(u32::from),
+        guard: guard_to_proto(&port.guard),
         external_ids: map_to_proto(&port.columns.external_ids),
         other_config: map_to_proto(&port.columns.other_config),
     }
@@ -366,6 +372,7 @@ pub fn port_to_spec(port: &Port) -> Result<PortSpec, String> {
         kind,
         vlan: port.vlan.clone(),
         mtu: port.mtu,
+        guard: port.guard.clone(),
     })
 }
 
@@ -445,6 +452,8 @@ pub fn port_status_to_proto(status: &PortStatus) -> pb::PortStatus {
             })
             .collect(),
         local: status.local,
+        stations: status.stations,
+        stations_refused: status.stations_refused,
         link: status.link.as_ref().map(link_to_proto),
     }
 }
@@ -500,6 +509,7 @@ fn is_error(reason: DropReason) -> bool {
             | DropReason::ChainTooLong
             | DropReason::BadOffload
             | DropReason::GuestFault
+            | DropReason::MemoryLost
             | DropReason::DestinationFault
     )
 }

@@ -18,8 +18,10 @@ use crate::service::datapath_status;
 use crate::stop::Stopping;
 use crate::switch::Switch;
 
-/// Longest text of a request, over all its pieces.
-const MAX_TEXT: usize = 1 << 30;
+/// Most bytes of a request, over all its pieces.
+const MAX_REQUEST: usize = 256 << 20;
+/// Longest between two pieces.
+const PIECE_WITHIN: Duration = Duration::from_secs(60);
 /// How long `TraceNext` waits if that is not said.
 const DEFAULT_TRACE_WAIT: Duration = Duration::from_secs(10);
 /// Longest that it waits.
@@ -29,14 +31,30 @@ const NAMES_AGE: Duration = Duration::from_millis(200);
 /// How long it waits before it looks whether the daemon stops.
 const TRACE_STEP: Duration = Duration::from_millis(500);
 
-/// Joins the pieces of a text.
-fn join(text: &mut String, piece: &str) -> Result<(), Status> {
-    if text.len() + piece.len() > MAX_TEXT {
-        let why = format!("the file is longer than {MAX_TEXT} bytes; send it in parts");
-        return Err(Status::resource_exhausted(why));
+/// The pieces of a request that is sent in several, bounded in sum and in time.
+struct Pieces<T> {
+    stream: Streaming<T>,
+    bytes: usize,
+}
+
+impl<T: prost::Message> Pieces<T> {
+    fn new(stream: Streaming<T>) -> Self {
+        Self { stream, bytes: 0 }
     }
-    text.push_str(piece);
-    Ok(())
+
+    async fn next(&mut self) -> Result<Option<T>, Status> {
+        let next = tokio::time::timeout(PIECE_WITHIN, self.stream.message()).await;
+        let piece = next.map_err(|_| {
+            let seconds = PIECE_WITHIN.as_secs();
+            Status::deadline_exceeded(format!("the next piece did not come within {seconds} s"))
+        })??;
+        self.bytes += piece.as_ref().map_or(0, prost::Message::encoded_len);
+        if self.bytes > MAX_REQUEST {
+            let why = format!("the request is longer than {MAX_REQUEST} bytes; send it in parts");
+            return Err(Status::resource_exhausted(why));
+        }
+        Ok(piece)
+    }
 }
 
 /// Takes the bridge's name from the first message and refuses another later.
@@ -53,12 +71,11 @@ fn name_bridge(known: &mut String, named: String, first: bool) -> Result<(), Sta
 }
 
 /// The bridge and the changes of a `ModifyFlows`.
-pub async fn modify(
-    mut pieces: Streaming<pb::ModifyFlowsRequest>,
-) -> Result<(String, Asked), Status> {
+pub async fn modify(pieces: Streaming<pb::ModifyFlowsRequest>) -> Result<(String, Asked), Status> {
+    let mut pieces = Pieces::new(pieces);
     let (mut bridge, mut changes, mut file) = (String::new(), Vec::new(), String::new());
     let mut kind = None;
-    while let Some(mut piece) = pieces.message().await? {
+    while let Some(mut piece) = pieces.next().await? {
         let first = kind.is_none();
         name_bridge(&mut bridge, std::mem::take(&mut piece.bridge), first)?;
         if first {
@@ -69,7 +86,7 @@ pub async fn modify(
             kind = Some(known);
         }
         changes.append(&mut piece.changes);
-        join(&mut file, &piece.file)?;
+        file.push_str(&piece.file);
     }
     let asked = match kind.unwrap_or_default() {
         pb::FlowFileKind::Unspecified if file.is_empty() => Asked::Changes(changes),
@@ -87,27 +104,29 @@ pub async fn modify(
 
 /// The bridge and the file of a `ReplaceFlows`.
 pub async fn replace(
-    mut pieces: Streaming<pb::ReplaceFlowsRequest>,
+    pieces: Streaming<pb::ReplaceFlowsRequest>,
 ) -> Result<(String, String), Status> {
+    let mut pieces = Pieces::new(pieces);
     let (mut bridge, mut file, mut first) = (String::new(), String::new(), true);
-    while let Some(piece) = pieces.message().await? {
+    while let Some(piece) = pieces.next().await? {
         name_bridge(&mut bridge, piece.bridge, first)?;
-        join(&mut file, &piece.file)?;
+        file.push_str(&piece.file);
         first = false;
     }
     Ok((bridge, file))
 }
 
 /// The sides of a `DiffFlows`.
-pub async fn diff(mut pieces: Streaming<pb::DiffFlowsRequest>) -> Result<(Side, Side), Status> {
-    let mut bridges = [String::new(), String::new()];
-    let mut files = [String::new(), String::new()];
+pub async fn diff(pieces: Streaming<pb::DiffFlowsRequest>) -> Result<(Side, Side), Status> {
+    let mut pieces = Pieces::new(pieces);
+    let (mut one, mut other) = (String::new(), String::new());
+    let (mut one_file, mut other_file) = (String::new(), String::new());
     let mut first = true;
-    while let Some(piece) = pieces.message().await? {
-        name_bridge(&mut bridges[0], piece.first_bridge, first)?;
-        name_bridge(&mut bridges[1], piece.second_bridge, first)?;
-        join(&mut files[0], &piece.first_file)?;
-        join(&mut files[1], &piece.second_file)?;
+    while let Some(piece) = pieces.next().await? {
+        name_bridge(&mut one, piece.first_bridge, first)?;
+        name_bridge(&mut other, piece.second_bridge, first)?;
+        one_file.push_str(&piece.first_file);
+        other_file.push_str(&piece.second_file);
         first = false;
     }
     let side = |bridge: String, file: String| match (bridge.is_empty(), file.is_empty()) {
@@ -118,7 +137,6 @@ pub async fn diff(mut pieces: Streaming<pb::DiffFlowsRequest>) -> Result<(Side, 
             Err(Status::invalid_argument(why))
         }
     };
-    let ([one, other], [one_file, other_file]) = (bridges, files);
     Ok((side(one, one_file)?, side(other, other_file)?))
 }
 

@@ -5,12 +5,29 @@
 //! `state` (the file) → `reconcile` (the datapath). A question goes `service` →
 //! `view` (desired beside actual) or `report` (the datapath alone).
 
+// What comes from outside must never end the daemon.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod apply_request;
 pub mod atomic;
 pub mod cli;
+pub mod confine;
 pub mod control;
 pub mod convert;
 pub mod doctor;
+pub mod doors;
 pub mod flow_report;
 mod flow_requests;
 pub mod flow_text;
@@ -33,3 +50,4 @@ pub mod state;
 pub mod stop;
 pub mod switch;
 pub mod view;
+pub mod watch;

@@ -1,5 +1,20 @@
 //! ringwayd: claims its files, starts the datapath, serves until told to stop.
 
+// What comes from outside must never end the daemon.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,10 +23,13 @@ use clap::Parser;
 use ringway_datapath::Datapath;
 use ringway_datapath::spec::DatapathConfig;
 use ringwayd::cli::Cli;
+use ringwayd::confine::{Seccomp, drop_others, filter_system_calls};
 use ringwayd::control::Control;
+use ringwayd::doors::Doors;
 use ringwayd::host::{KernelHost, watch_links};
 use ringwayd::journal::Journal;
 use ringwayd::notify::notify;
+use ringwayd::owner;
 use ringwayd::placement;
 use ringwayd::serve::serve;
 use ringwayd::socket::ControlSocket;
@@ -33,13 +51,29 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let left = drop_others(&cli.keep_capabilities)?;
+    tracing::info!("no new privileges; capabilities kept: {left}");
+    if let Some(missing) = left.missing() {
+        tracing::warn!(
+            "without the capabilities {missing} some ports will fail: start ringwayd as root, or \
+             with AmbientCapabilities= of ringwayd.service"
+        );
+    }
     let (file, desired) = StateFile::open(&cli.state)?;
     let journal = Journal::open(&cli.state)?;
-    let (socket, listener) = ControlSocket::claim(&cli.socket)?;
+    let (socket, listener) = ControlSocket::claim(&cli.socket, cli.socket_access()?)?;
+    let tls = cli.tls_door()?;
     let config = cli.datapath();
     let pmd_cores = config.pmd_cores.clone();
     let datapath = Arc::new(start_datapath(config)?);
     placement::stay_off(&pmd_cores);
+    owner::load_name_services();
+    filter_system_calls(cli.seccomp)?;
+    match cli.seccomp {
+        Seccomp::On => tracing::info!("system calls are filtered"),
+        Seccomp::Log => tracing::warn!("--seccomp log: unexpected system calls are only logged"),
+        Seccomp::Off => tracing::warn!("--seccomp off: system calls are not filtered"),
+    }
     let control = Arc::new(Control::new(
         Arc::clone(&datapath),
         Arc::new(KernelHost),
@@ -68,11 +102,21 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
         .build()?;
     let served = runtime.block_on(async {
         let stop = stop_signal()?;
+        if let Some(tls) = &tls {
+            tracing::info!(
+                "clients with a certificate are served on {}",
+                tls.address()?
+            );
+        }
+        let doors = Doors {
+            unix: listener,
+            tls,
+        };
         let ready = || {
             tracing::info!("ready on {}", cli.socket.display());
             notify("READY=1");
         };
-        serve(control, listener, stop, ready).await?;
+        serve(control, doors, stop, ready).await?;
         Ok(())
     });
 

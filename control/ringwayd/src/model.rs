@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ringway_datapath::spec::{
-    BridgeSpec, DpdkSpec, InternalSpec, PatchSpec, SocketMode, SystemSpec, VlanSpec,
+    BridgeSpec, DpdkSpec, GuardSpec, InternalSpec, PatchSpec, SocketMode, SystemSpec, VlanSpec,
 };
 
 pub use check::{MAX_INTERFACE_NAME, MAX_NAME, MAX_SOCKET_PATH};
@@ -64,6 +64,8 @@ pub struct Port {
     pub vlan: VlanSpec,
     /// Bytes that a frame may have behind its Ethernet header and VLAN tags.
     pub mtu: Option<u16>,
+    /// What it may send, and how much of it.
+    pub guard: GuardSpec,
     /// What is noted about it.
     pub columns: Columns,
 }
@@ -163,9 +165,14 @@ impl Desired {
     /// Gives every port without a number the one it would get, in the ports'
     /// order, so that a file without numbers gives the same ones each time.
     pub fn assign_numbers(&mut self) {
+        let without = |port: &Port| port.number.is_none().then(|| port.is_local());
         for index in 0..self.ports.len() {
-            if self.ports[index].number.is_none() {
-                self.ports[index].number = self.free_number(self.ports[index].is_local());
+            let Some(local) = self.ports.get(index).and_then(without) else {
+                continue;
+            };
+            let number = self.free_number(local);
+            if let Some(port) = self.ports.get_mut(index) {
+                port.number = number;
             }
         }
     }
@@ -175,19 +182,20 @@ impl Desired {
     /// names. A bridge whose name no interface can have is noted to have none.
     pub fn give_local_ports(&mut self) -> Vec<String> {
         let mut given = Vec::new();
-        for index in 0..self.bridges.len() {
-            let name = self.bridges[index].name().to_owned();
-            if self.bridges[index].no_internal || self.port(&name).is_some() {
-                continue;
-            }
+        let without = |bridge: &&Bridge| !bridge.no_internal && self.port(bridge.name()).is_none();
+        let without = self.bridges.iter().filter(without);
+        let names: Vec<String> = without.map(|bridge| bridge.name().to_owned()).collect();
+        for name in names {
             let mut local = Port::local(&name);
             local.number = self.free_number(true);
-            match local.check().is_ok() && local.number.is_some() {
-                true => {
-                    self.ports.push(local);
-                    given.push(name);
-                }
-                false => self.bridges[index].no_internal = true,
+            if local.check().is_ok() && local.number.is_some() {
+                self.ports.push(local);
+                given.push(name);
+                continue;
+            }
+            let bridges = self.bridges.iter_mut();
+            for bridge in bridges.filter(|bridge| bridge.name() == name) {
+                bridge.no_internal = true;
             }
         }
         given
@@ -225,6 +233,7 @@ impl Port {
             kind,
             vlan: VlanSpec::default(),
             mtu: None,
+            guard: GuardSpec::default(),
             columns: Columns::default(),
         }
     }
@@ -251,7 +260,7 @@ impl Port {
     }
 
     /// Whether `other` may become this port while packets flow: different are
-    /// its VLANs, its MTU or its Ethernet address.
+    /// its VLANs, its MTU, its guard or its Ethernet address.
     pub fn differs_in_live_options_only(&self, other: &Port) -> bool {
         let Port {
             name,
@@ -271,6 +280,7 @@ impl Port {
     pub fn is_same_to_datapath(&self, other: &Port) -> bool {
         self.differs_in_live_options_only(other)
             && (&self.kind, &self.vlan, self.mtu) == (&other.kind, &other.vlan, other.mtu)
+            && self.guard == other.guard
     }
 
     /// Its vhost-user socket.

@@ -2,6 +2,13 @@
 
 use nix::unistd::{Group, Uid, User};
 
+/// Asks once for a name that nobody has: whatever libraries the system looks
+/// names up with are loaded now, for later none can be.
+pub fn load_name_services() {
+    let _ = User::from_name("ringway-nobody-has-this-name");
+    let _ = Group::from_name("ringway-nobody-has-this-name");
+}
+
 /// Checks the form only; whether the names exist may change any time.
 pub fn check_form(owner: &str) -> Result<(), String> {
     let (user, group) = owner.split_once(':').unwrap_or((owner, "-"));
@@ -35,16 +42,15 @@ fn user_id(user: &str) -> Result<u32, String> {
     }
 }
 
-fn group_id(group: &str) -> Result<u32, String> {
+/// The id of a group.
+pub fn group_id(group: &str) -> Result<u32, String> {
     if let Ok(id) = group.parse() {
         return Ok(id);
     }
     match Group::from_name(group) {
         Ok(Some(found)) => Ok(found.gid.as_raw()),
-        Ok(None) => Err(format!("owner: there is no group {group:?} on this host")),
-        Err(errno) => Err(format!(
-            "owner: group {group:?} cannot be looked up: {errno}"
-        )),
+        Ok(None) => Err(format!("there is no group {group:?} on this host")),
+        Err(errno) => Err(format!("group {group:?} cannot be looked up: {errno}")),
     }
 }
 

@@ -38,12 +38,11 @@ pub fn parse(text: &str, names: &Names) -> Result<PacketOut, Fault> {
         line: None,
         at: place(part) + error.offset,
     };
-    let Some(at) = text.find("actions=") else {
+    let Some((fields, actions)) = text.split_once("actions=") else {
         let why = "actions= is missing: in_port=PORT,packet=HEX,actions=output:2";
-        return Err(fault(&text[text.len()..], why.into()));
+        let (_, end) = text.split_at(text.len());
+        return Err(fault(end, why.into()));
     };
-    let (fields, actions) = text.split_at(at);
-    let actions = &actions["actions=".len()..];
     let (mut in_port, mut frame) = (FROM_CONTROLLER, None);
     let gap = |c: char| c == ',' || c.is_whitespace();
     for field in fields.split(gap).filter(|field| !field.is_empty()) {

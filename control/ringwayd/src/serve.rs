@@ -1,22 +1,21 @@
 //! The gRPC server and the reconcile loop, until told to stop.
 
 use std::future::Future;
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringway_proto::MAX_MESSAGE;
 use ringway_proto::v1::ringway_server::RingwayServer;
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::Server;
 
 use crate::control::Control;
+use crate::doors::{Doors, MOST_CONNECTIONS, TlsDoor, let_in, limited_server};
 use crate::packet_ins::PacketIns;
 use crate::reconcile::{FIRST_RETRY, Retry};
 use crate::service::Service;
 use crate::stop::{self, Stopping};
 use crate::switch::Switch;
+use crate::watch::Watchers;
 
 /// How often flows are looked at whose time may have come.
 const EXPIRY_PERIOD: Duration = Duration::from_millis(500);
@@ -41,11 +40,13 @@ pub enum ServeError {
 /// `ready`, then keeps actual and desired together.
 pub async fn serve<S: Switch>(
     control: Arc<Control<S>>,
-    listener: UnixListener,
+    doors: impl Into<Doors>,
     stop: impl Future<Output = ()> + Send + 'static,
     ready: impl FnOnce(),
 ) -> Result<(), ServeError> {
-    let incoming = UnixListenerStream::new(tokio::net::UnixListener::from_std(listener)?);
+    let doors: Doors = doors.into();
+    let unix = tokio::net::UnixListener::from_std(doors.unix)?;
+    let tls = doors.tls.map(TlsDoor::into_parts).transpose()?;
     let (stopper, stopping) = stop::channel();
 
     reconcile(&control, Retry::All).await;
@@ -60,26 +61,55 @@ pub async fn serve<S: Switch>(
             .register_encoded_file_descriptor_set(ringway_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let mut accepting = stopping.clone();
     let taking = {
         let (packet_ins, stopping) = (Arc::clone(&packet_ins), stopping.clone());
         let switch = control.shared_switch();
         tokio::spawn(async move { packet_ins.run(switch, stopping).await })
     };
-    let service = Service::new(control, packet_ins, stopping.clone());
-    let server = Server::builder()
-        .add_service(
-            RingwayServer::new(service)
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE),
-        )
-        .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(incoming, async move { accepting.wait().await });
+    let watchers = Arc::new(Watchers::default());
+    let watching = {
+        let (watchers, stopping) = (Arc::clone(&watchers), stopping.clone());
+        let control = Arc::clone(&control);
+        tokio::spawn(async move { watchers.run(control, stopping).await })
+    };
+    let service = Service::new(control, packet_ins, watchers, stopping.clone());
+    let service = RingwayServer::new(service)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let served_by = |mut server: tonic::transport::Server| {
+        let router = server
+            .add_service(service.clone())
+            .add_service(health_service.clone())
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?);
+        Ok::<_, ServeError>(router)
+    };
+    let accepting = || {
+        let mut stopping = stopping.clone();
+        async move { stopping.wait().await }
+    };
+    let by_socket = served_by(limited_server())?
+        .serve_with_incoming_shutdown(let_in(unix, MOST_CONNECTIONS), accepting());
+    let by_tcp = match tls {
+        None => None,
+        Some((listener, tls)) => {
+            let router = served_by(limited_server().tls_config(tls)?)?;
+            let incoming = let_in(listener, MOST_CONNECTIONS);
+            Some(router.serve_with_incoming_shutdown(incoming, accepting()))
+        }
+    };
+    let server = async {
+        let by_tcp = async {
+            match by_tcp {
+                Some(by_tcp) => by_tcp.await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(by_socket, by_tcp).map(|((), ())| ())
+    };
     ready();
 
-    let mut grace = stopping;
+    let mut grace = stopping.clone();
     tokio::spawn(async move {
         stop.await;
         health.set_not_serving::<RingwayServer<Service<S>>>().await;
@@ -95,6 +125,7 @@ pub async fn serve<S: Switch>(
     // A pass under way ends before the datapath is stopped.
     let _ = reconciling.await;
     let _ = taking.await;
+    let _ = watching.await;
     Ok(())
 }
 

@@ -2,11 +2,10 @@
 //! datapath on a thread that may block, and translates the answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ringway_datapath::DatapathError;
 use ringway_proto::v1::{self as pb, ringway_server::Ringway};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -23,27 +22,43 @@ use crate::packet_out::{self, PacketOut};
 use crate::report;
 use crate::stop::Stopping;
 use crate::switch::Switch;
-
-/// How often `Watch` looks for port states that changed by themselves.
-const WATCH_PERIOD: Duration = Duration::from_millis(200);
+use crate::watch::Watchers;
 
 /// Flows, groups, megaflows in one message of a long answer.
 const PIECE: usize = 512;
+
+/// Requests that are worked on at once, of all clients: the runtime's threads
+/// that may block are 512, and the reconcile loop is to find one at any time.
+const MOST_WORKING: usize = 64;
+
+/// Traces that wait for a packet at once.
+const MOST_TRACES: usize = 16;
 
 /// The `ringway.v1.Ringway` service.
 pub struct Service<S> {
     control: Arc<Control<S>>,
     packet_ins: Arc<PacketIns>,
+    watchers: Arc<Watchers>,
     stopping: Stopping,
+    working: Semaphore,
+    traces: Semaphore,
 }
 
 impl<S> Service<S> {
     /// A service over `control`; its streams end at `stopping`.
-    pub fn new(control: Arc<Control<S>>, packet_ins: Arc<PacketIns>, stopping: Stopping) -> Self {
+    pub fn new(
+        control: Arc<Control<S>>,
+        packet_ins: Arc<PacketIns>,
+        watchers: Arc<Watchers>,
+        stopping: Stopping,
+    ) -> Self {
         Self {
             control,
             packet_ins,
+            watchers,
             stopping,
+            working: Semaphore::new(MOST_WORKING),
+            traces: Semaphore::new(MOST_TRACES),
         }
     }
 }
@@ -112,6 +127,8 @@ impl<S: Switch> Service<S> {
         work: impl FnOnce(&Control<S>) -> Result<T, Status> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let control = Arc::clone(&self.control);
+        // Nobody closes the semaphore.
+        let _place = self.working.acquire().await;
         match tokio::task::spawn_blocking(move || work(&control)).await {
             Ok(outcome) => outcome.map(Response::new),
             Err(error) => Err(Status::internal(format!("the request broke off: {error}"))),
@@ -120,7 +137,7 @@ impl<S: Switch> Service<S> {
 
     /// Runs `work`, whose answer may be long, on a thread that may block, and
     /// sends what it found in pieces: each thing made by `make`, each piece by
-    /// `piece`.
+    /// `piece`. A reader that takes its time holds up nobody.
     async fn stream<T: Send + 'static, U: Send + 'static, P: Send + 'static>(
         &self,
         work: impl FnOnce(&Control<S>) -> Result<Vec<T>, Status> + Send + 'static,
@@ -129,12 +146,12 @@ impl<S: Switch> Service<S> {
     ) -> Result<Response<Answers<P>>, Status> {
         let found = self.blocking(work).await?.into_inner();
         let (sender, receiver) = mpsc::channel(4);
-        tokio::task::spawn_blocking(move || {
+        tokio::spawn(async move {
             let mut found = found.into_iter();
             loop {
                 let made: Vec<U> = found.by_ref().take(PIECE).map(&make).collect();
                 // The reader may go away.
-                if made.is_empty() || sender.blocking_send(Ok(piece(made))).is_err() {
+                if made.is_empty() || sender.send(Ok(piece(made))).await.is_err() {
                     return;
                 }
             }
@@ -306,7 +323,8 @@ impl<S: Switch> Ringway for Service<S> {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (sender, receiver) = mpsc::channel(1);
         let control = Arc::clone(&self.control);
-        tokio::spawn(watch_show(control, self.stopping.clone(), sender));
+        let watchers = Arc::clone(&self.watchers);
+        tokio::spawn(watchers.tell(control, self.stopping.clone(), sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -551,6 +569,10 @@ impl<S: Switch> Ringway for Service<S> {
         request: Request<pb::TraceNextRequest>,
     ) -> Result<Response<pb::TraceResponse>, Status> {
         let request = request.into_inner();
+        let Ok(_place) = self.traces.try_acquire() else {
+            let why = format!("{MOST_TRACES} traces wait for a packet already");
+            return Err(Status::resource_exhausted(why));
+        };
         let control = Arc::clone(&self.control);
         flow_requests::trace_next(control, self.stopping.clone(), request)
             .await
@@ -636,37 +658,5 @@ impl<S: Switch> Ringway for Service<S> {
             })
         })
         .await
-    }
-}
-
-/// Sends `Show`'s answer at once and whenever it has changed, until the reader
-/// goes away or the daemon stops.
-async fn watch_show<S: Switch>(
-    control: Arc<Control<S>>,
-    mut stopping: Stopping,
-    sender: mpsc::Sender<Result<pb::ShowResponse, Status>>,
-) {
-    let mut changed = control.subscribe();
-    let mut last = None;
-    loop {
-        let control = Arc::clone(&control);
-        let Ok(now) = tokio::task::spawn_blocking(move || control.show()).await else {
-            return;
-        };
-        if last.as_ref() != Some(&now) {
-            if sender.send(Ok(now.clone())).await.is_err() {
-                return;
-            }
-            last = Some(now);
-        }
-        tokio::select! {
-            () = stopping.wait() => {
-                let _ = sender.send(Err(Status::unavailable("ringwayd is stopping"))).await;
-                return;
-            }
-            () = sender.closed() => return,
-            outcome = changed.changed() => if outcome.is_err() { return },
-            () = tokio::time::sleep(WATCH_PERIOD) => {}
-        }
     }
 }

@@ -1,16 +1,17 @@
 //! The control socket: taken at start, also from a daemon that was killed, and
 //! removed at the end.
 
-use std::fs::{self, Permissions};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::fs;
+use std::io;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+
+use ringway_vhost::listen::{Access, ListenError, SocketFile, listen_on};
 
 use crate::atomic::directory;
 use crate::model::MAX_SOCKET_PATH;
 
-/// Who may connect: the socket's owner and group.
+/// Who may connect if nothing is said: the socket's owner and group.
 const MODE: u32 = 0o660;
 
 /// Why the control socket cannot be had.
@@ -42,7 +43,7 @@ pub enum SocketError {
         bytes: usize,
     },
     /// The system refused.
-    #[error("control socket {path}: cannot {what}: {error}")]
+    #[error("control socket {path}: cannot {what} it: {error}")]
     System {
         /// The path.
         path: PathBuf,
@@ -56,107 +57,70 @@ pub enum SocketError {
 /// A listening control socket. Its file goes when this is dropped, if it is
 /// still ours.
 #[derive(Debug)]
-pub struct ControlSocket {
-    path: PathBuf,
-    identity: (u64, u64),
-}
+pub struct ControlSocket(#[expect(dead_code, reason = "kept for its end")] SocketFile);
 
 impl ControlSocket {
-    /// Listens on `path`; makes its directory if that is missing.
-    pub fn claim(path: &Path) -> Result<(Self, UnixListener), SocketError> {
+    /// Listens on `path` for those whom `access` lets; makes its directory if
+    /// that is missing.
+    pub fn claim(path: &Path, access: Access) -> Result<(Self, UnixListener), SocketError> {
         let system = |what: &'static str| {
             let path = path.to_owned();
             move |error| SocketError::System { path, what, error }
         };
-        let bytes = path.as_os_str().len();
-        if bytes > MAX_SOCKET_PATH {
-            let path = path.to_owned();
-            return Err(SocketError::TooLong { path, bytes });
-        }
-        fs::create_dir_all(directory(path)).map_err(system("make its directory"))?;
-        remove_stale(path)?;
-        let listener = UnixListener::bind(path).map_err(system("listen"))?;
-        fs::set_permissions(path, Permissions::from_mode(MODE))
-            .map_err(system("set its permissions"))?;
-        listener
-            .set_nonblocking(true)
-            .map_err(system("make it non-blocking"))?;
-        let metadata = fs::symlink_metadata(path).map_err(system("look at it"))?;
-        let socket = Self {
-            path: path.to_owned(),
-            identity: (metadata.dev(), metadata.ino()),
+        fs::create_dir_all(directory(path)).map_err(system("make the directory of"))?;
+        let access = Access {
+            permissions: access.permissions.or(Some(MODE)),
+            ..access
         };
-        Ok((socket, listener))
-    }
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        let ours = |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == self.identity;
-        if fs::symlink_metadata(&self.path).is_ok_and(ours)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!(
-                "control socket {}: not removed: {error}",
-                self.path.display()
-            );
-        }
-    }
-}
-
-/// Removes a socket file that nobody listens on.
-fn remove_stale(path: &Path) -> Result<(), SocketError> {
-    let system = |what: &'static str| {
-        let path = path.to_owned();
-        move |error| SocketError::System { path, what, error }
-    };
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(system("look at it")(error)),
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(SocketError::NotASocket { path: path.into() });
-        }
-        Ok(_) => {}
-    }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(SocketError::InUse { path: path.into() }),
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            tracing::info!("control socket {}: removing a stale file", path.display());
-            fs::remove_file(path).map_err(system("remove a stale one"))
-        }
-        Err(error) => Err(system("tell whether it is in use")(error)),
+        let (listener, file) = listen_on(path, &access).map_err(|error| {
+            let path = path.to_owned();
+            match error {
+                ListenError::TooLong(bytes) => SocketError::TooLong { path, bytes },
+                ListenError::NotASocket => SocketError::NotASocket { path },
+                ListenError::InUse => SocketError::InUse { path },
+                ListenError::System { action, source } => system(action)(source),
+            }
+        })?;
+        Ok((Self(file), listener))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    fn claim(path: &Path) -> Result<(ControlSocket, UnixListener), SocketError> {
+        ControlSocket::claim(path, Access::default())
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
 
     #[test]
     fn a_socket_is_made_with_its_directory_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/control.sock");
-        let (socket, _listener) = ControlSocket::claim(&path).unwrap();
-        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o660);
-        let error = ControlSocket::claim(&path).unwrap_err();
+        let (socket, _listener) = claim(&path).unwrap();
+        assert_eq!(mode(&path), 0o660);
+        let error = claim(&path).unwrap_err();
         assert!(matches!(error, SocketError::InUse { .. }), "{error}");
         drop(socket);
         assert!(!path.exists());
     }
 
     #[test]
-    fn a_stale_socket_is_taken_over_and_anothers_is_left() {
+    fn its_permissions_are_as_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
-        drop(UnixListener::bind(&path).unwrap());
-        assert!(path.exists());
-        let (socket, listener) = ControlSocket::claim(&path).unwrap();
-
-        fs::rename(&path, dir.path().join("ours")).unwrap();
-        let _other = UnixListener::bind(&path).unwrap();
-        drop((socket, listener));
-        assert!(path.exists(), "another daemon's socket was removed");
+        let access = Access {
+            permissions: Some(0o600),
+            ..Access::default()
+        };
+        let _claimed = ControlSocket::claim(&path, access).unwrap();
+        assert_eq!(mode(&path), 0o600);
     }
 
     #[test]
@@ -164,11 +128,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         fs::write(&path, "precious").unwrap();
-        let error = ControlSocket::claim(&path).unwrap_err();
+        let error = claim(&path).unwrap_err();
         assert!(matches!(error, SocketError::NotASocket { .. }), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"precious");
 
-        let error = ControlSocket::claim(&dir.path().join("x".repeat(108))).unwrap_err();
+        let error = claim(&dir.path().join("x".repeat(108))).unwrap_err();
         assert!(matches!(error, SocketError::TooLong { .. }), "{error}");
     }
 }

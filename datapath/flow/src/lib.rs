@@ -11,6 +11,19 @@
 //! Nothing here knows DPDK, rings or threads. `translate` neither allocates
 //! nor locks, so that a poll-mode core can call it on a miss.
 
+// What comes from outside must never end the daemon.
+#![cfg_attr(
+    not(any(test, feature = "test-utils")),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented
+    )
+)]
+
 pub mod action;
 pub mod compose;
 pub mod datapath_text;

@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
-use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, gettid};
-use ringway_vhost::{DeviceFault, DeviceRings};
+use ringway_vhost::{DeviceFault, DeviceRings, keep_to};
 
 use crate::link::{self, Link};
 use crate::packet::PacketSocket;
@@ -521,16 +520,4 @@ fn thread_name(port: &str) -> String {
         name.pop();
     }
     name
-}
-
-/// Lets a thread run on these CPUs only.
-fn keep_to(thread: Pid, cpus: &[usize]) {
-    if cpus.is_empty() {
-        return;
-    }
-    let mut set = CpuSet::new();
-    let known = cpus.iter().filter(|cpu| set.set(**cpu).is_ok()).count();
-    if known == 0 || sched_setaffinity(thread, &set).is_err() {
-        tracing::warn!(?cpus, "a port's thread cannot be kept to these CPUs");
-    }
 }

@@ -17,7 +17,7 @@ use super::verdict::{Found, NONE, Verdict};
 use super::{BRIDGES, Core, USED_SHIFT, Work, bits, used_now};
 use crate::counters::PmdCounterCells;
 use crate::cpu::tsc;
-use crate::snapshot::BridgeView;
+use crate::snapshot::{BridgeView, MAX_PORTS};
 
 impl Core {
     /// Translates the packets that no megaflow was found for.
@@ -119,7 +119,10 @@ impl Core {
         let used = table.shape.blocks() - self.free.len();
         // A reader wants to see counts where they are: nothing new meanwhile,
         // for what is there already might be stale and stay.
-        if used + needed > table.shape.limit || table.holds.load(Ordering::Relaxed) > 0 {
+        let port = usize::from((key.0[0] >> 32) as u16) % MAX_PORTS;
+        if used + needed > self.owners.room(port, table.shape.limit)
+            || table.holds.load(Ordering::Relaxed) > 0
+        {
             return None;
         }
         let (number, new) = self.bridges[place].find_or_add(&mut self.pool, &translation.mask)?;
@@ -144,6 +147,7 @@ impl Core {
             }
         };
         let entry_number = self.free.pop()?;
+        self.owners.install(entry_number, port);
         let entry = &parts.entries[entry_number as usize];
         begin(entry);
         let translation = &*self.translation;
@@ -244,6 +248,7 @@ impl Core {
         }
         let place = usize::from((entry[0].load(Ordering::Relaxed) >> 48) as u16) % BRIDGES;
         self.let_go(table, place, meta.mask);
+        self.owners.evict(number);
         self.free_blocks(parts, number);
         release(entry);
         let flows = table.flows.load(Ordering::Relaxed);

@@ -26,6 +26,7 @@ pub mod conversations;
 mod find;
 mod install;
 mod masks;
+mod owners;
 mod read;
 mod sweep;
 pub mod table;
@@ -43,6 +44,7 @@ use ringway_vhost::{BURST, Packets};
 use self::budget::Budget;
 use self::conversations::{Conversations, Run};
 use self::masks::{BridgeMasks, MaskPool};
+use self::owners::Owners;
 use self::sweep::Sweep;
 use self::table::{CacheTable, Entry, Meta, Parts, Payload};
 use self::verdict::NONE;
@@ -94,6 +96,7 @@ struct Core {
     /// Megaflows that are in their second bucket.
     overflowed: u32,
     budget: Budget,
+    owners: Owners,
     clock: CoarseClock,
     sweep: Sweep,
     conversations: Conversations,
@@ -120,6 +123,7 @@ impl FlowCache {
                 loose: ArrayVec::new(),
                 overflowed: 0,
                 budget: Budget::default(),
+                owners: Owners::new(table.shape.blocks()),
                 clock,
                 sweep: Sweep::new(clock.tsc_hz(), max_idle),
                 conversations: Conversations::new(table.shape.blocks(), clock.tsc_hz()),

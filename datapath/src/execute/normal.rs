@@ -55,6 +55,9 @@ impl Run<'_, '_, '_, '_> {
                     self.output_as(port, &frame, outside);
                 }
             }
+            Destination::Flood if self.with.stops_storm() => {
+                self.reason = DropReason::StormPoliced;
+            }
             Destination::Flood => {
                 self.reason = DropReason::NoDestination;
                 for port in bridge.members.iter().copied() {

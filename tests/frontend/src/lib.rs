@@ -37,6 +37,7 @@ pub use memory::{Backing, Gpa, GuestMemory, RegionSpec};
 pub use net::NetDriver;
 pub use ring::{Descriptor, RingLayout, SplitRing, UsedElem, fast::FastRing};
 pub use session::{Session, SessionListener};
+pub use vhost::VhostUserMemoryRegionInfo as MemoryRegion;
 
 /// Virtio and vhost-user feature bits by number, as `1 << N` masks.
 pub mod features {

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use vhost::VhostUserMemoryRegionInfo;
 use vm_memory::mmap::MmapRegionBuilder;
@@ -26,6 +27,9 @@ pub type Gpa = u64;
 pub enum Backing {
     /// Shared pages of the usual size.
     Shared,
+    /// Shared pages of a file that cannot be truncated (`F_SEAL_SHRINK`), as
+    /// QEMU's memory-backend-memfd makes them.
+    Sealed,
     /// Shared 2 MiB pages (`MFD_HUGETLB`); the size is rounded up to them.
     SharedHuge,
     /// Mapped privately, as QEMU does without `share=on`: what the driver
@@ -226,17 +230,27 @@ fn map_region(spec: &RegionSpec) -> Result<(GuestRegionMmap<()>, File), Error> {
             spec.size.next_multiple_of(HUGE),
             MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB,
         ),
+        Backing::Sealed => (
+            spec.size,
+            MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+        ),
         Backing::Shared | Backing::Private => (spec.size, MFdFlags::MFD_CLOEXEC),
     };
     let file: File = memfd_create(c"ringway-frontend", flags)
         .map_err(|errno| fail("memfd_create", errno.into()))?
         .into();
     file.set_len(size).map_err(|e| fail("set its size", e))?;
+    if spec.backing == Backing::Sealed {
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK))
+            .map_err(|errno| fail("seal it", errno.into()))?;
+    }
     let share = match spec.backing {
         Backing::Private => libc::MAP_PRIVATE,
         // Populated at once: page faults have no place in a measurement, and
         // missing hugepages must be an error here, not a SIGBUS later.
-        Backing::Shared | Backing::SharedHuge => libc::MAP_SHARED | libc::MAP_POPULATE,
+        Backing::Shared | Backing::Sealed | Backing::SharedHuge => {
+            libc::MAP_SHARED | libc::MAP_POPULATE
+        }
     };
     let mapped = file.try_clone().map_err(|e| fail("duplicate its fd", e))?;
     let region = MmapRegionBuilder::new(size as usize)

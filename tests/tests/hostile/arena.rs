@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ringway_frontend::{
     Backing, Gpa, Guest, GuestMemory, NetDriver, RegionSpec, Session, SessionConfig,
@@ -20,11 +21,11 @@ pub const SECOND: Gpa = 4 << 20;
 /// What the daemon holds on to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Holdings {
-    fds: usize,
+    pub fds: usize,
     /// Mappings of guests' memory.
-    mappings: usize,
+    pub mappings: usize,
     /// Memory of its own, not shared with anybody, in KiB.
-    anonymous_kib: u64,
+    pub anonymous_kib: u64,
 }
 
 /// A switch with two bystanders on one bridge, the attacker and its peer on
@@ -41,6 +42,7 @@ pub struct Arena {
 impl Arena {
     pub fn new() -> Self {
         let alone = machine::exclusive().unwrap();
+        scripted::keep_off_the_switch().unwrap();
         let daemon = Daemon::start().unwrap();
         for (bridge, ports) in [("br0", ["good1", "good2"]), ("br1", ["bad", "peer"])] {
             daemon.ok(&["add-br", bridge]).unwrap();
@@ -153,6 +155,47 @@ impl Arena {
         .unwrap();
     }
 
+    /// The bystanders keep 90 % of their rate while `attack` is made again and
+    /// again, compared with quiet times in between. Noise of the machine is
+    /// given some chances to pass.
+    pub fn keeps_its_rate(&mut self, case: &str, mut attack: impl FnMut(&mut Self)) {
+        const WINDOW: Duration = Duration::from_millis(150);
+        self.bystanders.hurry(true);
+        let mut shares = Vec::new();
+        while shares.len() < 4 && shares.last().is_none_or(|share| *share < 0.9) {
+            let (mut quiet, mut attacked, mut attacks) = ((0, 0.0), (0, 0.0), 0);
+            for _ in 0..4 {
+                for (busy, sum) in [(false, &mut quiet), (true, &mut attacked)] {
+                    let (begin, before) = (Instant::now(), self.bystanders.rounds());
+                    while begin.elapsed() < WINDOW {
+                        if busy {
+                            attack(self);
+                            attacks += 1;
+                        } else {
+                            std::thread::sleep(WINDOW / 10);
+                        }
+                    }
+                    sum.0 += self.bystanders.rounds() - before;
+                    sum.1 += begin.elapsed().as_secs_f64();
+                }
+            }
+            let rate = |(rounds, seconds): (u64, f64)| rounds as f64 / seconds;
+            shares.push(rate(attacked) / rate(quiet));
+            println!(
+                "{case}: {attacks} attacks, {:.0} rounds/s, {:.0} when quiet: {:.2}",
+                rate(attacked),
+                rate(quiet),
+                rate(attacked) / rate(quiet)
+            );
+        }
+        self.bystanders.hurry(false);
+        assert!(
+            shares.last().is_some_and(|share| *share >= 0.9),
+            "{case}: {shares:?}"
+        );
+        self.bystanders.go_on(1).unwrap();
+    }
+
     /// The attacker has left.
     pub fn gone(&self) {
         self.daemon.wait_state("bad", "waiting-for-socket").unwrap();
@@ -200,6 +243,16 @@ pub fn config() -> SessionConfig {
         memory_size: 1 << 20,
         ..SessionConfig::default()
     }
+}
+
+/// Features that lay rings out in different ways, for tests that do not care.
+pub const LAYOUTS: &[u64] = &[0];
+
+/// With these features too.
+pub fn with(bits: u64) -> SessionConfig {
+    let mut config = config();
+    config.features |= bits;
+    config
 }
 
 pub fn without(bits: u64) -> SessionConfig {

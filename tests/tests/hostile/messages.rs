@@ -16,7 +16,9 @@ use crate::arena::{Arena, REGION, config, memory};
 pub mod request {
     pub const GET_FEATURES: u32 = 1;
     pub const SET_FEATURES: u32 = 2;
+    pub const SET_OWNER: u32 = 3;
     pub const SET_MEM_TABLE: u32 = 5;
+    pub const SET_LOG_BASE: u32 = 6;
     pub const SET_VRING_NUM: u32 = 8;
     pub const SET_VRING_ADDR: u32 = 9;
     pub const SET_VRING_BASE: u32 = 10;
@@ -26,6 +28,9 @@ pub mod request {
     pub const SET_VRING_ERR: u32 = 14;
     pub const SET_PROTOCOL_FEATURES: u32 = 16;
     pub const SET_VRING_ENABLE: u32 = 18;
+    pub const CREATE_CRYPTO_SESSION: u32 = 26;
+    pub const GET_INFLIGHT_FD: u32 = 31;
+    pub const SET_INFLIGHT_FD: u32 = 32;
     pub const ADD_MEM_REG: u32 = 37;
     pub const REM_MEM_REG: u32 = 38;
     pub const CHECK_DEVICE_STATE: u32 = 43;
@@ -353,5 +358,64 @@ fn a_frontend_that_stalls_can_be_removed() {
     assert_eq!(refusals, 100, "the switch keeps reading");
     again(&mut arena);
     drop(socket);
+    arena.end();
+}
+
+/// Messages of features that were not offered, with the numbers of old holes in
+/// other switches (CVE-2020-10722, CVE-2020-10724, CVE-2020-10726, CVE-2021-3839).
+#[test]
+fn what_was_not_offered_is_refused() {
+    use request::*;
+    let mut arena = Arena::new();
+    let memory = memory();
+    let cases: [(&str, u32, &[u64], bool); 5] = [
+        ("a log that wraps", SET_LOG_BASE, &[u64::MAX, 2], true),
+        ("a log behind its file", SET_LOG_BASE, &[4096, REGION], true),
+        (
+            "a crypto session",
+            CREATE_CRYPTO_SESSION,
+            &[u64::MAX; 4],
+            false,
+        ),
+        (
+            "65,535 queues in flight",
+            GET_INFLIGHT_FD,
+            &[0, 0, 0xffff_ffff],
+            false,
+        ),
+        (
+            "a flight of 65,535 queues",
+            SET_INFLIGHT_FD,
+            &[4096, 0, 0xffff_ffff],
+            true,
+        ),
+    ];
+    for (case, request, body, with_file) in cases {
+        let guest = arena.attack(&config());
+        let message = bad(case, request, body, "");
+        let fd = memory.file(0).as_raw_fd();
+        let fds: &[RawFd] = if with_file { &[fd] } else { &[] };
+        guest.session.send(&message.message, fds).unwrap();
+        arena.closed(case, &guest.session, "");
+        arena.bystanders.go_on(1).unwrap();
+    }
+    // As many queues as there may be, and one more (DPDK 7cc4f260bf).
+    arena.daemon.ok(&["del-port", "br1", "bad"]).unwrap();
+    arena
+        .daemon
+        .add_vhost_port("br1", "bad", &["mode=server", "queues=128"])
+        .unwrap();
+    let session = scripted::connect(&arena.daemon, "bad").unwrap();
+    let last = RawMessage::numbered(SET_VRING_NUM, state(255, 16)[0].to_le_bytes().into());
+    let behind = RawMessage::numbered(SET_VRING_NUM, state(256, 16)[0].to_le_bytes().into());
+    session.send(&last, &[]).unwrap();
+    assert!(!session.closed_within(Duration::from_millis(50)));
+    session.send(&behind, &[]).unwrap();
+    arena.closed("virtqueue 256", &session, "does not exist");
+    arena.daemon.ok(&["del-port", "br1", "bad"]).unwrap();
+    arena
+        .daemon
+        .add_vhost_port("br1", "bad", &["mode=server"])
+        .unwrap();
     arena.end();
 }

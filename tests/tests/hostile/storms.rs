@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ringway_frontend::net::{receiveq, transmitq};
 use ringway_frontend::raw::{NEED_REPLY, RawMessage, VERSION};
 use ringway_frontend::ring::{DESC_NEXT, DESC_WRITE};
-use ringway_frontend::{Descriptor, Gpa, Guest, GuestMemory, NetDriver};
+use ringway_frontend::{Descriptor, Error, Gpa, Guest, GuestMemory, NetDriver, Session};
 use ringway_tests::scripted::{self, LIMIT, frame};
 
 use crate::arena::{Arena, REGION, RING, SECOND, config, memory};
@@ -38,7 +38,7 @@ impl Random {
 
 /// Rewrites descriptors, indices and headers of a running guest until told to
 /// stop; `wild` also breaks the ring's rules.
-fn mutate(
+pub fn mutate(
     memory: &GuestMemory,
     layouts: &[ringway_frontend::RingLayout],
     room: Gpa,
@@ -225,53 +225,140 @@ fn random_message(random: &mut Random, guest: Option<&Guest>) -> RawMessage {
     message
 }
 
+/// How many messages the soak sends: a million in `make soak`.
+fn messages() -> usize {
+    let wanted = std::env::var("RINGWAY_SOAK_MESSAGES").ok();
+    wanted.map_or(50_000, |wanted| wanted.parse().unwrap())
+}
+
+/// Waits until the switch has read what was sent: a question behind it is
+/// answered. False: it hung up. Who waits for more bytes than it was sent takes
+/// the question for them, hence the limit.
+fn was_read(session: &Session) -> bool {
+    let question = RawMessage::numbered(request::GET_FEATURES, Vec::new());
+    if session.send(&question, &[]).is_err() {
+        return false;
+    }
+    loop {
+        match session.recv_bytes(Duration::from_millis(2)) {
+            Ok(answer) if answer.is_empty() => return false,
+            // The message itself may have been answered first.
+            Ok(answers) if answers_features(&answers) => return true,
+            Ok(_) => {}
+            Err(Error::Timeout { .. }) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Whether one of these answers is that to GET_FEATURES.
+fn answers_features(mut answers: &[u8]) -> bool {
+    while let Some((header, rest)) = answers.split_first_chunk::<12>() {
+        if header.starts_with(&request::GET_FEATURES.to_le_bytes()) {
+            return true;
+        }
+        let size = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+        answers = rest.get(size as usize..).unwrap_or_default();
+    }
+    false
+}
+
 #[test]
 fn random_messages_are_survived() {
-    const MESSAGES: usize = 20_000;
+    let messages = messages();
     let mut arena = Arena::new();
     let mut random = Random(0x1234_5678_9abc_def1);
     let memory = Arc::new(memory());
     let null = File::open("/dev/null").unwrap();
     let (mut sent, mut connections) = (0, 0);
-    while sent < MESSAGES {
+    let mut held = Vec::new();
+    while sent < messages {
         connections += 1;
         let session = scripted::connect(&arena.daemon, "bad").unwrap();
         // Half of them get a good start.
-        let guest = match random.below(2) {
+        let owner = match random.below(2) {
             0 => Err(session),
             _ => Ok(session
                 .bring_up_with(&config(), Arc::clone(&memory), 0x1000)
                 .unwrap()),
         };
-        let (session, guest) = match &guest {
+        let (session, guest) = match &owner {
             Ok(guest) => (&guest.session, Some(guest)),
             Err(session) => (session, None),
         };
         let kick = guest.map_or(&null as &dyn AsRawFd, |guest| guest.rings[0].kick_fd());
         let choices = [kick, &null, memory.file(0), kick].map(|fd| fd.as_raw_fd());
-        while sent < MESSAGES {
+        while sent < messages {
             let message = random_message(&mut random, guest);
             let wants_one = matches!(message.request, 5 | 12..=14 | 37);
-            let count = match random.below(10) {
-                0 => random.below(4) as usize,
+            // More than belong to it, and more than there is room for.
+            let count = match random.below(400) {
+                0 => 33 + random.below(200) as usize,
+                1..40 => random.below(4) as usize,
                 _ => usize::from(wants_one),
             };
             let fds: Vec<_> = (0..count)
                 .map(|_| choices[random.below(4) as usize])
                 .collect();
-            sent += 1;
             // Hung up on: the next connection goes on. Messages that the
-            // switch would not get to read do not count, hence the wait.
-            let wait = Duration::from_millis(2);
-            if session.send(&message, &fds).is_err() || session.closed_within(wait) {
+            // switch would not get to read do not count.
+            if session.send(&message, &fds).is_err() {
+                break;
+            }
+            sent += 1;
+            if !was_read(session) {
                 break;
             }
         }
         if connections % 500 == 0 {
             arena.bystanders.go_on(1).unwrap();
         }
+        if sent * 4 / messages > held.len() {
+            drop(owner);
+            arena.gone();
+            held.push(arena.holdings());
+        }
     }
-    println!("{connections} connections");
-    assert!(connections > 1000, "most messages went unread");
+    println!("{sent} messages, {connections} connections, held after each quarter: {held:#?}");
+    assert!(connections * 100 > messages, "most messages went unread");
+    // Flat from the first quarter on.
+    for now in &held[1..] {
+        assert!(now.fds <= held[0].fds, "{held:?}");
+        assert!(now.mappings <= held[0].mappings, "{held:?}");
+        assert!(
+            now.anonymous_kib <= held[0].anonymous_kib + 2048,
+            "{held:?}"
+        );
+    }
+    // What it made the switch say is little.
+    let said = arena.daemon.log().unwrap();
+    let lines = said.lines().filter(|line| line.contains("bad")).count();
+    println!("{lines} lines in the log");
+    assert!(lines < 200 + connections / 20, "{lines} lines");
+    arena.end();
+}
+
+/// A message that comes in parts is one message.
+#[test]
+fn messages_may_come_in_parts() {
+    let mut arena = Arena::new();
+    let session = scripted::connect(&arena.daemon, "bad").unwrap();
+    let question = RawMessage::numbered(request::GET_FEATURES, Vec::new());
+    let own = RawMessage::numbered(request::SET_OWNER, Vec::new());
+    let base = RawMessage::numbered(request::SET_VRING_BASE, vec![1, 0, 0, 0, 9, 0, 0, 0]);
+    for message in [own, base.clone(), base] {
+        for part in message.to_bytes().chunks(7) {
+            session.send_bytes(part, &[]).unwrap();
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        session.send(&question, &[]).unwrap();
+        let answer = session.recv_bytes(LIMIT).unwrap();
+        assert!(
+            answer.starts_with(&request::GET_FEATURES.to_le_bytes()),
+            "{answer:?}"
+        );
+    }
+    drop(session);
+    arena.bystanders.go_on(2).unwrap();
     arena.end();
 }

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering, fence};
 use crate::claim::Claimed;
 use crate::gso::GsoKinds;
 use crate::memory::GuestMemory;
+use crate::notify;
 use crate::packet::{BURST, VNET_HEADER_BYTES};
 
 /// Largest queue (VirtIO 1.2, 2.7: 32768).
@@ -88,10 +89,20 @@ pub enum RingFault {
     /// A receive buffer too small to hold even the virtio-net header.
     #[error("a receive chain has no room for the virtio-net header")]
     NoRoomForHeader,
+    /// Guest memory was there when it was mapped and is gone.
+    #[error(
+        "the frontend truncated its memory file, or its hugepages ran out: memory that it shared is gone"
+    )]
+    MemoryLost,
+    /// A notification would have waited for ever.
+    #[error(
+        "the frontend filled its call eventfd and made it blocking: notifying its guest never ended"
+    )]
+    CallBlocked,
 }
 
 impl RingFault {
-    const ALL: [RingFault; 10] = [
+    const ALL: [RingFault; 12] = [
         RingFault::AvailIndexJump,
         RingFault::HeadOutOfRange,
         RingFault::NextOutOfRange,
@@ -102,7 +113,15 @@ impl RingFault {
         RingFault::IndirectNotNegotiated,
         RingFault::WrongDirection,
         RingFault::NoRoomForHeader,
+        RingFault::MemoryLost,
+        RingFault::CallBlocked,
     ];
+
+    /// Whether a driver that starts anew does not mend it: only a new
+    /// connection does.
+    pub fn outlasts_driver(self) -> bool {
+        matches!(self, Self::MemoryLost | Self::CallBlocked)
+    }
 
     fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|fault| *fault as u8 == code)
@@ -141,6 +160,11 @@ pub struct RingState {
 pub struct DeviceFault(AtomicU8);
 
 impl DeviceFault {
+    /// Nothing is wrong.
+    pub(crate) const fn none() -> Self {
+        Self(AtomicU8::new(0))
+    }
+
     /// How the guest broke its rings, if it did.
     #[inline(always)]
     pub fn get(&self) -> Option<RingFault> {
@@ -150,7 +174,37 @@ impl DeviceFault {
         }
     }
 
-    /// The guest's driver starts anew.
+    /// Sets the fault, unless there is one already.
+    pub(crate) fn set(&self, fault: RingFault) {
+        let relaxed = Ordering::Relaxed;
+        let _ = (self.0).compare_exchange(0, fault as u8, relaxed, relaxed);
+    }
+
+    /// Guest memory is gone, whatever else may be wrong. Called by the SIGBUS
+    /// handler, before it puts other memory there.
+    pub(crate) fn lose_memory(&self) {
+        self.0.store(RingFault::MemoryLost as u8, Ordering::SeqCst);
+    }
+
+    /// Whether guest memory is gone. What was read or written before this was
+    /// asked is only to be believed if the answer is no.
+    #[inline(always)]
+    pub fn has_lost_memory(&self) -> bool {
+        // Not before the accesses that it is about.
+        fence(Ordering::Acquire);
+        self.0.load(Ordering::Relaxed) == RingFault::MemoryLost as u8
+    }
+
+    /// The guest's driver starts anew: forgives what that mends.
+    pub fn forgive(&self) {
+        let code = self.0.load(Ordering::Relaxed);
+        if RingFault::from_code(code).is_some_and(|fault| !fault.outlasts_driver()) {
+            // Unless memory has gone meanwhile.
+            let _ = (self.0).compare_exchange(code, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// There is another frontend, with other memory.
     pub fn clear(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
@@ -187,7 +241,13 @@ impl RingState {
     }
 
     pub(crate) fn set_fault(&self, fault: RingFault) {
-        self.fault.0.store(fault as u8, Ordering::Relaxed);
+        self.fault.set(fault);
+    }
+
+    /// The device's fault, set or not.
+    #[inline(always)]
+    pub fn device_fault(&self) -> &DeviceFault {
+        &self.fault
     }
 
     /// Notifications sent to the guest since the ring was started.
@@ -590,10 +650,9 @@ impl SplitRing {
     #[cold]
     pub(crate) fn notify(&self) {
         if let Some(call) = &self.call {
-            let one = 1u64.to_ne_bytes();
-            // An eventfd that is full already holds a notification; nothing
-            // else can go wrong with it that the frontend would not notice.
-            let _ = nix::unistd::write(call, &one);
+            if notify::signal(call).is_err() {
+                self.state.set_fault(RingFault::CallBlocked);
+            }
             self.state.notifications.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
+use ringway_proto::guard;
 use ringway_proto::spelling::{self, Spelling};
 use ringway_proto::v1::{self as pb, port_spec::Kind};
 use serde_json::{Map, Value, json};
@@ -18,6 +19,9 @@ pub fn text(spec: &pb::PortSpec) -> String {
     }
     if let Some(vlan) = &spec.vlan {
         vlan_text(&mut out, vlan);
+    }
+    for (key, value) in spec.guard.iter().flat_map(guard::pairs) {
+        let _ = write!(out, " {key}={value}");
     }
     if let Some(number) = spec.number {
         let _ = write!(out, " number={number}");
@@ -121,6 +125,26 @@ pub fn notes_text(out: &mut String, column: &str, notes: &HashMap<String, String
     }
 }
 
+fn guard_json(guard: &pb::GuardSpec) -> Value {
+    let number = |number: u32| (number > 0).then_some(number);
+    json!({
+        "allowed_macs": guard.allowed_macs,
+        "allowed_vlans": guard.allowed_vlans,
+        "allowed_ips": guard.allowed_ips,
+        "max_macs": guard.max_macs,
+        "mac_move": match guard.mac_move() {
+            pb::MacMove::Unspecified => pb::MacMove::Allow.spelled(),
+            how => how.spelled(),
+        },
+        "storm_pps": number(guard.storm_pps),
+        "storm_burst": number(guard.storm_burst),
+        "ingress_policing_rate": number(guard.ingress_policing_rate),
+        "ingress_policing_burst": number(guard.ingress_policing_burst),
+        "ingress_policing_kpkts_rate": number(guard.ingress_policing_kpkts_rate),
+        "ingress_policing_kpkts_burst": number(guard.ingress_policing_kpkts_burst),
+    })
+}
+
 /// For programs.
 pub fn json(spec: &pb::PortSpec) -> Value {
     let Some(kind) = &spec.kind else {
@@ -173,11 +197,15 @@ pub fn json(spec: &pb::PortSpec) -> Value {
         "external_ids": spec.external_ids,
         "other_config": spec.other_config,
     });
-    let maps = [of_kind, of_all]
-        .into_iter()
-        .filter_map(|value| match value {
-            Value::Object(map) => Some(map),
-            _ => None,
-        });
+    let maps = [
+        of_kind,
+        of_all,
+        guard_json(&spec.guard.clone().unwrap_or_default()),
+    ]
+    .into_iter()
+    .filter_map(|value| match value {
+        Value::Object(map) => Some(map),
+        _ => None,
+    });
     Value::Object(maps.flatten().collect::<Map<_, _>>())
 }

@@ -53,8 +53,25 @@ fn port_text(out: &mut String, port: &pb::Port, now_ms: i64) {
     if let Some(link) = port.actual.as_ref().and_then(|actual| actual.link.as_ref()) {
         line(out, 2, "device", &link_text(link));
     }
+    line(out, 2, "stations", &stations_text(port));
     for detail in port.actual.iter().flat_map(|actual| &actual.details) {
         line(out, 2, &detail.name, &detail.value);
+    }
+}
+
+/// Stations of a port that has a limit for them, or was refused some.
+fn stations_text(port: &pb::Port) -> String {
+    let guard = port.desired.as_ref().and_then(|spec| spec.guard.as_ref());
+    let limit = guard.and_then(|guard| guard.max_macs);
+    match (&port.actual, limit) {
+        (Some(actual), Some(limit)) => format!(
+            "{} of {limit}, {} refused",
+            actual.stations, actual.stations_refused
+        ),
+        (Some(actual), None) if actual.stations_refused > 0 => {
+            format!("{}, {} refused", actual.stations, actual.stations_refused)
+        }
+        _ => String::new(),
     }
 }
 
@@ -253,6 +270,8 @@ pub fn port_status_json(status: &pb::PortStatus) -> Value {
         "details": details.collect::<serde_json::Map<_, _>>(),
         "queues": queues.collect::<Vec<_>>(),
         "local": status.local,
+        "stations": status.stations,
+        "stations_refused": status.stations_refused,
         "link": status.link.as_ref().map(|link| json!({
             "mac": Some(&link.mac).filter(|mac| !mac.is_empty()),
             "mtu": link.mtu,

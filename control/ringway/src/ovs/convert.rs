@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use ringway_proto::guard;
 use ringway_proto::v1::{self as pb, port_spec};
 
 use super::datum::{Atom, Datum};
@@ -22,6 +23,14 @@ const NOTED: &str = "column:";
 /// Columns that are kept as they were written, in that of other_config.
 const NOTED_OF_BRIDGE: &[&str] = &["fail_mode", "protocols"];
 const NOTED_OF_INTERFACE: &[&str] = &["ofport_request", "type"];
+
+/// Columns of Interface that ringway has as options of the same name.
+const POLICING: [&str; 4] = [
+    "ingress_policing_rate",
+    "ingress_policing_burst",
+    "ingress_policing_kpkts_rate",
+    "ingress_policing_kpkts_burst",
+];
 
 /// The row of Open_vSwitch.
 pub fn switch(world: &World) -> Row {
@@ -208,6 +217,10 @@ fn port(world: &World, bridge: &pb::Bridge, shown: &pb::Port, spec: &pb::PortSpe
     interface.put("external_ids", own(&spec.external_ids));
     interface.put("other_config", own(&spec.other_config));
     interface.put("mtu_request", Datum::optional_number(spec.mtu));
+    let guarded = spec.guard.iter().flat_map(guard::pairs);
+    for (key, value) in guarded.filter(|(key, _)| POLICING.contains(key)) {
+        interface.put(key, Datum::optional_number(value.parse::<i64>().ok()));
+    }
     let (name, mut options, mac) = kind(spec.kind.as_ref());
     // Where Open vSwitch's daemon listens if nothing else is said.
     let usual = vhost_path(&switch(world), &world.rundir, &spec.name);
@@ -362,6 +375,7 @@ pub fn port_spec(
     let mtu =
         mtu.map(|mtu| u32::try_from(mtu).map_err(|_| format!("mtu_request {mtu} is too large")));
     spec.mtu = mtu.transpose().map_err(explain)?;
+    spec.guard = policed(spec.guard.take(), &port.interface).map_err(explain)?;
     let of_vlans = ["tag", "trunks", "cvlans", "vlan_mode", "other_config"];
     if rows.is_none_or(|rows| port.row.differs(&rows.row, &of_vlans)) {
         spec.vlan = vlan(&port.row).map_err(explain)?;
@@ -371,6 +385,17 @@ pub fn port_spec(
     note(&port.interface, NOTED_OF_INTERFACE, &mut spec.other_config);
     unnote_type(&mut spec);
     Ok(spec)
+}
+
+/// A guard with the rates that an Interface row says.
+fn policed(guard: Option<pb::GuardSpec>, row: &Row) -> Result<Option<pb::GuardSpec>, String> {
+    let mut guard = guard.unwrap_or_default();
+    for key in POLICING {
+        let number = row.value(key).as_number().filter(|number| *number > 0);
+        let text = number.map(|number| number.to_string());
+        guard::set(&mut guard, key, text.as_deref())?;
+    }
+    Ok(Some(guard).filter(|guard| *guard != pb::GuardSpec::default()))
 }
 
 /// Only a type that does not follow from the kind is noted.
@@ -541,6 +566,7 @@ mod tests {
             kind in kinds(),
             vlan in vlans(),
             mtu in proptest::option::of(68u32..9000),
+            rates in proptest::array::uniform4(0u32..3),
             external_ids in proptest::collection::hash_map("(Port:)?[a-z]{1,3}", "[ -~]{0,5}", 0..3),
             other_config in proptest::collection::hash_map("(Port:)?[a-z]{1,3}", "[ -~]{0,5}", 0..3),
         ) -> pb::PortSpec {
@@ -551,6 +577,14 @@ mod tests {
                 number: Some(7),
                 vlan,
                 mtu,
+                guard: Some(pb::GuardSpec {
+                    ingress_policing_rate: rates[0],
+                    ingress_policing_burst: rates[1],
+                    ingress_policing_kpkts_rate: rates[2],
+                    ingress_policing_kpkts_burst: rates[3],
+                    ..Default::default()
+                })
+                .filter(|guard| *guard != Default::default()),
                 external_ids,
                 other_config,
             }

@@ -110,7 +110,6 @@ const fn column(name: &'static str, ty: Type, write: Write) -> Column {
 
 use Write::{Done, Follows, Lacks, Never, Noted, Told};
 
-const POLICING: Write = Lacks("policing of ports (a meter does it: add-meter)");
 const BONDS: Write = Lacks("bonds");
 const CFM: Write = Lacks("connectivity fault management");
 const SPANNING_TREES: Write = Lacks("spanning trees");
@@ -286,10 +285,10 @@ pub const INTERFACE: &Table = &Table {
         column("error", TEXT_OR_NONE, Told),
         column("external_ids", MAP, Done),
         column("ifindex", up_to(1, within(0, u32::MAX as i64)), Told),
-        column("ingress_policing_burst", NOT_NEGATIVE, POLICING),
-        column("ingress_policing_kpkts_burst", NOT_NEGATIVE, POLICING),
-        column("ingress_policing_kpkts_rate", NOT_NEGATIVE, POLICING),
-        column("ingress_policing_rate", NOT_NEGATIVE, POLICING),
+        column("ingress_policing_burst", NOT_NEGATIVE, Done),
+        column("ingress_policing_kpkts_burst", NOT_NEGATIVE, Done),
+        column("ingress_policing_kpkts_rate", NOT_NEGATIVE, Done),
+        column("ingress_policing_rate", NOT_NEGATIVE, Done),
         column("lacp_current", BOOLEAN_OR_NONE, Told),
         column("link_resets", NUMBER_OR_NONE, Told),
         column("link_speed", NUMBER_OR_NONE, Told),

@@ -261,11 +261,11 @@ impl Plan {
     fn set_port(&mut self, asked: &Port, control_socket: &Path) -> Result<bool, ChangeError> {
         let name = &asked.name;
         let invalid = |why| ChangeError::Invalid(format!("port {name}: {why}"));
-        let mut ports = self.desired.ports.iter();
-        let Some(place) = ports.position(|port| port.name == *name) else {
+        let mut ports = self.desired.ports.iter().enumerate();
+        let Some((place, existing)) = ports.find(|(_, port)| port.name == *name) else {
             return Err(not_found("port", name));
         };
-        let existing = self.desired.ports[place].clone();
+        let existing = existing.clone();
         if asked.bridge != existing.bridge {
             return Err(invalid(format!(
                 "it is on bridge {}, where it stays; to have it on another: ringway del-port \

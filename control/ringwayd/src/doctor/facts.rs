@@ -7,8 +7,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ringway_datapath::DropReason;
 use ringway_datapath::spec::{SocketMode, XdpMode};
-use ringway_datapath::status::MemoryKind;
+use ringway_datapath::status::{MemoryKind, PortStatus};
 use ringway_proto::v1 as pb;
 
 use crate::control::Control;
@@ -28,6 +29,8 @@ pub struct Facts {
     pub interfaces: BTreeMap<String, Interface>,
     /// Stations that were seen on several ports in turn.
     pub flapping: Vec<Flapping>,
+    /// What ports' guards are refusing now.
+    pub refused: Vec<Refused>,
     /// Where the tables lie; the reason why not in hugepages, if so.
     pub ordinary_memory: Option<String>,
     /// The machine's NUMA nodes.
@@ -77,6 +80,18 @@ pub struct Flapping {
     pub vlan: u32,
     /// The ports it was seen on.
     pub ports: Vec<String>,
+}
+
+/// What a port's guard, or its bridge's table, has refused it while somebody
+/// looked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The port.
+    pub port: String,
+    /// Why; `None`: its stations were not learned.
+    pub reason: Option<DropReason>,
+    /// How many frames or stations.
+    pub count: u64,
 }
 
 /// Hugepages of a NUMA node.
@@ -135,8 +150,11 @@ pub fn gather<S: Switch>(control: &Control<S>) -> Facts {
     let desired = control.desired();
     let info = control.switch().info();
     let pmds = control.switch().pmds();
+    let before = control.switch().ports();
+    let flapping = flapping(control, &desired);
     Facts {
-        flapping: flapping(control, &desired),
+        flapping,
+        refused: refused(&before, &control.switch().ports()),
         shown: control.show(),
         interfaces: interfaces(&desired),
         ordinary_memory: match info.memory {
@@ -195,6 +213,47 @@ fn flapping<S: Switch>(control: &Control<S>, desired: &Desired) -> Vec<Flapping>
         })
         .collect()
 }
+
+/// What guards refused between two looks.
+fn refused(before: &[PortStatus], after: &[PortStatus]) -> Vec<Refused> {
+    let mut found = Vec::new();
+    for now in after {
+        let Some(old) = before.iter().find(|old| old.name == now.name) else {
+            continue;
+        };
+        let mut note = |reason, count: u64| {
+            if count > 0 {
+                let port = now.name.clone();
+                found.push(Refused {
+                    port,
+                    reason,
+                    count,
+                });
+            }
+        };
+        for (reason, count) in &now.counters.rx_drops {
+            let old = old.counters.rx_drops.iter().find(|(old, _)| old == reason);
+            let old = old.map_or(0, |(_, count)| *count);
+            if OF_GUARDS.contains(reason) {
+                note(Some(*reason), count.saturating_sub(old));
+            }
+        }
+        let not_learned = now.stations_refused.saturating_sub(old.stations_refused);
+        note(None, not_learned);
+    }
+    found
+}
+
+/// What guards refuse.
+const OF_GUARDS: [DropReason; 7] = [
+    DropReason::SpoofedMac,
+    DropReason::SpoofedVlan,
+    DropReason::SpoofedIp,
+    DropReason::IngressPoliced,
+    DropReason::StormPoliced,
+    DropReason::FdbLimit,
+    DropReason::MacMoveDenied,
+];
 
 /// The kernel interface that a port stands on, if it does on one.
 fn interface_of(port: &crate::model::Port) -> Option<String> {

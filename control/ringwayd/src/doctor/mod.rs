@@ -6,6 +6,7 @@
 mod bridges;
 mod cores;
 mod facts;
+mod guards;
 mod guests;
 mod interfaces;
 mod memory;
@@ -28,6 +29,7 @@ const CHECKS: &[Check] = &[
     ("mtu-mismatch", bridges::mtu_mismatch),
     ("offloads-clash", interfaces::offloads_clash),
     ("loop", bridges::flapping),
+    ("guard", guards::refused),
     ("secure-without-flows", bridges::secure_without_flows),
     ("memory-not-shared", guests::memory_not_shared),
     ("socket-permissions", guests::socket_permissions),

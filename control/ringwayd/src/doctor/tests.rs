@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use ringway_proto::v1 as pb;
 
-use super::facts::SocketFile;
+use ringway_datapath::DropReason;
+
+use super::facts::{Refused, SocketFile};
 use super::*;
 
 fn port(name: &str, kind: pb::port_spec::Kind) -> pb::Port {
@@ -181,6 +183,42 @@ fn a_station_that_flaps_is_a_loop() {
         "{found:?}"
     );
     assert_eq!(found.remedy, ["ringway del-port br0 p1"]);
+}
+
+#[test]
+fn what_guards_refuse_is_told_by_port() {
+    let mut facts = healthy();
+    let refused = |reason| Refused {
+        port: "tap124".into(),
+        reason,
+        count: 7,
+    };
+    for (reason, told) in [
+        (DropReason::SpoofedMac, "allowed_macs"),
+        (DropReason::SpoofedVlan, "allowed_vlans"),
+        (DropReason::SpoofedIp, "allowed_ips"),
+        (DropReason::MacMoveDenied, "mac_move"),
+        (DropReason::FdbLimit, "max_macs"),
+        (DropReason::StormPoliced, "rate"),
+    ] {
+        // Its stations were not learned either, which is told once.
+        facts.refused = vec![refused(Some(reason))];
+        if reason == DropReason::FdbLimit {
+            facts.refused.push(refused(None));
+        }
+        let found = only(&facts);
+        let expected = ("guard", "port tap124");
+        assert_eq!((found.check.as_str(), found.object.as_str()), expected);
+        assert!(found.what.contains("7 frames") && found.what.contains(reason.name()));
+        assert!(found.why.contains(told), "{found:?}");
+        // A rate that somebody asked for is no illness.
+        let is_note = found.severity() == pb::Severity::Note;
+        assert_eq!(is_note, reason == DropReason::StormPoliced);
+    }
+    facts.refused = vec![refused(None)];
+    let larger = "ringway set-br br0 fdb_limit=65536";
+    let bounded = "ringway set-port tap124 max_macs=16";
+    assert_eq!(only(&facts).remedy, [larger, bounded]);
 }
 
 #[test]

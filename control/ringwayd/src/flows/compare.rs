@@ -50,7 +50,13 @@ pub(super) fn replacing(there: &[RuleStatus], wanted: Vec<FlowSpec>) -> Vec<Chan
         let spec = spec_of(&status.rule);
         let key = (status.rule.table, spec.priority, spec.matching);
         match last.get(&key) {
-            Some(index) if is_same(&wanted[*index], &spec) => drop(last.remove(&key)),
+            Some(index)
+                if wanted
+                    .get(*index)
+                    .is_some_and(|wanted| is_same(wanted, &spec)) =>
+            {
+                last.remove(&key);
+            }
             Some(_) => {}
             None => changes.push(delete_strict(key.0, key.1, key.2)),
         }

@@ -31,6 +31,7 @@ impl Port {
             check_range("mtu", mtu.into(), 68, u16::MAX.into())?;
         }
         self.vlan.check()?;
+        self.guard.check()?;
         self.columns.check()?;
         match &self.kind {
             Kind::VhostUser(options) => options.check(),

@@ -1,5 +1,7 @@
 //! The state file's tables as serde sees them, and what they mean.
 
+mod guard;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -104,6 +106,28 @@ pub(super) struct PortForm {
     #[serde(skip_serializing_if = "Option::is_none")]
     qinq_ethtype: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_macs: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_vlans: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_ips: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_macs: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac_move: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storm_pps: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storm_burst: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingress_policing_rate: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingress_policing_burst: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingress_policing_kpkts_rate: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingress_policing_kpkts_burst: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     external_ids: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     other_config: Option<BTreeMap<String, String>>,
@@ -171,7 +195,8 @@ impl PortForm {
             other_config: some(&port.columns.other_config),
             ..Self::default()
         }
-        .with_vlan(&port.vlan);
+        .with_vlan(&port.vlan)
+        .with_guard(&port.guard);
         match &port.kind {
             Kind::VhostUser(options) => Self {
                 path: Some(options.path.to_string_lossy().into_owned()),
@@ -243,7 +268,7 @@ impl PortForm {
     }
 
     fn try_into_model(self) -> Result<Port, String> {
-        let vlan = self.vlan()?;
+        let (vlan, guard) = (self.vlan()?, self.guard()?);
         let kind = match spelling::port_kind(&self.r#type)? {
             pb::PortKind::Dpdk => {
                 self.only(&["devargs", "n_rxq", "n_txq", "n_rxq_desc", "n_txq_desc"])?;
@@ -302,6 +327,7 @@ impl PortForm {
             kind,
             vlan,
             mtu: self.mtu,
+            guard,
             columns: Columns {
                 external_ids: self.external_ids.unwrap_or_default(),
                 other_config: self.other_config.unwrap_or_default(),

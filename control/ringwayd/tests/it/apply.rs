@@ -262,6 +262,22 @@ async fn options_change_under_traffic_where_they_can() {
     assert_eq!(daemon.fake.calls(), ["set_port p0"]);
     assert_eq!(daemon.fake.state().specs["p0"].mtu, None);
 
+    daemon
+        .ok("set-port p0 allowed_macs=02:00:00:00:00:01 storm_pps=100 max_macs=2")
+        .await;
+    assert_eq!(daemon.fake.calls(), ["set_port p0"]);
+    let guard = daemon.fake.state().specs["p0"].guard.clone();
+    assert_eq!(guard.allowed_macs, [[2, 0, 0, 0, 0, 1]]);
+    assert_eq!((guard.storm.rate, guard.max_macs), (100, Some(2)));
+    let text = " allowed_macs=02:00:00:00:00:01 max_macs=2 storm_pps=100 number=1 ";
+    assert!(daemon.ok("show").await.contains(text));
+    assert!(daemon.state_file().contains("storm_pps = 100\n"));
+    daemon
+        .ok("set-port p0 allowed_macs= storm_pps= max_macs=")
+        .await;
+    assert_eq!(daemon.fake.calls(), ["set_port p0"]);
+    assert!(!daemon.state_file().contains("storm"));
+
     daemon.ok("set-port p0 n_rxq=2").await;
     assert_eq!(daemon.fake.calls(), ["del_port p0", "add_port p0"]);
     daemon.ok("set-port br0 mac=02:00:00:00:00:01").await;
@@ -275,6 +291,9 @@ async fn options_change_under_traffic_where_they_can() {
         ("set-port p0 speed=9", 2, "not known for type=patch"),
         ("set-port p0 number=7", 1, "its number is 1, which stays"),
         ("set-port p0 mtu=10", 1, "mtu 10 is not between 68"),
+        ("set-port p0 max_macs=0", 1, "max_macs=0"),
+        ("set-port p0 storm_burst=9", 1, "storm_pps"),
+        ("set-port p0 allowed_ips=10.0.0.1/8", 2, "10.0.0.0/8"),
         ("set-port br0 type=tap", 1, "its bridge's own interface"),
         ("set-br br9 fail_mode=secure", 1, "no bridge named br9"),
         ("set-br br0 fdb_limit=0", 1, "fdb-limit 0"),

@@ -1,12 +1,15 @@
 //! A ringwayd in this process, over a fake datapath.
 
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use clap::Parser;
 use ringway::cli::Cli;
 use ringway::client::{Client, Rpc};
+use ringway_vhost::listen::Access;
 use ringwayd::control::Control;
+use ringwayd::doors::Doors;
 use ringwayd::journal::Journal;
 use ringwayd::serve::serve;
 use ringwayd::socket::ControlSocket;
@@ -48,11 +51,29 @@ impl Daemon {
     }
 
     pub async fn start_on(dir: &TempDir, fake: Fake, host: FakeHost) -> Self {
+        Self::start_all(dir, fake, host, Doors::from).await
+    }
+
+    /// With whatever doors are made of the socket.
+    pub async fn start_with_doors(
+        dir: &TempDir,
+        doors: impl FnOnce(UnixListener) -> Doors,
+    ) -> Self {
+        Self::start_all(dir, Fake::default(), FakeHost::default(), doors).await
+    }
+
+    async fn start_all(
+        dir: &TempDir,
+        fake: Fake,
+        host: FakeHost,
+        doors: impl FnOnce(UnixListener) -> Doors,
+    ) -> Self {
         let dir = dir.path().to_owned();
         let (file, desired) = StateFile::open(&dir.join("state.toml")).unwrap();
         let journal = Journal::open(&dir.join("state.toml")).unwrap();
         let path = dir.join("control.sock");
-        let (socket, listener) = ControlSocket::claim(&path).unwrap();
+        let (socket, listener) = ControlSocket::claim(&path, Access::default()).unwrap();
+        let doors = doors(listener);
         let (switch, shared) = (Arc::new(fake.clone()), Arc::new(host.clone()));
         let control = Control::new(switch, shared, file, journal, desired, &path);
         let control = Arc::new(control);
@@ -62,7 +83,7 @@ impl Daemon {
         let served = tokio::spawn(async move {
             let stopped = async { stopped.await.unwrap_or_default() };
             let ready = || ready.send(()).unwrap();
-            serve(control, listener, stopped, ready).await.unwrap();
+            serve(control, doors, stopped, ready).await.unwrap();
         });
         is_ready.await.unwrap();
         let rpc = Client::connect(&path).await.unwrap().rpc;

@@ -32,6 +32,8 @@ pub struct State {
     pub device: BTreeMap<String, Vec<(String, u64)>>,
     /// How often interfaces were to be looked at.
     pub looks: usize,
+    /// How often all ports were asked for.
+    pub asked: usize,
     pub fdb: BTreeMap<String, Vec<FdbEntry>>,
     pub pmds: Vec<PmdStatus>,
     /// Adding, changing or deleting an object of that name fails; `port NAME`
@@ -303,6 +305,8 @@ impl Switch for Fake {
             link: None,
             queues: vec![],
             counters: PortCounters::default(),
+            stations: 0,
+            stations_refused: 0,
         };
         state.ports.insert(number, status);
         state.specs.insert(spec.name.clone(), spec);
@@ -333,7 +337,9 @@ impl Switch for Fake {
     }
 
     fn ports(&self) -> Vec<PortStatus> {
-        self.state().ports.values().cloned().collect()
+        let mut state = self.state();
+        state.asked += 1;
+        state.ports.values().cloned().collect()
     }
 
     fn port_places(&self) -> Vec<PortPlace> {

@@ -3,10 +3,12 @@
 
 mod apply;
 mod daemon;
+mod doors;
 mod fake;
 mod fake_host;
 mod flow_rpc;
 mod flow_verbs;
+mod fuzz_regression;
 mod host;
 mod journal;
 mod ovs_names;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use ringway_datapath::spec::{
-    DpdkSpec, FailMode, InternalSpec, PatchSpec, PriorityTags, SocketMode, SystemSpec, VlanMode,
-    VlanSpec, XdpMode,
+    DpdkSpec, FailMode, GuardSpec, InternalSpec, MacMove, PatchSpec, PriorityTags, RateSpec,
+    SocketMode, SystemSpec, VlanMode, VlanSpec, XdpMode,
 };
 use ringwayd::model::{Bridge, Columns, Desired, Kind, Port, Tap, VhostUser};
 use ringwayd::state::{StateError, StateFile, parse, render};
@@ -38,6 +38,47 @@ fn bridge() -> impl Strategy<Value = Bridge> {
         bridge.columns = columns;
         bridge
     })
+}
+
+/// Guards with any of their options.
+fn guard() -> impl Strategy<Value = GuardSpec> {
+    let macs = proptest::collection::btree_set(0..9u8, 0..3);
+    let ips = proptest::collection::btree_set((0..9u8, 8..=32u8), 0..3);
+    let rate = || (0..3u32, 0..3u32).prop_map(|(rate, burst)| RateSpec { rate, burst });
+    let most = proptest::option::of(1..9u32);
+    let vlans = proptest::collection::btree_set(0..4096u16, 0..3);
+    (
+        macs,
+        ips,
+        vlans,
+        most,
+        any::<bool>(),
+        [rate(), rate(), rate()],
+    )
+        .prop_map(
+            |(macs, ips, vlans, max_macs, deny, [mut storm, kbits, kpkts])| {
+                if storm.rate == 0 {
+                    storm.burst = 0;
+                }
+                let net = |(n, prefix): (u8, u8)| format!("10.{n}.0.0/{}", prefix.max(16));
+                GuardSpec {
+                    allowed_macs: macs.into_iter().map(|n| [2, 0, 0, 0, 0, n]).collect(),
+                    allowed_vlans: vlans.into_iter().collect(),
+                    allowed_ips: {
+                        let nets: std::collections::BTreeSet<_> = ips
+                            .into_iter()
+                            .map(|ip| ringway_proto::guard::network(&net(ip)).unwrap())
+                            .collect();
+                        nets.into_iter().collect()
+                    },
+                    max_macs,
+                    mac_move: if deny { MacMove::Deny } else { MacMove::Allow },
+                    storm,
+                    ingress_kbits: kbits,
+                    ingress_kpkts: kpkts,
+                }
+            },
+        )
 }
 
 /// VLANs of every mode, with the options that go with it.
@@ -141,6 +182,7 @@ fn desired() -> impl Strategy<Value = Desired> {
             kind(),
             vlan(),
             proptest::option::of(68..=u16::MAX),
+            guard(),
             columns(),
         ),
         0..6,
@@ -158,7 +200,9 @@ fn desired() -> impl Strategy<Value = Desired> {
             }
             desired.bridges.push(bridge);
         }
-        for (index, (name, on, mut kind, vlan, mtu, columns)) in ports.into_iter().enumerate() {
+        for (index, (name, on, mut kind, vlan, mtu, guard, columns)) in
+            ports.into_iter().enumerate()
+        {
             if desired.bridges.is_empty() {
                 break;
             }
@@ -170,6 +214,7 @@ fn desired() -> impl Strategy<Value = Desired> {
                 number: (index % 2 == 0).then_some(1000 - index as u32),
                 vlan,
                 mtu,
+                guard,
                 columns,
                 ..Port::new(format!("{name}-p{index}"), bridge, kind)
             });
@@ -330,6 +375,11 @@ fn damage_is_told_by_line_and_name() {
             4,
             "vlan_mode=dot1q-tunnel needs the VLAN",
         ),
+        (port("allowed_macs = ['1:2']"), 4, "allowed_macs"),
+        (port("allowed_ips = ['10.0.0.5/8']"), 4, "10.0.0.0/8"),
+        (port("max_macs = 0"), 4, "max_macs"),
+        (port("mac_move = 'no'"), 4, "allow, deny"),
+        (port("storm_burst = 5"), 4, "storm_pps"),
         (port("mtu = 60"), 4, "mtu 60 is not between 68"),
         (port("priority_tags = 'yes'"), 4, "not one of never"),
         (port("qinq_ethtype = '0x8100'"), 4, "802.1ad, 802.1q"),

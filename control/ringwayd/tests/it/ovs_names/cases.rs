@@ -865,9 +865,21 @@ pub const CASES: &[Case] = &[
     ),
     case(
         Tool::Vsctl,
-        "Interface ingress_policing_rate, bfd, cfm_mpid, lldp",
+        "Interface ingress_policing_rate, ingress_policing_burst, ingress_policing_kpkts_rate, ingress_policing_kpkts_burst",
         &[
-            "set interface vm1 ingress_policing_rate=1000",
+            "set interface vm1 ingress_policing_rate=1000 ingress_policing_burst=100",
+            "get interface vm1 ingress_policing_rate ingress_policing_burst ingress_policing_kpkts_rate",
+            "set interface vm1 ingress_policing_rate=0 ingress_policing_burst=0 ingress_policing_kpkts_rate=5",
+            "get interface vm1 ingress_policing_rate ingress_policing_burst ingress_policing_kpkts_rate",
+            "set interface vm1 ingress_policing_kpkts_rate=0",
+        ],
+        Expect::Same,
+        "of any type of port, over all its queues together",
+    ),
+    case(
+        Tool::Vsctl,
+        "Interface bfd, cfm_mpid, lldp",
+        &[
             "set interface vm1 cfm_mpid=1",
             "set interface vm1 bfd:enable=true",
             "set interface vm1 lldp:enable=true",
