@@ -85,7 +85,7 @@ fn ports_of_every_kind(daemon: &Daemon, neighbour: &Namespace, owner: &str) {
         "add-port br0 web0 type=internal queues=2".to_owned(),
         format!("add-port br0 tap1 type=tap owner={owner}"),
         "add-port br0 eth1 type=system xdp=off mtu=1500".to_owned(),
-        "add-port br0 null0 type=dpdk devargs=net_null0".to_owned(),
+        "add-port br0 null0 type=dpdk devargs=net_null0,no-rx=1".to_owned(),
         "add-port br0 pkt0 type=dpdk devargs=net_af_packet0,iface=eth3".to_owned(),
         "add-port br0 ring0 type=dpdk devargs=net_ring0".to_owned(),
         "add-br br1".to_owned(),
