@@ -112,7 +112,8 @@ impl Bystanders {
         let resting = Arc::clone(&rest);
         let cpus = machine::cores(1)?.guests;
         let thread = thread::spawn(move || {
-            come_first(&cpus)?;
+            keep_to(&cpus)?;
+            come_first()?;
             let mut number = 0;
             while !stopped.load(Ordering::Relaxed) {
                 round(&mut one, &mut two, (0xb2, 0xb1), number)?;
@@ -175,18 +176,26 @@ impl Drop for Bystanders {
     }
 }
 
-/// The calling thread runs on CPUs of guests, before all other threads there: what
-/// it waits for is the switch and not an attacker's own work.
-fn come_first(cpus: &[usize]) -> Result<()> {
+/// The calling thread, and those that it starts, stay off the switch's CPUs.
+pub fn keep_off_the_switch() -> Result<()> {
+    keep_to(&machine::cores(1)?.guests)
+}
+
+/// The calling thread runs before all others on its CPUs: what it waits for is
+/// the switch and not an attacker's own work.
+fn come_first() -> Result<()> {
+    let thread = gettid().to_string();
+    machine::sh("renice", &["-n", "-20", "-p", &thread]).map(drop)
+}
+
+fn keep_to(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     for cpu in cpus {
         set.set(*cpu)
             .map_err(|errno| Error::Unexpected(errno.to_string()))?;
     }
     sched_setaffinity(Pid::from_raw(0), &set)
-        .map_err(|errno| Error::Unexpected(format!("cannot pin a thread: {errno}")))?;
-    let thread = gettid().to_string();
-    machine::sh("renice", &["-n", "-20", "-p", &thread]).map(drop)
+        .map_err(|errno| Error::Unexpected(format!("cannot pin a thread: {errno}")))
 }
 
 fn round(from: &mut NetDriver, to: &mut NetDriver, way: (u8, u8), first: u32) -> Result<()> {

@@ -8,9 +8,11 @@
 //! drops the connection); its request handler has no way to be told otherwise.
 //! So this one message is taken off the socket before the crate sees it.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, recv};
 
 /// Message number of VHOST_USER_SET_VRING_ENABLE.
@@ -26,20 +28,45 @@ const BODY: usize = 8;
 /// their header.
 const MAX_MESSAGE: usize = 4096;
 
-/// Waits until the whole next message can be read, or the connection ends. A
-/// message whose descriptors come with a part of it is not waited for: a look
-/// ends behind the part that they came with.
+/// How long a message that has begun is waited for while nothing more comes.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(PAUSE_MS as u64);
+const PAUSE_MS: u8 = 2;
+
+/// Waits until the whole next message can be read, or the connection ends, or
+/// nothing more of it comes: the crate judges what is there then. (A look never
+/// goes beyond a part that came with descriptors.)
 pub fn wait_for_message(stream: &UnixStream) {
-    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL;
     let mut message = [0u8; HEADER + MAX_MESSAGE];
     let fd = stream.as_raw_fd();
-    if recv(fd, &mut message[..HEADER], peek) != Ok(HEADER) {
-        return;
-    }
-    let size = word(&message, 8) as usize;
-    if let Some(message) = message.get_mut(..HEADER.saturating_add(size)) {
-        // However it ends, the crate will find out the same.
-        let _ = recv(fd, message, peek);
+    let (mut wanted, mut seen, mut silent) = (HEADER, 0, Duration::ZERO);
+    while silent < PATIENCE {
+        let Some(place) = message.get_mut(..wanted) else {
+            return;
+        };
+        // Waits for the first byte only.
+        let there = match recv(fd, place, MsgFlags::MSG_PEEK) {
+            Err(_) | Ok(0) => return,
+            Ok(there) => there,
+        };
+        if there >= HEADER {
+            wanted = HEADER.saturating_add(word(&message, 8) as usize);
+        }
+        if there >= wanted {
+            return;
+        }
+        silent = if there > seen {
+            Duration::ZERO
+        } else {
+            silent + PAUSE
+        };
+        seen = there;
+        // Data that is there is no event; the other side's end is one.
+        let mut ended = [PollFd::new(stream.as_fd(), PollFlags::POLLRDHUP)];
+        if poll(&mut ended, PAUSE_MS) != Ok(0) {
+            return;
+        }
     }
 }
 
@@ -49,12 +76,12 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     four.map_or(0, |four| u32::from_ne_bytes(*four))
 }
 
-/// Waits for the next message. When it is a SET_VRING_ENABLE that wants no
+/// Looks at the next message, waiting for its first byte. When it is a SET_VRING_ENABLE that wants no
 /// reply and says 0 or 1, takes it and gives its ring index and wish; else
 /// leaves it there, whole, for the crate to judge.
 pub fn take_vring_enable(stream: &UnixStream) -> Option<(u32, bool)> {
     let fd = stream.as_raw_fd();
-    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL;
+    let peek = MsgFlags::MSG_PEEK;
     let mut message = [0u8; HEADER + BODY];
     let header = recv(fd, &mut message[..HEADER], peek).ok()?;
     if header != HEADER

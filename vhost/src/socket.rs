@@ -391,6 +391,9 @@ impl Shared {
             if self.stopping() {
                 break None;
             }
+            if let Some(early) = &early {
+                early::wait_for_message(early);
+            }
             // Until features are acknowledged the crate would refuse a message
             // that QEMU sends then.
             let acked = || {
@@ -407,9 +410,6 @@ impl Shared {
                     Ok(()) => continue,
                     Err(error) => break Some(error),
                 }
-            }
-            if let Some(early) = &early {
-                early::wait_for_message(early);
             }
             match handler.handle_request() {
                 Ok(()) => {}

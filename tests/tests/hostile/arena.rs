@@ -42,6 +42,7 @@ pub struct Arena {
 impl Arena {
     pub fn new() -> Self {
         let alone = machine::exclusive().unwrap();
+        scripted::keep_off_the_switch().unwrap();
         let daemon = Daemon::start().unwrap();
         for (bridge, ports) in [("br0", ["good1", "good2"]), ("br1", ["bad", "peer"])] {
             daemon.ok(&["add-br", bridge]).unwrap();
