@@ -13,6 +13,7 @@
 mod checksum;
 mod claim;
 mod dequeue;
+mod dirty;
 mod early;
 mod enqueue;
 pub mod features;
@@ -26,6 +27,7 @@ mod status;
 
 pub use claim::{Claim, Claimed};
 pub use dequeue::Dequeued;
+pub use dirty::{DirtyLog, LOG_PAGE, LogError};
 pub use enqueue::Enqueued;
 pub use gso::{Cut, GsoKinds, Headers, Next, Offer, Taker};
 pub use memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
@@ -34,7 +36,7 @@ pub use packet::{
     PacketSet, Packets, Reader, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VNET_HEADER_BYTES,
     VnetHeader,
 };
-pub use ring::split::{DeviceFault, RingFault, RingFeatures, SplitRing};
+pub use ring::{DeviceFault, Ring, RingFault, RingFeatures};
 pub use session::{DeviceRings, QueuePair, RingPublisher};
 pub use socket::{
     GuestPort, GuestPortConfig, GuestPortError, MAX_PATH_BYTES, MAX_QUEUE_PAIRS, Mode,

@@ -245,6 +245,23 @@ impl GuestMemory {
         })
     }
 
+    /// The guest address of a byte of ours that lies in this memory.
+    pub fn guest_address(&self, host: *const u8) -> Option<u64> {
+        self.regions.iter().find_map(|region| {
+            let offset = (host as u64).wrapping_sub(region.host as u64);
+            (offset < region.spec.size).then(|| region.spec.gpa + offset)
+        })
+    }
+
+    /// First guest address behind all regions.
+    pub fn end(&self) -> u64 {
+        let ends = self
+            .regions
+            .iter()
+            .map(|region| region.spec.gpa.saturating_add(region.spec.size));
+        ends.max().unwrap_or(0)
+    }
+
     /// Whether the memory looks as if the guest wrote to a private copy of it:
     /// not one block of the files behind it was ever allocated. QEMU does that
     /// when `share=on` is missing.
