@@ -42,6 +42,9 @@ pub struct Plan {
     /// Mergeable receive buffers.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "on")]
     pub mrg_rxbuf: Vec<Merge>,
+    /// Layout of the guests' rings.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "split")]
+    pub ring: Vec<Layout>,
     /// How Open vSwitch forwards.
     #[arg(long, value_enum, default_value_t = OvsForwarding::Flows)]
     pub ovs_forwarding: OvsForwarding,
@@ -91,17 +94,29 @@ pub enum Merge {
     Off,
 }
 
+/// Layout of rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Layout {
+    /// VirtIO 1.2, 2.7.
+    Split,
+    /// VirtIO 1.2, 2.8.
+    Packed,
+}
+
 impl Plan {
     fn cases(&self) -> Vec<Case> {
         let mut cases = Vec::new();
         for &generator in &self.generator {
             for &size in &self.size {
-                cases.extend(self.mrg_rxbuf.iter().map(|&merge| Case {
-                    generator,
-                    size,
-                    mrg_rxbuf: merge == Merge::On,
-                    scenario: None,
-                }));
+                for &ring in &self.ring {
+                    cases.extend(self.mrg_rxbuf.iter().map(|&merge| Case {
+                        generator,
+                        size,
+                        mrg_rxbuf: merge == Merge::On,
+                        packed: ring == Layout::Packed,
+                        scenario: None,
+                    }));
+                }
             }
         }
         cases
@@ -290,6 +305,7 @@ impl Series<'_> {
         let traffic = Traffic {
             size: case.size,
             mrg_rxbuf: case.mrg_rxbuf,
+            packed: case.packed,
             ring_size: method.ring_size,
             warmup: case
                 .scenario

@@ -111,16 +111,17 @@ fn section(grouped: &Grouped, distance: Distance, generator: GeneratorKind) -> S
     text
 }
 
-/// `64 mergeable`, `256 not`.
+/// `64 mergeable`, `256 single, packed`.
 pub fn name(case: &Case) -> String {
     let merge = if case.mrg_rxbuf {
         "mergeable"
     } else {
         "single"
     };
+    let ring = if case.packed { ", packed" } else { "" };
     match case.scenario {
-        Some(scenario) => format!("{} {merge}, {scenario}", case.size),
-        None => format!("{} {merge}", case.size),
+        Some(scenario) => format!("{} {merge}{ring}, {scenario}", case.size),
+        None => format!("{} {merge}{ring}", case.size),
     }
 }
 

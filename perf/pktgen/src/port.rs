@@ -358,6 +358,10 @@ fn bring_up(
     if options.mrg_rxbuf == Switch::On {
         config.features |= features::MRG_RXBUF;
     }
+    if options.packed {
+        config.features |= features::RING_PACKED;
+        config.required |= features::RING_PACKED;
+    }
     // Rings of 16 + 2 + 8 bytes per descriptor and direction, then two areas.
     let rings = 0x1000 + 64 * u64::from(options.ring_size) + 0x4000;
     let size = (rings + 2 * (area + 4096)).next_multiple_of(2 << 20);

@@ -30,6 +30,9 @@ pub fn run(switch: &mut dyn Switch, traffic: &Traffic) -> Result<Outcome, Error>
         }
         start += Duration::from_secs_f64(flows.warmup_limit);
     }
+    if traffic.packed {
+        pktgen.arg("--packed");
+    }
     let before = memory(switch.pid());
     let merge = if traffic.mrg_rxbuf { "on" } else { "off" };
     pktgen
