@@ -12,6 +12,7 @@ mod error;
 pub mod frames;
 pub mod lab;
 pub mod machine;
+pub mod monitor;
 pub mod netns;
 pub mod ovs;
 pub mod pcap;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::console::{Answer, Console};
 use crate::error::{Error, Result};
+use crate::monitor::Monitor;
 use crate::netns::Namespace;
 use crate::process::Process;
 use crate::{machine, wait};
@@ -169,6 +170,8 @@ pub struct GuestOptions {
     pub cpus: u16,
     /// Its device.
     pub nic: Nic,
+    /// It does not boot but comes from another QEMU, over this socket.
+    pub comes_over: Option<PathBuf>,
 }
 
 impl GuestOptions {
@@ -180,6 +183,7 @@ impl GuestOptions {
             share_memory: true,
             cpus: nic.queues,
             nic,
+            comes_over: None,
         }
     }
 }
@@ -190,6 +194,7 @@ pub struct Guest {
     name: String,
     qemu: Process,
     console: Console,
+    monitor: PathBuf,
 }
 
 impl Guest {
@@ -204,6 +209,9 @@ impl Guest {
             args.extend(["-object", &object, "-numa", "node,memdev=mem"].map(str::to_owned));
         }
         args.extend(options.nic.arguments(accelerator));
+        if let Some(socket) = &options.comes_over {
+            args.extend(["-incoming".to_owned(), format!("unix:{}", socket.display())]);
+        }
         let image = image()?;
         let namespace = options.nic.namespace();
         launch(&options.name, accelerator, &image, &args, namespace, dir)
@@ -224,6 +232,11 @@ impl Guest {
     /// QEMU's process.
     pub fn qemu(&mut self) -> &mut Process {
         &mut self.qemu
+    }
+
+    /// QEMU's monitor; one connection at a time.
+    pub fn monitor(&self) -> Result<Monitor> {
+        Monitor::connect(&self.monitor)
     }
 
     /// Runs a shell command (one line); its exit status and output.
@@ -414,6 +427,8 @@ fn launch(
 ) -> Result<Guest> {
     let qemu = machine::find_tool("qemu-system-x86_64")?;
     let console = dir.join(format!("{name}-console.sock"));
+    let monitor = dir.join(format!("{name}-monitor.sock"));
+    let _ = fs::remove_file(&monitor);
     // A guest that comes back under its old name replaces the old socket.
     let _ = fs::remove_file(&console);
     let kernel = image.join("vmlinuz");
@@ -443,6 +458,8 @@ fn launch(
         ),
         "-serial".into(),
         "chardev:console".into(),
+        "-qmp".into(),
+        format!("unix:{},server=on,wait=off", monitor.display()),
     ];
     args.extend_from_slice(extra);
     let cores = machine::cores(1)?;
@@ -465,5 +482,6 @@ fn launch(
         name: name.to_owned(),
         qemu: process,
         console,
+        monitor,
     })
 }
