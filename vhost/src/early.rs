@@ -72,7 +72,10 @@ pub fn wait_for_message(stream: &UnixStream) {
         };
         seen = there;
         // Data that is there is no event; the other side's end is one.
-        let mut ended = [PollFd::new(stream.as_fd(), PollFlags::POLLRDHUP)];
+        let mut ended = [PollFd::new(
+            stream.as_fd(),
+            PollFlags::from_bits_retain(libc::POLLRDHUP),
+        )];
         if poll(&mut ended, PAUSE_MS) != Ok(0) {
             return;
         }

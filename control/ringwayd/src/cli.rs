@@ -77,7 +77,8 @@ pub struct Cli {
     )]
     pub log: String,
 
-    /// Microseconds without work after which a polling CPU sleeps until a guest kicks
+    /// Microseconds without work after which a polling CPU sleeps until a guest kicks; at
+    /// most 50 while it polls none but the kernel's interfaces
     #[arg(long, value_name = "MICROS|off", default_value = "500", value_parser = sleep_after)]
     pub sleep_after: Duration,
 

@@ -51,7 +51,47 @@ impl Owners {
 
 #[cfg(test)]
 mod tests {
+    use ringway_flow::rule::{Change, FlowCommand};
+    use ringway_flow::text::{self, NoNames};
+    use ringway_vhost::BURST;
+
     use super::*;
+    use crate::rig::Rig;
+
+    fn udp(source: u16) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
+        frame.extend([
+            0x45, 0, 0, 36, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+        ]);
+        frame.extend(source.to_be_bytes());
+        frame.extend([0, 53, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        frame.resize(60, 0);
+        frame
+    }
+
+    #[test]
+    fn a_port_with_ever_new_flows_leaves_room_for_anothers() {
+        // Every source port is a megaflow.
+        let rule = "udp,actions=move:NXM_OF_UDP_SRC[]->NXM_NX_REG0[0..15],output:3";
+        let rule = text::parse_flow(rule, FlowCommand::Add, &NoNames).expect("a flow");
+        let rule = Change::Flow(FlowCommand::Add, Box::new(rule.value));
+        let mut rig = Rig::sized(vec![rule], &[1, 2, 3], 1024, 64);
+        let frames: Vec<_> = (0..2048).map(udp).collect();
+        for burst in frames.chunks(BURST) {
+            assert_eq!(rig.burst(1, burst).sent[&3].len(), burst.len());
+        }
+        let refused = rig.counters.lookups.not_installed.get();
+        assert!(refused > 1024, "{refused}");
+        let few: Vec<_> = (3000..3003).map(udp).collect();
+        for _ in 0..3 {
+            rig.burst(2, &few);
+        }
+        assert_eq!(rig.counters.lookups.not_installed.get(), refused);
+        // And no more than its few.
+        let many: Vec<_> = (4000..4032).map(udp).collect();
+        rig.burst(2, &many);
+        assert!(rig.counters.lookups.not_installed.get() > refused);
+    }
 
     #[test]
     fn what_is_left_in_a_nearly_full_table_is_for_those_with_few() {

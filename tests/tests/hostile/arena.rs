@@ -43,8 +43,9 @@ pub struct Arena {
 impl Arena {
     pub fn new() -> Self {
         let alone = machine::exclusive().unwrap();
-        scripted::keep_off_the_switch().unwrap();
         let daemon = Daemon::start().unwrap();
+        // Who is kept to some CPUs knows no others: not before the daemon has its own.
+        scripted::keep_off_the_switch().unwrap();
         for (bridge, ports) in [("br0", ["good1", "good2"]), ("br1", ["bad", "peer"])] {
             daemon.ok(&["add-br", bridge]).unwrap();
             for port in ports {

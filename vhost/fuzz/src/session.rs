@@ -74,11 +74,11 @@ pub fn law(data: &[u8]) {
         before => before,
     };
     world.descriptors = before;
-    if world.sessions % 64 == 0 || cfg!(test) {
-        let flat = || open_descriptors() <= before;
-        until(flat, || {
-            format!("{} descriptors, {before} before", open_descriptors())
-        });
+    let flat = || open_descriptors() <= before;
+    until(flat, || {
+        format!("{} descriptors, {before} before", open_descriptors())
+    });
+    if world.sessions % 64 == 0 {
         world.sessions += 1;
         served(&world.port, world.sessions);
     }
@@ -179,10 +179,15 @@ fn beginning(input: &mut Unstructured<'_>) -> Result<Vec<Message>> {
     let protocol = if input.ratio(1, 4)? { u64::MAX } else { 1 << 3 };
     let regions = [(GPA, REGION, USER, 0)];
     let mut messages = vec![
+        plain(RawMessage::new(FrontendReq::GET_FEATURES, Vec::new())),
         plain(RawMessage::with_u64(FrontendReq::SET_FEATURES, acked)),
+        plain(RawMessage::new(
+            FrontendReq::GET_PROTOCOL_FEATURES,
+            Vec::new(),
+        )),
         plain(RawMessage::with_u64(
             FrontendReq::SET_PROTOCOL_FEATURES,
-            u64::MAX,
+            protocol,
         )),
         Message {
             message: RawMessage::mem_table(1, &regions),

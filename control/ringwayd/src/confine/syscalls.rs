@@ -1,5 +1,6 @@
 //! Which system calls the daemon makes, found by tracing it through the
-//! end-to-end tests, and which end it at once.
+//! end-to-end tests (and those that other versions of the C library take in their
+//! place), and which end it at once.
 
 use std::collections::BTreeMap;
 
