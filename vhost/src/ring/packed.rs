@@ -108,8 +108,11 @@ impl PackedLayout {
         }
         // SAFETY: within the device event structure, aligned.
         let left = unsafe { AtomicU16::from_ptr(self.device_event.cast()) };
-        let left = Position::packed(u16::from_le(left.load(Ordering::Acquire)));
-        let next = position::find(&seen, left, base);
+        let told = Position::packed(u16::from_le(left.load(Ordering::Acquire)));
+        let next = position::find(&seen, told, base);
+        // This process may die as well, before anything else is written there.
+        left.store(next.to_packed().to_le(), Ordering::Release);
+        written((self.device_event.cast_const(), 2));
         for slot in (0..self.size).filter(|slot| self.is_marked(*slot)) {
             self.finish(slot);
             written(self.slot(slot));

@@ -307,6 +307,7 @@ mod tests {
                     // A frontend that knows nothing but the ring's beginning.
                     let found = find(&model.flags, model.left, START);
                     prop_assert_eq!(found, model.device, "{:04x?}", model.flags);
+                    model.left = found;
                     let unseen = std::mem::take(&mut model.unseen);
                     model.returned.extend(unseen);
                     model.has_long = model.flags.iter().any(|flags| flags & DESC_F_NEXT != 0);
