@@ -21,11 +21,11 @@ use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackend
 
 use crate::cool_down::CoolDown;
 use crate::cpus::keep_to;
-use crate::early;
+use crate::early::{self, Early};
 use crate::listen::{Access, ListenError, MAX_PATH_BYTES, SocketFile, listen_on};
 use crate::log_limit::LogLimit;
 use crate::notify;
-use crate::ring::split::{DeviceFault, RingFault};
+use crate::ring::{DeviceFault, RingFault};
 use crate::session::{Device, RingPublisher};
 use crate::status::{SessionState, SessionStatus, StatusCell};
 
@@ -394,22 +394,29 @@ impl Shared {
             if let Some(early) = &early {
                 early::wait_for_message(early);
             }
-            // Until features are acknowledged the crate would refuse a message
-            // that QEMU sends then.
+            // Messages that the crate would refuse.
             let acked = || {
                 device
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .features_acked()
             };
-            if let Some(early) = early.as_ref().filter(|_| !acked())
-                && let Some((index, enable)) = early::take_vring_enable(early)
+            if let Some(stream) = &early
+                && let Some((early, wants_reply)) = early::take(stream, acked())
             {
                 let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
-                match device.set_vring_enable(index, enable) {
-                    Ok(()) => continue,
-                    Err(error) => break Some(error),
+                let done = match early {
+                    Early::Enable(index, enable) => device.set_vring_enable(index, enable),
+                    Early::Announce(mac) => device.announce(mac),
+                    Early::LogFd => device.log_fd(),
+                };
+                if let Err(error) = done {
+                    break Some(error);
                 }
+                if wants_reply && let Err(error) = early::reply(stream, early) {
+                    break Some(VhostError::SocketBroken(error));
+                }
+                continue;
             }
             match handler.handle_request() {
                 Ok(()) => {}

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringway_frontend::features;
 use ringway_frontend::{
     Backing, Gpa, Guest, GuestMemory, NetDriver, RegionSpec, Session, SessionConfig,
 };
@@ -247,7 +248,7 @@ pub fn config() -> SessionConfig {
 }
 
 /// Features that lay rings out in different ways, for tests that do not care.
-pub const LAYOUTS: &[u64] = &[0];
+pub const LAYOUTS: &[u64] = &[0, features::RING_PACKED];
 
 /// With these features too.
 pub fn with(bits: u64) -> SessionConfig {
