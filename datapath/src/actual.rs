@@ -9,6 +9,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 use ringway_flow::pipeline::FlowTables;
 use ringway_flow::stats::StatsTable;
+use ringway_flow::translate::Start;
 
 use crate::cache;
 use crate::clock::CoarseClock;
@@ -17,7 +18,7 @@ use crate::error::DatapathError;
 use crate::fdb::Fdb;
 use crate::handover::Adopting;
 use crate::housekeeping::Bell;
-use crate::inject::Injector;
+use crate::inject::{Injected, Injector};
 use crate::meter::Meter;
 use crate::port::{Backing, Port};
 use crate::publish::{PmdShared, publish};
@@ -77,6 +78,37 @@ const BRIDGES: u16 = cache::BRIDGES as u16;
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind the locks is whole after every statement that changes it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    /// Sends a frame through a bridge as if it had come from `in_port`, with the
+    /// datapath's lock held: nobody publishes meanwhile, so what it meets stays.
+    /// False: there is no poll-mode core.
+    pub fn inject(
+        &self,
+        actual: &Actual,
+        bridge: &str,
+        in_port: u16,
+        start: Start<'_>,
+        frame: &[u8],
+    ) -> bool {
+        let Some(pmd) = self.pmds.first() else {
+            return false;
+        };
+        let place = actual.bridges.keys().position(|known| known == bridge);
+        let plan = pmd.plan();
+        let packet = Injected {
+            bridge: place.unwrap_or(usize::MAX),
+            in_port,
+            start,
+            frame,
+            row: self.pmds.len(),
+            second: self.second(),
+            now: tsc(),
+        };
+        lock(&self.injector).send(&packet, &plan.snapshot);
+        true
+    }
 }
 
 /// An epoll set that is ready when `wake` or one of the polled rings' kicks is

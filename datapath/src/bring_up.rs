@@ -5,6 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
 use core_affinity::CoreId;
+use ringway_flow::translate::Start;
 use ringway_vhost::{DeviceRings, GuestPort, GuestPortConfig, MAX_QUEUE_PAIRS, RingPublisher};
 
 use crate::actual::{Actual, Inner, lock};
@@ -171,4 +172,36 @@ impl RingPublisher for PortPublisher {
             _ => {}
         }
     }
+
+    fn announce(&self, mac: [u8; 6]) {
+        let Some(inner) = self.inner.upgrade() else {
+            return;
+        };
+        let actual = lock(&inner.actual);
+        let port = actual.ports.get(&self.number);
+        if let Some(port) = port.filter(|port| port.spec.name == self.name) {
+            // Ports have numbers below 1024.
+            let in_port = port.number as u16;
+            inner.inject(
+                &actual,
+                &port.spec.bridge,
+                in_port,
+                Start::Tables,
+                &rarp(mac),
+            );
+        }
+    }
+}
+
+/// What tells switches where a station is now: a reverse ARP request for its
+/// own address (RFC 903), to everybody.
+fn rarp(mac: [u8; 6]) -> [u8; 60] {
+    let mut frame = [0; 60];
+    frame[..6].fill(0xff);
+    frame[6..12].copy_from_slice(&mac);
+    // Type; Ethernet, IPv4, their address lengths, "request reverse".
+    frame[12..22].copy_from_slice(&[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
+    frame[22..28].copy_from_slice(&mac);
+    frame[32..38].copy_from_slice(&mac);
+    frame
 }

@@ -19,7 +19,6 @@ use crate::cpu::tsc;
 use crate::engine::Datapath;
 use crate::error::DatapathError;
 use crate::flows::*;
-use crate::inject::Injected;
 use crate::meter::Meter;
 use crate::snapshot::MAX_PORTS;
 
@@ -384,23 +383,9 @@ impl Datapath {
         let inner = &self.inner;
         let actual = lock(&inner.actual);
         bridge(&actual, name)?;
-        let place = actual.bridges.keys().position(|known| known == name);
-        let Some(pmd) = inner.pmds.first() else {
+        if !inner.inject(&actual, name, in_port, start, frame) {
             return bad("no poll-mode core runs".to_owned());
-        };
-        // Nobody publishes while we hold the lock: what it refers to stays.
-        let plan = pmd.plan();
-        let packet = Injected {
-            bridge: place.unwrap_or(usize::MAX),
-            in_port,
-            start,
-            frame,
-            row: inner.pmds.len(),
-            second: inner.second(),
-            now: tsc(),
-        };
-        lock(&inner.injector).send(&packet, &plan.snapshot);
-        drop(actual);
+        }
         Ok(())
     }
 

@@ -230,8 +230,17 @@ impl Inner {
         options: &SystemSpec,
     ) -> Result<Option<(Backing, usize)>, DatapathError> {
         let by_xdp = match options.xdp {
+            XdpMode::On if !xdp::permitted() => {
+                return Err(DatapathError::Unavailable {
+                    port: spec.name.clone(),
+                    why: "xdp=on: AF_XDP takes capabilities that ringwayd has given up; start it \
+                          with --keep-capabilities xdp, or use xdp=off"
+                        .to_owned(),
+                });
+            }
             XdpMode::On => true,
             XdpMode::Off => false,
+            XdpMode::Auto if !xdp::permitted() => false,
             XdpMode::Auto => {
                 let link = link::find(&spec.name)
                     .map_err(|error| refused(&spec.name, &error.into()))?

@@ -6,7 +6,7 @@
 //! replicated is what went out and was dropped.
 
 use arrayvec::ArrayVec;
-use ringway_vhost::{BURST, Cut, GsoKinds, Next, Offer, Packets, SplitRing, Taker};
+use ringway_vhost::{BURST, Cut, GsoKinds, Next, Offer, Packets, Ring, Taker};
 
 use crate::counters::{PmdCounterCells, QueueCounters};
 use crate::drop_reason::DropReason;
@@ -22,7 +22,7 @@ struct Portion {
 }
 
 struct ToRing<'a> {
-    ring: &'a SplitRing,
+    ring: &'a Ring,
     taker: Taker,
     counters: &'a QueueCounters,
     own: &'a PmdCounterCells,
@@ -34,7 +34,7 @@ struct ToRing<'a> {
 /// As in [`tx`], packet by packet.
 #[inline(never)]
 pub fn to_ring(
-    ring: &SplitRing,
+    ring: &Ring,
     limit: u32,
     packets: &mut Packets<'_>,
     list: &[u8],

@@ -51,12 +51,15 @@ impl Patience {
     }
 
     fn is_over(&self, plan: &Plan, waited: u64) -> bool {
-        let patience = if plan.only_kernel {
-            self.kernel
-        } else {
-            self.others.unwrap_or(u64::MAX)
+        let Some(others) = self.others else {
+            return false;
         };
-        waited > patience && self.others.is_some()
+        waited
+            > if plan.only_kernel {
+                self.kernel
+            } else {
+                others
+            }
     }
 
     /// Whether the PMD's CPU is lent to those who fill its queues.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use ringway_flow::key::PORT_LOCAL;
 use ringway_host::link::Link;
-use ringway_vhost::{DeviceRings, GuestPort, Mode, SessionState, SplitRing, features};
+use ringway_vhost::{DeviceRings, GuestPort, Mode, Ring, SessionState, features};
 
 use crate::counters::PortCounterTable;
 use crate::fdb::Fdb;
@@ -196,7 +196,7 @@ impl Port {
             .map(|(pmd, queue)| {
                 let rings = self.backing.rings();
                 let pair = rings.and_then(|rings| rings.pairs.get(usize::from(queue)));
-                let size = |ring: Option<&Arc<SplitRing>>| ring.map_or(0, |ring| ring.size());
+                let size = |ring: Option<&Arc<Ring>>| ring.map_or(0, |ring| ring.size());
                 let mut counters = self.counters.queue_total(usize::from(queue));
                 if let Some(host) = &host {
                     host::fold(&mut counters, host.queues.get(usize::from(queue)));

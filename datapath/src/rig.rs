@@ -9,7 +9,7 @@ use ringway_flow::action::Action;
 use ringway_flow::pipeline::FlowTables;
 use ringway_flow::rule::{Change, FlowCommand, FlowSpec};
 use ringway_flow::stats::StatsTable;
-use ringway_vhost::{SplitRing, VnetHeader};
+use ringway_vhost::{Ring, VnetHeader};
 
 use crate::actual::lock;
 use crate::cache::FlowCache;
@@ -214,7 +214,7 @@ impl Rig {
     }
 
     /// Frames for a port go to a ring from now on.
-    pub fn connect(&mut self, port: u32, ring: Arc<SplitRing>) {
+    pub fn connect(&mut self, port: u32, ring: Arc<Ring>) {
         let view = self.snapshot().ports[port as usize].as_mut();
         view.expect("a member").output = Output::Guest(vec![(0, ring)]);
     }

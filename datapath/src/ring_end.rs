@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ringway_frontend::{Backing, GuestMemory, RingLayout};
-use ringway_vhost::ring::split::{RingAddresses, RingState};
-use ringway_vhost::{RegionSpec, RingFeatures, SplitRing, VnetHeader};
+use ringway_vhost::ring::{Position, RingAddresses, RingState};
+use ringway_vhost::{RegionSpec, Ring, RingFeatures, VnetHeader};
 
 /// Bytes of the virtio-net header.
 const HEADER: usize = 12;
@@ -13,8 +13,8 @@ const RING_BYTES: u64 = 64 << 10;
 
 /// A ring, from both sides.
 pub struct RingEnd {
-    pub ring: Arc<SplitRing>,
-    driver: ringway_frontend::SplitRing,
+    pub ring: Arc<Ring>,
+    driver: ringway_frontend::Ring,
     memory: Arc<GuestMemory>,
     mergeable: bool,
     next: u64,
@@ -36,9 +36,14 @@ impl RingEnd {
         let memory = Arc::new(memory);
         let layout = RingLayout::at(0, size);
         assert!(layout.end() <= RING_BYTES);
-        let driver =
-            ringway_frontend::SplitRing::new(Arc::clone(&memory), layout, features.event_idx, 0)
-                .expect("a ring");
+        let driver = ringway_frontend::Ring::new(
+            memory.clone(),
+            layout,
+            features.packed,
+            features.event_idx,
+            0,
+        )
+        .expect("a ring");
         let region = RegionSpec {
             gpa: 0,
             size: bytes,
@@ -52,8 +57,10 @@ impl RingEnd {
             available: memory.user_addr(layout.avail),
             used: memory.user_addr(layout.used),
         };
-        let state = Arc::new(RingState::at(0, Arc::default()));
-        let ring = SplitRing::resolve(
+        let start = Position::from_base(driver.base().into(), features.packed);
+        let start = start.expect("a base");
+        let state = Arc::new(RingState::new(start, features.packed, Arc::default()));
+        let ring = Ring::resolve(
             size.into(),
             addresses,
             features,

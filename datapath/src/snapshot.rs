@@ -10,7 +10,7 @@ use nix::sys::epoll::Epoll;
 use ringway_flow::key::PORT_LOCAL;
 use ringway_flow::pipeline::Pipeline;
 use ringway_flow::stats::StatsTable;
-use ringway_vhost::SplitRing;
+use ringway_vhost::Ring;
 
 use crate::counters::PortCounterTable;
 use crate::fdb::Fdb;
@@ -115,7 +115,7 @@ pub const NO_LIMIT: u32 = u32::MAX;
 pub enum Output {
     /// Running receive rings of a guest, or of a port whose other end is the
     /// kernel, with their queue numbers.
-    Guest(Vec<(u16, Arc<SplitRing>)>),
+    Guest(Vec<(u16, Arc<Ring>)>),
     /// A DPDK device.
     Nic(Arc<Nic>),
     /// They come in by the port with this number, of another bridge. `None`: it
@@ -129,7 +129,7 @@ pub enum Output {
 /// Where frames come from.
 pub enum Source {
     /// A guest's transmit ring.
-    Ring(Arc<SplitRing>),
+    Ring(Arc<Ring>),
     /// A receive queue of a DPDK device.
     Nic(Arc<Nic>),
 }

@@ -2,7 +2,7 @@
 //! every list ends in a counter: transmitted, or dropped under its reason.
 
 use arrayvec::ArrayVec;
-use ringway_vhost::{BURST, Enqueued, Packets, SplitRing};
+use ringway_vhost::{BURST, Enqueued, Packets, Ring};
 
 use crate::action::TxLists;
 use crate::counters::{PmdCounterCells, QueueCounters};
@@ -60,7 +60,7 @@ pub fn flush(
 /// To one receive ring of a guest, frames of at most `limit` bytes.
 #[inline(always)]
 fn to_ring(
-    ring: &SplitRing,
+    ring: &Ring,
     limit: u32,
     packets: &mut Packets<'_>,
     list: &[u8],
@@ -101,7 +101,7 @@ pub fn count(enqueued: &Enqueued, listed: usize, counters: &QueueCounters, own: 
 #[inline(never)]
 fn spread(
     port: &PortView,
-    rings: &[(u16, std::sync::Arc<SplitRing>)],
+    rings: &[(u16, std::sync::Arc<Ring>)],
     packets: &mut Packets<'_>,
     list: &[u8],
     pmd: usize,

@@ -37,8 +37,18 @@ pub struct DaemonOptions {
     pub user: Option<u32>,
 }
 
+impl DaemonOptions {
+    /// A daemon that keeps what AF_XDP needs.
+    pub fn with_xdp() -> Self {
+        Self {
+            arguments: ["--keep-capabilities", "xdp"].map(str::to_owned).to_vec(),
+            ..Self::default()
+        }
+    }
+}
+
 /// As in ringwayd.service.
-const CAPABILITIES: &str = "+net_admin,+net_raw,+bpf,+ipc_lock,+chown";
+const CAPABILITIES: &str = "+net_admin,+net_raw,+ipc_lock,+chown";
 
 impl Default for DaemonOptions {
     fn default() -> Self {

@@ -13,6 +13,7 @@ pub mod frames;
 pub mod lab;
 pub mod lan;
 pub mod machine;
+pub mod monitor;
 pub mod netns;
 pub mod numbered;
 pub mod ovs;

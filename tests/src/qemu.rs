@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::console::{Answer, Console};
 use crate::error::{Error, Result};
+use crate::monitor::Monitor;
 use crate::netns::Namespace;
 use crate::process::Process;
 use crate::{machine, wait};
@@ -173,6 +174,8 @@ pub struct GuestOptions {
     pub cpus: u16,
     /// Its device.
     pub nic: Nic,
+    /// It does not boot but comes from another QEMU, over this socket.
+    pub comes_over: Option<PathBuf>,
 }
 
 impl GuestOptions {
@@ -185,6 +188,7 @@ impl GuestOptions {
             memory_slots: 0,
             cpus: nic.queues,
             nic,
+            comes_over: None,
         }
     }
 }
@@ -196,6 +200,7 @@ pub struct Guest {
     qemu: Process,
     console: Console,
     monitor: PathBuf,
+    hmp: PathBuf,
 }
 
 impl Guest {
@@ -214,6 +219,9 @@ impl Guest {
             args.extend(["-object", &object, "-numa", "node,memdev=mem"].map(str::to_owned));
         }
         args.extend(options.nic.arguments(accelerator));
+        if let Some(socket) = &options.comes_over {
+            args.extend(["-incoming".to_owned(), format!("unix:{}", socket.display())]);
+        }
         let image = image()?;
         let namespace = options.nic.namespace();
         launch(&options.name, accelerator, &image, &args, namespace, dir)
@@ -236,10 +244,10 @@ impl Guest {
         &mut self.qemu
     }
 
-    /// Gives QEMU's monitor a command; what it answers.
-    pub fn monitor(&self, command: &str) -> Result<String> {
+    /// Gives QEMU's monitor for people a command; what it answers.
+    fn tell_qemu(&self, command: &str) -> Result<String> {
         let io = |what: &str| Error::io(format!("{what} the monitor of {}", self.name));
-        let mut stream = UnixStream::connect(&self.monitor).map_err(io("connect to"))?;
+        let mut stream = UnixStream::connect(&self.hmp).map_err(io("connect to"))?;
         let limit = Some(COMMAND_LIMIT);
         stream.set_read_timeout(limit).map_err(io("talk to"))?;
         let until_prompt = |stream: &mut UnixStream| {
@@ -266,7 +274,7 @@ impl Guest {
             format!("object_add {backend}"),
             format!("device_add {device}"),
         ] {
-            let answer = self.monitor(&command)?;
+            let answer = self.tell_qemu(&command)?;
             if answer.contains("rror") {
                 return Err(Error::Unexpected(format!("QEMU said: {answer}")));
             }
@@ -288,6 +296,11 @@ impl Guest {
         let told = self.ok("grep MemTotal /proc/meminfo")?;
         let number = told.split_whitespace().find_map(|word| word.parse().ok());
         number.ok_or_else(|| Error::Unexpected(format!("the guest's memory: {told}")))
+    }
+
+    /// QEMU's monitor; one connection at a time.
+    pub fn monitor(&self) -> Result<Monitor> {
+        Monitor::connect(&self.monitor)
     }
 
     /// Runs a shell command (one line); its exit status and output.
@@ -479,8 +492,9 @@ fn launch(
     let qemu = machine::find_tool("qemu-system-x86_64")?;
     let console = dir.join(format!("{name}-console.sock"));
     let monitor = dir.join(format!("{name}-monitor.sock"));
+    let hmp = dir.join(format!("{name}-hmp.sock"));
     // A guest that comes back under its old name replaces the old sockets.
-    for socket in [&console, &monitor] {
+    for socket in [&console, &monitor, &hmp] {
         let _ = fs::remove_file(socket);
     }
     let kernel = image.join("vmlinuz");
@@ -511,6 +525,8 @@ fn launch(
         "-serial".into(),
         "chardev:console".into(),
         "-monitor".into(),
+        format!("unix:{},server=on,wait=off", hmp.display()),
+        "-qmp".into(),
         format!("unix:{},server=on,wait=off", monitor.display()),
     ];
     args.extend_from_slice(extra);
@@ -535,5 +551,6 @@ fn launch(
         qemu: process,
         console,
         monitor,
+        hmp,
     })
 }

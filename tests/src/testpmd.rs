@@ -67,11 +67,16 @@ impl VirtioUser {
             RingMode::InOrderMergeable => ",mrg_rxbuf=1,in_order=1",
             RingMode::InOrderNonMergeable => ",mrg_rxbuf=0,in_order=1",
             RingMode::Vectorized => ",mrg_rxbuf=0,in_order=1,vectorized=1",
+            RingMode::Packed => ",packed_vq=1,mrg_rxbuf=1,in_order=0",
+            RingMode::PackedNonMergeable => ",packed_vq=1,mrg_rxbuf=0,in_order=0",
+            RingMode::PackedInOrder => ",packed_vq=1,mrg_rxbuf=1,in_order=1",
+            RingMode::PackedInOrderNonMergeable => ",packed_vq=1,mrg_rxbuf=0,in_order=1",
+            RingMode::PackedVectorized => ",packed_vq=1,mrg_rxbuf=0,in_order=1,vectorized=1",
         }
     }
 }
 
-/// The split-ring paths that DPDK's virtio driver has.
+/// The paths over a ring that DPDK's virtio driver has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingMode {
     /// Mergeable receive buffers.
@@ -84,16 +89,31 @@ pub enum RingMode {
     InOrderNonMergeable,
     /// One buffer per packet, by vector instructions.
     Vectorized,
+    /// Packed rings, mergeable receive buffers.
+    Packed,
+    /// Packed rings, one buffer per packet.
+    PackedNonMergeable,
+    /// Packed rings, mergeable, in order.
+    PackedInOrder,
+    /// Packed rings, one buffer per packet, in order.
+    PackedInOrderNonMergeable,
+    /// Packed rings by vector instructions, where the processor has AVX-512.
+    PackedVectorized,
 }
 
 impl RingMode {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 10] = [
         Self::Mergeable,
         Self::NonMergeable,
         Self::InOrderMergeable,
         Self::InOrderNonMergeable,
         Self::Vectorized,
+        Self::Packed,
+        Self::PackedNonMergeable,
+        Self::PackedInOrder,
+        Self::PackedInOrderNonMergeable,
+        Self::PackedVectorized,
     ];
 }
 

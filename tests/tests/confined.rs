@@ -11,8 +11,10 @@ use ringway_tests::netns::Namespace;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// net_admin (12), net_raw (13), bpf (39), ipc_lock (14), chown (0).
-const KEPT: u64 = 1 << 12 | 1 << 13 | 1 << 39 | 1 << 14 | 1;
+/// net_admin (12), net_raw (13), ipc_lock (14), chown (0).
+const KEPT: u64 = 1 << 12 | 1 << 13 | 1 << 14 | 1;
+/// bpf (39), perfmon (38), sys_admin (21).
+const XDP: u64 = 1 << 39 | 1 << 38 | 1 << 21;
 /// sys_nice.
 const NICE: u64 = 1 << 23;
 
@@ -77,19 +79,13 @@ fn guest(daemon: &Daemon, port: &str) -> NetDriver {
 fn ports_of_every_kind(daemon: &Daemon, neighbour: &Namespace, owner: &str) {
     let space = daemon.namespace();
     space.veth_to("eth1", neighbour, "far1").unwrap();
-    space.veth_to("eth2", neighbour, "far2").unwrap();
     space.veth_to("eth3", neighbour, "far3").unwrap();
-    // AF_XDP hands on frames as they are: the other end must not use offloads.
-    neighbour
-        .exec(&["ethtool", "-K", "far2", "tx", "off", "rx", "off"])
-        .unwrap();
     daemon.ok(&["add-br", "br0"]).unwrap();
     let lines = [
         "add-port br0 web0 type=internal queues=2".to_owned(),
         format!("add-port br0 tap1 type=tap owner={owner}"),
         "add-port br0 eth1 type=system xdp=off mtu=1500".to_owned(),
-        "add-port br0 eth2 type=system xdp=on".to_owned(),
-        "add-port br0 null0 type=dpdk devargs=net_null0".to_owned(),
+        "add-port br0 null0 type=dpdk devargs=net_null0,no-rx=1".to_owned(),
         "add-port br0 pkt0 type=dpdk devargs=net_af_packet0,iface=eth3".to_owned(),
         "add-port br0 ring0 type=dpdk devargs=net_ring0".to_owned(),
         "add-br br1".to_owned(),
@@ -162,6 +158,32 @@ fn it_runs_as_a_user_of_its_own() {
     for thread in threads(&mut daemon) {
         let ids: Vec<&str> = thread.field("Uid:").split_whitespace().collect();
         assert_eq!(ids, ["65534"; 4], "{}", thread.name);
+    }
+}
+
+#[test]
+fn af_xdp_is_had_by_those_who_ask_for_it() {
+    let _alone = machine::exclusive().unwrap();
+    let port = ["add-port", "br0", "eth2", "type=system", "xdp=on"];
+    for keep in [false, true] {
+        let options = match keep {
+            true => DaemonOptions::with_xdp(),
+            false => DaemonOptions::default(),
+        };
+        let mut daemon = Daemon::start_with(options).unwrap();
+        let neighbour = Namespace::new("beside").unwrap();
+        daemon
+            .namespace()
+            .veth_to("eth2", &neighbour, "far2")
+            .unwrap();
+        daemon.ok(&["add-br", "br0"]).unwrap();
+        if !keep {
+            let why = daemon.fails(&port).unwrap();
+            assert!(why.contains("--keep-capabilities xdp"), "{why}");
+            continue;
+        }
+        daemon.ok(&port).unwrap();
+        check_threads(&mut daemon, "2", KEPT | XDP);
     }
 }
 

@@ -53,7 +53,7 @@ fn says(finding: &Value, severity: &str, what: &str) {
 #[test]
 fn what_is_wrong_with_interfaces_is_found_and_mended() {
     let _alone = machine::exclusive().unwrap();
-    let daemon = Daemon::start().unwrap();
+    let daemon = Daemon::start_with(DaemonOptions::with_xdp()).unwrap();
     let far = Namespace::new("far").unwrap();
     daemon.ok(&["add-br", "br0"]).unwrap();
 

@@ -51,9 +51,19 @@ fn configure(guest: &mut Guest) {
 
 /// Boots guests named vm1 … side by side, each with its port and address.
 fn boot<const N: usize>(daemon: &Daemon, listener: Listener) -> [Guest; N] {
+    boot_with(daemon, listener, |_| {})
+}
+
+/// The same, with devices that are changed before.
+fn boot_with<const N: usize>(
+    daemon: &Daemon,
+    listener: Listener,
+    change: impl Fn(&mut Nic),
+) -> [Guest; N] {
     let mut guests: [Guest; N] = std::array::from_fn(|index| {
         let name = format!("vm{}", index + 1);
-        let nic = add_port(daemon, &name, listener);
+        let mut nic = add_port(daemon, &name, listener);
+        change(&mut nic);
         Guest::start(&GuestOptions::new(&name, nic), daemon.dir()).unwrap()
     });
     for guest in &mut guests {
@@ -207,12 +217,24 @@ fn every_feature_set_moves_files() {
     vm2.wait_ready().unwrap();
     configure(&mut vm2);
     type Change = fn(&mut Nic);
-    let variants: [(&str, Change); 5] = [
+    let variants: [(&str, Change); 8] = [
         ("one buffer per packet", |nic| nic.mergeable = false),
         ("no event index", |nic| nic.event_idx = false),
         ("no indirect descriptors", |nic| nic.indirect = false),
         ("no offloads", |nic| nic.offloads = false),
         ("nothing but the ring", |nic| {
+            nic.mergeable = false;
+            nic.event_idx = false;
+            nic.indirect = false;
+            nic.offloads = false;
+        }),
+        ("packed rings", |nic| nic.packed = true),
+        ("packed rings, no indirect descriptors", |nic| {
+            nic.packed = true;
+            nic.indirect = false;
+        }),
+        ("nothing but the packed ring", |nic| {
+            nic.packed = true;
             nic.mergeable = false;
             nic.event_idx = false;
             nic.indirect = false;
@@ -323,9 +345,13 @@ fn a_killed_guest_comes_back() {
 
 /// kill -9 of the daemon, a new one on the same state file, and the same two
 /// guest sessions talk again.
-fn survives_the_daemon(listener: Listener) {
+fn survives_the_daemon(listener: Listener, packed: bool) {
     let (mut daemon, _alone) = bridge();
-    let [mut vm1, mut vm2] = boot(&daemon, listener);
+    let [mut vm1, mut vm2] = boot_with(&daemon, listener, |nic| {
+        nic.packed = packed;
+        // Chains of several descriptors, which are the harder ones to find.
+        nic.indirect = !packed;
+    });
     talk(&mut vm1, &mut vm2);
     for guest in [&mut vm1, &mut vm2] {
         guest.ok("touch /tmp/session").unwrap();
@@ -348,12 +374,17 @@ fn survives_the_daemon(listener: Listener) {
 
 #[test]
 fn guests_survive_kill_9_of_ringwayd_when_qemu_listens() {
-    survives_the_daemon(Listener::Qemu);
+    survives_the_daemon(Listener::Qemu, false);
 }
 
 #[test]
 fn guests_survive_kill_9_of_ringwayd_when_ringway_listens() {
-    survives_the_daemon(Listener::Switch);
+    survives_the_daemon(Listener::Switch, false);
+}
+
+#[test]
+fn guests_with_packed_rings_survive_kill_9_of_ringwayd() {
+    survives_the_daemon(Listener::Qemu, true);
 }
 
 #[test]

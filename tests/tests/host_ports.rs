@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ringway_tests::daemon::Daemon;
+use ringway_tests::daemon::{Daemon, DaemonOptions};
 use ringway_tests::lan::{Lan, offloads};
 use ringway_tests::netns::Namespace;
 use ringway_tests::{machine, wait};
@@ -243,7 +243,7 @@ fn an_interface_that_goes_and_comes_back_is_told_and_taken_up() {
 #[test]
 fn frames_come_by_af_xdp_where_that_is_asked_for() {
     let _alone = machine::exclusive().unwrap();
-    let daemon = Daemon::start().unwrap();
+    let daemon = Daemon::start_with(DaemonOptions::with_xdp()).unwrap();
     daemon.ok(&["add-br", "br0"]).unwrap();
     let far = Namespace::new("far").unwrap();
     daemon.namespace().veth_to("up0", &far, "eth0").unwrap();

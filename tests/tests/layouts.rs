@@ -160,6 +160,14 @@ impl Bench {
         Self::with(&config(256), &config(256))
     }
 
+    /// On split rings, on packed ones, and from one to the other.
+    fn each(ring_size: u16, test: impl Fn(&mut Self)) {
+        let (split, packed) = (config(ring_size), packed(config(ring_size)));
+        for (a, b) in [(&split, &split), (&packed, &packed), (&split, &packed)] {
+            test(&mut Self::with(a, b));
+        }
+    }
+
     fn with(a: &SessionConfig, b: &SessionConfig) -> Self {
         Self::with_memory(a, b, || {
             GuestMemory::single(16 << 20, Backing::Shared).unwrap()
@@ -299,7 +307,7 @@ impl Bench {
         assert_eq!(dropped, self.dropped);
         for station in &self.stations {
             for ring in &station.guest.rings {
-                assert_eq!(ring.used_pending(), 0, "{}", station.port);
+                assert!(!ring.has_used(), "{}", station.port);
             }
         }
         self.daemon.wait_forwarding(&PORTS).unwrap();
@@ -323,6 +331,13 @@ fn config(ring_size: u16) -> SessionConfig {
         ring_size,
         ..SessionConfig::default()
     }
+}
+
+/// The same with packed rings.
+fn packed(mut config: SessionConfig) -> SessionConfig {
+    config.features |= features::RING_PACKED;
+    config.required |= features::RING_PACKED;
+    config
 }
 
 /// Without `bits`.
@@ -367,75 +382,80 @@ fn stream(from: &mut NetDriver, to: &mut NetDriver, count: u32, window: u32, mac
 
 #[test]
 fn the_header_may_be_anywhere_in_the_first_descriptors() {
-    let mut bench = Bench::new();
-    for len in [60, 117, 1514] {
-        bench.sends(len, &[12 + len], Way::Direct);
-        bench.sends(len, &[12, len], Way::Direct);
-        bench.sends(len, &[5, 7, len], Way::Direct);
-        bench.sends(len, &[5, 7 + len], Way::Direct);
-        bench.sends(len, &[13, len - 1], Way::Direct);
-        let mut bytewise = vec![1; 12];
-        bytewise.push(len);
-        bench.sends(len, &bytewise, Way::Direct);
-    }
-    bench.check();
+    Bench::each(256, |bench| {
+        for len in [60, 117, 1514] {
+            bench.sends(len, &[12 + len], Way::Direct);
+            bench.sends(len, &[12, len], Way::Direct);
+            bench.sends(len, &[5, 7, len], Way::Direct);
+            bench.sends(len, &[5, 7 + len], Way::Direct);
+            bench.sends(len, &[13, len - 1], Way::Direct);
+            let mut bytewise = vec![1; 12];
+            bytewise.push(len);
+            bench.sends(len, &bytewise, Way::Direct);
+        }
+        bench.check();
+    });
 }
 
 #[test]
 fn descriptors_may_have_one_byte_each() {
-    let mut bench = Bench::new();
-    bench.sends(64, &[1; 76], Way::Direct);
-    bench.sends(64, &[1; 76], Way::Indirect(0));
-    bench.sends(200, &[1; 212], Way::Direct);
-    bench.check();
+    Bench::each(256, |bench| {
+        bench.sends(64, &[1; 76], Way::Direct);
+        bench.sends(64, &[1; 76], Way::Indirect(0));
+        bench.sends(200, &[1; 212], Way::Direct);
+        bench.check();
+    });
 }
 
 #[test]
 fn a_frame_may_be_cut_at_every_odd_place() {
-    let mut bench = Bench::new();
-    let len = 301;
-    for cut in (1..12 + len).step_by(2) {
-        bench.sends(len, &[cut, 12 + len - cut], Way::Direct);
-    }
-    for cut in (13..12 + len - 3).step_by(6) {
-        bench.sends(len, &[12, cut - 12, 3, 12 + len - cut - 3], Way::Direct);
-    }
-    bench.check();
+    Bench::each(256, |bench| {
+        let len = 301;
+        for cut in (1..12 + len).step_by(2) {
+            bench.sends(len, &[cut, 12 + len - cut], Way::Direct);
+        }
+        for cut in (13..12 + len - 3).step_by(6) {
+            bench.sends(len, &[12, cut - 12, 3, 12 + len - cut - 3], Way::Direct);
+        }
+        bench.check();
+    });
 }
 
 #[test]
 fn empty_descriptors_are_passed_over() {
-    let mut bench = Bench::new();
-    let len = 333;
-    bench.sends(len, &[0, 12 + len], Way::Direct);
-    bench.sends(len, &[12 + len, 0], Way::Direct);
-    bench.sends(len, &[0, 0, 12, 0, 100, 0, 0, len - 100, 0], Way::Direct);
-    bench.sends(len, &[0, 6, 0, 6, 0, len, 0], Way::Indirect(0));
-    bench.receives(len, &[&[0, 12 + len]], Way::Direct);
-    bench.receives(len, &[&[12, 0, 0, 100, 0, len - 100, 0]], Way::Direct);
-    bench.receives(len, &[&[0, 5, 0, 7, 0, len]], Way::Indirect(0));
-    bench.check();
+    Bench::each(256, |bench| {
+        let len = 333;
+        bench.sends(len, &[0, 12 + len], Way::Direct);
+        bench.sends(len, &[12 + len, 0], Way::Direct);
+        bench.sends(len, &[0, 0, 12, 0, 100, 0, 0, len - 100, 0], Way::Direct);
+        bench.sends(len, &[0, 6, 0, 6, 0, len, 0], Way::Indirect(0));
+        bench.receives(len, &[&[0, 12 + len]], Way::Direct);
+        bench.receives(len, &[&[12, 0, 0, 100, 0, len - 100, 0]], Way::Direct);
+        bench.receives(len, &[&[0, 5, 0, 7, 0, len]], Way::Indirect(0));
+        bench.check();
+    });
 }
 
 #[test]
 fn indirect_tables_may_be_short_long_and_anywhere() {
-    let mut bench = Bench::with(&config(512), &config(512));
-    for off in [0, 1, 8, 15] {
-        let way = Way::Indirect(off);
-        bench.sends(64, &[76], way);
-        bench.sends(64, &[12, 64], way);
-        let mut sixteen = vec![4; 15];
-        sixteen.push(1526 - 60);
-        bench.sends(1514, &sixteen, way);
-        let mut many = vec![5; 299];
-        many.push(1526 - 5 * 299);
-        bench.sends(1514, &many, way);
-        bench.receives(64, &[&[76]], way);
-        bench.receives(64, &[&[12, 64]], way);
-        bench.receives(1514, &[&sixteen], way);
-        bench.receives(1514, &[&many], way);
-    }
-    bench.check();
+    Bench::each(512, |bench| {
+        for off in [0, 1, 8, 15] {
+            let way = Way::Indirect(off);
+            bench.sends(64, &[76], way);
+            bench.sends(64, &[12, 64], way);
+            let mut sixteen = vec![4; 15];
+            sixteen.push(1526 - 60);
+            bench.sends(1514, &sixteen, way);
+            let mut many = vec![5; 299];
+            many.push(1526 - 5 * 299);
+            bench.sends(1514, &many, way);
+            bench.receives(64, &[&[76]], way);
+            bench.receives(64, &[&[12, 64]], way);
+            bench.receives(1514, &[&sixteen], way);
+            bench.receives(1514, &[&many], way);
+        }
+        bench.check();
+    });
 }
 
 #[test]
@@ -735,6 +755,40 @@ fn a_ring_goes_on_where_its_used_index_says() {
     assert_eq!(a.guest.stop().unwrap(), [100, 200]);
 }
 
+/// The same for packed rings, which have no such index; frames of several
+/// descriptors among them.
+#[test]
+fn a_packed_ring_goes_on_where_its_flags_say() {
+    let config = packed(config(256));
+    let mut bench = Bench::with(&config, &config);
+    for round in 0..9 {
+        for count in 1..60_usize {
+            let mut pieces = vec![12; count % 4];
+            pieces.push(12 + 300 - 12 * pieces.len());
+            let chain: &[usize] = if count % 3 == 0 { &[100, 400] } else { &[400] };
+            bench.pass(
+                count % 2,
+                300,
+                (&pieces, Way::Direct),
+                (&[chain], Way::Direct),
+            );
+        }
+        for station in &mut bench.stations {
+            let guest = &mut station.guest;
+            guest.stop().unwrap();
+            for queue in [receiveq(0), transmitq(0)] {
+                // The frontend knows where the rings once began.
+                let ring = &guest.rings[queue];
+                guest.session.start_ring(queue, ring, 0x8000).unwrap();
+                guest.session.set_vring_enable(queue, true).unwrap();
+            }
+            bench.daemon.wait_state(station.port, "forwarding").unwrap();
+        }
+        println!("round {round}");
+    }
+    bench.check();
+}
+
 // Kicks and calls.
 
 /// Whether the only poll-mode core sleeps, and how often it has so far.
@@ -762,7 +816,7 @@ fn a_sleeping_core_asks_for_a_kick_and_wakes_on_it() {
         let mut b = driver(&daemon, "b", &config, 2048);
         for number in 0..20 {
             let sleeps = wait_asleep(&daemon);
-            let ring = &a.guest.rings[transmitq(0)];
+            let ring = a.guest.rings[transmitq(0)].split();
             match bits {
                 0 => assert_eq!(ring.used_flags() & USED_NO_NOTIFY, 0),
                 _ => assert_eq!(ring.avail_event(), ring.next_avail()),
@@ -775,7 +829,7 @@ fn a_sleeping_core_asks_for_a_kick_and_wakes_on_it() {
             let ring = &mut a.guest.rings[transmitq(0)];
             ring.add_chain(&[(gpa, 72, false)]).unwrap();
             assert_eq!(sleeping(&daemon), (true, sleeps), "it woke by itself");
-            assert_eq!(a.guest.rings[transmitq(0)].used_pending(), 0);
+            assert!(!a.guest.rings[transmitq(0)].has_used());
             // … and the ring asks for it.
             assert!(a.guest.rings[transmitq(0)].kick_if_wanted());
             assert_eq!(b.recv_within(0, LIMIT), Some(sent));
@@ -843,6 +897,34 @@ fn a_polling_core_wants_no_kicks() {
     }
 }
 
+#[test]
+fn packed_rings_are_kicked_and_called_as_well() {
+    for bits in [0, features::EVENT_IDX] {
+        let options = DaemonOptions {
+            arguments: vec!["--sleep-after".into(), "1".into()],
+            ..DaemonOptions::default()
+        };
+        let (daemon, _alone) = daemon(options);
+        let config = packed(lacking(features::EVENT_IDX ^ bits));
+        let mut a = driver(&daemon, "a", &config, 2048);
+        let mut b = driver(&daemon, "b", &config, 2048);
+        for number in 0..300 {
+            let ring = &b.guest.rings[receiveq(0)];
+            ring.want_calls(number % 2 == 0);
+            ring.take_calls();
+            let sent = frame(2, 1, 60, number);
+            assert!(a.send(0, &sent));
+            if number % 2 == 0 {
+                assert!(b.guest.wait_call(receiveq(0), LIMIT), "no call");
+            }
+            assert_eq!(b.recv_within(0, LIMIT), Some(sent));
+            assert!(a.flush(0, LIMIT));
+        }
+        let (_, sleeps) = sleeping(&daemon);
+        assert!(sleeps > 20, "the core slept {sleeps} times only");
+    }
+}
+
 /// A frame the other way, after which all decisions about calls for earlier
 /// frames have been made: the one core handles one burst at a time.
 fn barrier(bench: &mut Bench, from: usize) {
@@ -864,7 +946,9 @@ fn calls_come_exactly_when_used_event_says() {
             .map(|_| bench.stations[1].post(&[100], Way::Direct))
             .collect();
         let mut posted = posted.into_iter();
-        bench.stations[1].guest.rings[receiveq(0)].set_used_event(base.wrapping_add(4));
+        bench.stations[1].guest.rings[receiveq(0)]
+            .split()
+            .set_used_event(base.wrapping_add(4));
         let mut calls = Vec::new();
         for _ in 0..12 {
             let sent = bench.frame(0, 60);
@@ -878,10 +962,10 @@ fn calls_come_exactly_when_used_event_says() {
         assert_eq!(calls, [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0], "base {base}");
 
         // Transmitting: a wants a call at its fourth frame from now.
-        let ring = &bench.stations[0].guest.rings[transmitq(0)];
-        let next = ring.next_avail();
-        ring.set_used_event(next.wrapping_add(3));
+        let ring = &mut bench.stations[0].guest.rings[transmitq(0)];
         ring.take_calls();
+        let next = ring.split().next_avail();
+        ring.split().set_used_event(next.wrapping_add(3));
         let mut calls = Vec::new();
         for _ in 0..8 {
             bench.pass(0, 60, (&[72], Way::Direct), (&[&[100]], Way::Direct));
@@ -899,8 +983,12 @@ fn one_call_covers_a_burst() {
     let posted: Vec<_> = (0..8)
         .map(|_| bench.stations[1].post(&[100], Way::Direct))
         .collect();
-    let next = bench.stations[1].guest.rings[receiveq(0)].used_idx();
-    bench.stations[1].guest.rings[receiveq(0)].set_used_event(next.wrapping_add(3));
+    let next = bench.stations[1].guest.rings[receiveq(0)]
+        .split()
+        .used_idx();
+    bench.stations[1].guest.rings[receiveq(0)]
+        .split()
+        .set_used_event(next.wrapping_add(3));
     // Eight frames that become visible at once.
     let frames: Vec<_> = (0..8).map(|_| bench.frame(0, 60)).collect();
     let packets: Vec<_> = frames.iter().map(|f| bench.packet(0, f)).collect();
@@ -913,7 +1001,7 @@ fn one_call_covers_a_burst() {
             gpa
         })
         .collect();
-    let ring = &mut a.guest.rings[transmitq(0)];
+    let ring = a.guest.rings[transmitq(0)].split();
     for (index, gpa) in (0_u16..).zip(buffers) {
         let desc = ringway_frontend::Descriptor {
             addr: gpa,

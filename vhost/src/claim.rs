@@ -32,6 +32,11 @@ impl<T> Claimed<T> {
         }
     }
 
+    /// The value, of who has it alone.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
     /// Takes the value if nobody has it.
     #[inline(always)]
     pub fn try_claim(&self) -> Option<Claim<'_, T>> {

@@ -1,10 +1,10 @@
 //! Guest → switch: takes a burst of packets out of a guest's transmit ring.
 //!
-//! 1. read the heads and prefetch their descriptors,
-//! 2. read each descriptor once, resolve it, prefetch the buffer,
+//! 1. find the chains that are available,
+//! 2. read each descriptor once, resolve it, prefetch the buffer (both `ring/`),
 //! 3. copy virtio-net header and head into our slot; the body stays,
 //! 4. lend the packets to the caller,
-//! 5. give all descriptors back, in order, with one update of the used index.
+//! 5. give all descriptors back, in order, with one write that shows them.
 
 #![allow(unsafe_code)]
 // UNSAFETY: copies out of guest memory through pointers resolved here.
@@ -12,12 +12,15 @@
 use std::marker::PhantomData;
 use std::sync::atomic::{Ordering, compiler_fence};
 
+use arrayvec::ArrayVec;
+
+use crate::dirty::RingLog;
 use crate::gso;
 use crate::packet::{
     BURST, BURST_SEGMENTS, Burst, HEAD_BYTES, MAX_FRAME_BYTES, MAX_SEGMENTS, Packet, Packets,
     Segment, VNET_F_NEEDS_CSUM, VNET_HEADER_BYTES, VnetHeader, copy_short,
 };
-use crate::ring::split::{Progress, RingFault, SplitRing, prefetch_read};
+use crate::ring::{AnyLayout, Buffer, Chain, Layout, Progress, Ring, RingFault, Written};
 
 /// Bytes that are copied at once from the start of a buffer.
 const COPY_BYTES: usize = VNET_HEADER_BYTES + HEAD_BYTES;
@@ -64,7 +67,7 @@ enum Refusal {
     BadOffload,
 }
 
-impl SplitRing {
+impl Ring {
     /// Takes up to [`BURST`] packets and lends them to `use_packets`, if there
     /// are any. Returns all their descriptors to the guest before it returns.
     /// Does nothing while another PMD has the ring or after a fault.
@@ -82,7 +85,13 @@ impl SplitRing {
             return outcome;
         }
         burst.clear();
-        let taken = match self.take(&mut progress, burst, &mut outcome) {
+        // The layout is asked before and after, so that what is done with the
+        // packets is compiled once.
+        let taken = match &self.layout {
+            AnyLayout::Split(split) => self.take(split, &mut progress, burst, &mut outcome),
+            AnyLayout::Packed(packed) => self.take(packed, &mut progress, burst, &mut outcome),
+        };
+        let taken = match taken {
             Ok(taken) => taken,
             Err((taken, fault)) => {
                 self.state.set_fault(fault);
@@ -97,7 +106,8 @@ impl SplitRing {
             outcome.packets = burst.len as u32;
             burst.note_lengths();
             if let Some(mark) = &self.state.mark {
-                mark.note(progress.next_avail, taken as u16);
+                let (start, end) = self.extent(&progress, taken);
+                mark.note(start, end);
             }
             let mut packets = Packets {
                 burst,
@@ -107,7 +117,10 @@ impl SplitRing {
             use_packets(&mut packets);
         }
         if taken > 0 {
-            self.give_back(&mut progress, taken);
+            match &self.layout {
+                AnyLayout::Split(split) => self.give_back(split, &mut progress, taken),
+                AnyLayout::Packed(packed) => self.give_back(packed, &mut progress, taken),
+            }
         }
         outcome
     }
@@ -123,63 +136,23 @@ impl SplitRing {
 
     /// Copies heads and resolves bodies; returns how many chains were taken.
     #[inline(always)]
-    fn take(
+    fn take<L: Layout>(
         &self,
+        layout: &L,
         progress: &mut Progress,
         burst: &mut Burst,
         outcome: &mut Dequeued,
     ) -> Result<usize, (usize, RingFault)> {
-        if progress.busy {
-            self.prefetch_available(progress);
-        }
-        let available = self
-            .available(progress, BURST as u16)
-            .map_err(|fault| (0, fault))?;
-        progress.busy = available > 0;
-        if available == 0 {
-            return Ok(0);
-        }
-        self.prefetch_used(progress);
-        let mut count = usize::from(available).min(BURST);
-        let mut fault = None;
-
-        for i in 0..count {
-            match self.head(progress.next_avail.wrapping_add(i as u16)) {
-                Ok(head) => {
-                    progress.heads[i] = head;
-                    self.prefetch_descriptor(head);
-                }
-                Err(bad_head) => {
-                    fault = Some(bad_head);
-                    count = i;
-                    break;
-                }
-            }
-        }
-
         // The common case is one buffer, in one region, read by us only.
-        let mut buffers = [(std::ptr::null_mut::<u8>(), 0u32); BURST];
-        for (head, buffer) in progress.heads[..count].iter().zip(&mut buffers) {
-            let descriptor = self.descriptor(*head);
-            if descriptor.is_single(false)
-                && self.features.long_header
-                && let Some(ptr) = self
-                    .memory
-                    .translate(descriptor.addr, u64::from(descriptor.len))
-            {
-                prefetch_read(ptr);
-                prefetch_read(ptr.wrapping_add(64));
-                *buffer = (ptr, descriptor.len);
-            }
-        }
-
-        for (i, (ptr, len)) in buffers.into_iter().enumerate().take(count) {
+        let mut buffers = [Buffer::NONE; BURST];
+        let (count, fault) = layout.find(self, progress, BURST, false, &mut buffers);
+        for (i, Buffer { ptr, len }) in buffers.into_iter().enumerate().take(count) {
             let copied = if ptr.is_null() {
                 if burst.segments_used + MAX_SEGMENTS > BURST_SEGMENTS {
                     // The rest of the ring comes with the next burst.
                     return Ok(i);
                 }
-                match self.copy_chain(burst, progress.heads[i]) {
+                match self.copy_chain(layout, burst, layout.found(progress, i)) {
                     Ok(copied) => copied,
                     Err(fault) => return Err((i, fault)),
                 }
@@ -201,7 +174,12 @@ impl SplitRing {
     /// buffers, a legacy header. Copies what belongs to the slot and notes
     /// the rest as segments.
     #[inline(never)]
-    fn copy_chain(&self, burst: &mut Burst, head: u16) -> Result<Result<(), Refusal>, RingFault> {
+    fn copy_chain<L: Layout>(
+        &self,
+        layout: &L,
+        burst: &mut Burst,
+        chain: Chain,
+    ) -> Result<Result<(), Refusal>, RingFault> {
         let header_bytes = self.features.header_bytes();
         let slot = burst.vnet_ptr(burst.len);
         let first_segment = burst.segments_used;
@@ -209,7 +187,7 @@ impl SplitRing {
         let segments = &mut burst.segments;
         let (mut header_len, mut head_len, mut len) = (0usize, 0usize, 0usize);
         let mut refusal = None;
-        self.walk(head, false, |ptr, part_len| {
+        layout.walk(self, chain, false, |ptr, part_len| {
             let (mut ptr, mut left) = (ptr.cast_const(), part_len as usize);
             // SAFETY: `walk` gives `part_len` readable bytes; the slot has
             // VNET_HEADER_BYTES and HEAD_BYTES behind `slot`, and the lengths
@@ -334,18 +312,92 @@ impl SplitRing {
         Ok(())
     }
 
+    /// Where the first `taken` chains begin that were found, and where the next
+    /// one begins, as [`Layout::returned`] tells it.
     #[inline(always)]
-    pub(crate) fn give_back(&self, progress: &mut Progress, taken: usize) {
-        for i in 0..taken {
-            let index = progress.next_used.wrapping_add(i as u16);
-            self.write_used(index, progress.heads[i], 0);
+    fn extent(&self, progress: &Progress, taken: usize) -> (u16, u16) {
+        match &self.layout {
+            AnyLayout::Split(split) => (split.returned(progress), split.behind(progress, taken)),
+            AnyLayout::Packed(packed) => {
+                (packed.returned(progress), packed.behind(progress, taken))
+            }
         }
-        progress.next_used = progress.next_used.wrapping_add(taken as u16);
-        progress.next_avail = progress.next_avail.wrapping_add(taken as u16);
-        self.publish_used(progress.next_used);
-        if self.wants_notification(progress) {
-            self.notify();
+    }
+
+    /// Gives back what another process was delivering when it ended, and may have
+    /// delivered: how many packets are lost so.
+    pub(crate) fn give_back_unfinished(&self) -> usize {
+        let Some(mark) = &self.state.mark else {
+            return 0;
+        };
+        let noted = mark.noted();
+        mark.clear();
+        match (noted, self.state.progress.try_claim(), &self.layout) {
+            (Some(noted), Some(mut progress), AnyLayout::Split(split)) => {
+                self.give_back_noted(split, &mut progress, noted)
+            }
+            (Some(noted), Some(mut progress), AnyLayout::Packed(packed)) => {
+                self.give_back_noted(packed, &mut progress, noted)
+            }
+            _ => 0,
         }
+    }
+
+    /// The same, if the ring stands within the burst that was noted: a packed
+    /// ring's chains become visible one by one.
+    fn give_back_noted<L: Layout>(
+        &self,
+        layout: &L,
+        progress: &mut Progress,
+        (start, end): (u16, u16),
+    ) -> usize {
+        let left = layout.between(layout.returned(progress), end);
+        if left == 0 || left > layout.between(start, end) {
+            return 0;
+        }
+        // A guest that has started anew meanwhile may have fewer. What is broken
+        // is found again by the PMD that takes it.
+        let mut buffers = [Buffer::NONE; BURST];
+        let (found, _) = layout.find(self, progress, BURST, false, &mut buffers);
+        let here = layout.returned(progress);
+        let count = (1..=found)
+            .take_while(|count| layout.between(here, layout.behind(progress, *count)) <= left)
+            .count();
+        if count > 0 {
+            self.give_back(layout, progress, count);
+        }
+        count
+    }
+
+    #[inline(always)]
+    fn give_back<L: Layout>(&self, layout: &L, progress: &mut Progress, taken: usize) {
+        let Some(log) = &self.log else {
+            layout.give_back(progress, taken);
+            layout.publish(progress);
+            self.notify_if_wanted(layout, progress);
+            return;
+        };
+        self.give_back_logged(layout, progress, taken, log);
+    }
+
+    /// The same, noting what is written.
+    #[cold]
+    fn give_back_logged<L: Layout>(
+        &self,
+        layout: &L,
+        progress: &mut Progress,
+        taken: usize,
+        log: &RingLog,
+    ) {
+        let written: ArrayVec<Written, BURST> = (0..taken)
+            .map(|nth| layout.nth_written(progress, nth))
+            .collect();
+        layout.give_back(progress, taken);
+        layout.publish(progress);
+        for written in written.into_iter().chain(layout.publish_written(progress)) {
+            log.mark_ring(&self.memory, written);
+        }
+        self.notify_if_wanted(layout, progress);
     }
 }
 

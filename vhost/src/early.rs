@@ -1,13 +1,15 @@
 //! What is done with a message before the `vhost` crate sees it.
 //!
-//! **All of it has to be there.** The crate reads a body with one call, and takes
-//! one that comes in two parts for a bad message.
+//! All of it has to be there: the crate reads a body with one call, and takes one
+//! that comes in two parts for a bad message. These are taken off the socket:
 //!
-//! **SET_VRING_ENABLE before SET_FEATURES.** QEMU enables a net device's rings before it acknowledges features. The
-//! `vhost` crate refuses that message while bit 30 is not acknowledged (and
-//! drops the connection); its request handler has no way to be told otherwise.
-//! So this one message is taken off the socket before the crate sees it.
+//! - SET_VRING_ENABLE before SET_FEATURES: QEMU enables a net device's rings
+//!   before it acknowledges features. The crate refuses that message while bit 30
+//!   is not acknowledged (and drops the connection); its request handler has no
+//!   way to be told otherwise.
+//! - SEND_RARP and SET_LOG_FD, which the crate does not know.
 
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -15,13 +17,20 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, recv};
 
-/// Message number of VHOST_USER_SET_VRING_ENABLE.
+/// Message numbers.
+const SET_LOG_FD: u32 = 7;
 const SET_VRING_ENABLE: u32 = 18;
+const SEND_RARP: u32 = 19;
 /// Protocol version 1; no reply asked for.
 const PLAIN_FLAGS: u32 = 1;
+/// A reply is asked for.
+const NEED_REPLY: u32 = 1 << 3;
+/// This is a reply.
+const REPLY: u32 = 1 << 2;
 /// Request, flags and size, 4 bytes each.
 const HEADER: usize = 12;
-/// Ring index and whether it is to be enabled, 4 bytes each.
+/// Ring index and whether it is to be enabled, 4 bytes each; or a MAC address
+/// and two bytes.
 const BODY: usize = 8;
 
 /// Longest message (`MAX_MSG_SIZE` of the crate); it refuses longer ones by
@@ -79,35 +88,70 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     four.map_or(0, |four| u32::from_ne_bytes(*four))
 }
 
-/// Looks at the next message, waiting for its first byte. When it is a SET_VRING_ENABLE that wants no
-/// reply and says 0 or 1, takes it and gives its ring index and wish; else
-/// leaves it there, whole, for the crate to judge.
-pub fn take_vring_enable(stream: &UnixStream) -> Option<(u32, bool)> {
+/// What a message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Early {
+    /// SET_VRING_ENABLE: the ring's index, and whether it is to be enabled.
+    Enable(u32, bool),
+    /// SEND_RARP: the guest's MAC address.
+    Announce([u8; 6]),
+    /// SET_LOG_FD, by which we could tell the frontend that there is something
+    /// new in the log. It looks by itself.
+    LogFd,
+}
+
+/// Waits for the next message. One of those above is taken and given; any other
+/// is left there, whole, for the crate to judge. `features_acked`: the crate
+/// knows SET_VRING_ENABLE now. The second value: a reply is asked for.
+pub fn take(stream: &UnixStream, features_acked: bool) -> Option<(Early, bool)> {
     let fd = stream.as_raw_fd();
     let peek = MsgFlags::MSG_PEEK;
     let mut message = [0u8; HEADER + BODY];
     let header = recv(fd, &mut message[..HEADER], peek).ok()?;
-    if header != HEADER
-        || word(&message, 0) != SET_VRING_ENABLE
-        || word(&message, 4) != PLAIN_FLAGS
-        || word(&message, 8) as usize != BODY
-        || recv(fd, &mut message, peek).ok()? != message.len()
-    {
+    let (request, flags) = (word(&message, 0), word(&message, 4));
+    let wants_reply = flags & NEED_REPLY != 0;
+    let size = word(&message, 8) as usize;
+    let is_ours = match request {
+        SET_VRING_ENABLE => !features_acked && size == BODY && !wants_reply,
+        SEND_RARP => size == BODY,
+        SET_LOG_FD => size == 0 || size == BODY,
+        _ => false,
+    };
+    if header != HEADER || !is_ours || flags & !NEED_REPLY != PLAIN_FLAGS {
         return None;
     }
-    let wish = match word(&message, HEADER + 4) {
-        0 => false,
-        1 => true,
-        _ => return None,
+    let whole = &mut message[..HEADER + size];
+    if recv(fd, whole, peek).ok()? != whole.len() {
+        return None;
+    }
+    let early = match (request, word(&message, HEADER + 4)) {
+        (SET_VRING_ENABLE, enable @ 0..=1) => Early::Enable(word(&message, HEADER), enable == 1),
+        (SET_VRING_ENABLE, _) => return None,
+        (SEND_RARP, _) => Early::Announce(*message[HEADER..].first_chunk()?),
+        _ => Early::LogFd,
     };
-    let taken = recv(fd, &mut message, MsgFlags::MSG_WAITALL).ok()?;
-    (taken == message.len()).then(|| (word(&message, HEADER), wish))
+    let whole = &mut message[..HEADER + size];
+    // A descriptor that comes with it is closed by the kernel: nobody takes it.
+    let taken = recv(fd, whole, MsgFlags::MSG_WAITALL).ok()?;
+    (taken == whole.len()).then_some((early, wants_reply))
+}
+
+/// Answers a message that was taken and asked for it: it was done.
+pub fn reply(mut stream: &UnixStream, early: Early) -> std::io::Result<()> {
+    let request = match early {
+        Early::Enable(..) => SET_VRING_ENABLE,
+        Early::Announce(_) => SEND_RARP,
+        Early::LogFd => SET_LOG_FD,
+    };
+    let words = [request, PLAIN_FLAGS | REPLY, BODY as u32, 0, 0];
+    let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
+    stream.write_all(&bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
+    use std::io::Read;
 
     fn message(request: u32, flags: u32, index: u32, enable: u32) -> Vec<u8> {
         [request, flags, BODY as u32, index, enable]
@@ -121,16 +165,17 @@ mod tests {
         let (mut frontend, backend) = UnixStream::pair().expect("a socket pair");
         let mut send = |message: &[u8]| frontend.write_all(message).expect("write");
         send(&message(SET_VRING_ENABLE, PLAIN_FLAGS, 3, 1));
-        assert_eq!(take_vring_enable(&backend), Some((3, true)));
+        let enable = Some((Early::Enable(3, true), false));
+        assert_eq!(take(&backend, false), enable);
 
         // With a reply asked for, another request, no 0 or 1: left for the crate.
         for other in [
             message(SET_VRING_ENABLE, PLAIN_FLAGS | 8, 3, 1),
-            message(SET_VRING_ENABLE + 1, PLAIN_FLAGS, 3, 1),
+            message(SEND_RARP + 1, PLAIN_FLAGS, 3, 1),
             message(SET_VRING_ENABLE, PLAIN_FLAGS, 3, 2),
         ] {
             send(&other);
-            assert_eq!(take_vring_enable(&backend), None);
+            assert_eq!(take(&backend, false), None);
             let mut left = vec![0; other.len()];
             (&backend).read_exact(&mut left).expect("still there");
             assert_eq!(left, other);
@@ -166,10 +211,37 @@ mod tests {
     }
 
     #[test]
+    fn announcements_and_log_descriptors_are_taken_and_answered() {
+        let (mut frontend, backend) = UnixStream::pair().expect("a socket pair");
+        let mac = [2, 0, 0, 0, 0, 9];
+        let (low, high) = (
+            u32::from_ne_bytes([2, 0, 0, 0]),
+            u32::from_ne_bytes([0, 9, 0, 0]),
+        );
+        for flags in [PLAIN_FLAGS, PLAIN_FLAGS | NEED_REPLY] {
+            let message = message(SEND_RARP, flags, low, high);
+            frontend.write_all(&message).expect("write");
+            let wanted = Some((Early::Announce(mac), flags != PLAIN_FLAGS));
+            assert_eq!(take(&backend, true), wanted);
+        }
+        reply(&backend, Early::Announce(mac)).expect("answered");
+        let mut answer = [0; HEADER + BODY];
+        frontend.read_exact(&mut answer).expect("an answer");
+        assert_eq!(answer[..], message(SEND_RARP, PLAIN_FLAGS | REPLY, 0, 0));
+        let words = [SET_LOG_FD, PLAIN_FLAGS, 0].map(u32::to_ne_bytes);
+        frontend.write_all(words.as_flattened()).expect("write");
+        assert_eq!(take(&backend, true), Some((Early::LogFd, false)));
+        // Known to the crate by now.
+        let enable = message(SET_VRING_ENABLE, PLAIN_FLAGS, 3, 1);
+        frontend.write_all(&enable).expect("write");
+        assert_eq!(take(&backend, true), None);
+    }
+
+    #[test]
     fn a_frontend_that_goes_away_ends_the_wait() {
         let (mut frontend, backend) = UnixStream::pair().expect("a socket pair");
         frontend.write_all(&[18, 0, 0, 0, 1]).expect("write");
         drop(frontend);
-        assert_eq!(take_vring_enable(&backend), None);
+        assert_eq!(take(&backend, false), None);
     }
 }

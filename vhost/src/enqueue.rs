@@ -1,10 +1,10 @@
 //! Switch → guest: copies packets into a guest's receive ring.
 //!
-//! 1. read the heads of as many receive chains as there are packets and
-//!    prefetch their descriptors,
-//! 2. read each descriptor once, resolve it, prefetch the buffer for writing,
+//! 1. find as many receive chains as there are packets,
+//! 2. read each descriptor once, resolve it, prefetch the buffer for writing
+//!    (both `ring/`),
 //! 3. write virtio-net header, head and body,
-//! 4. publish all with one update of the used index, notify if wanted.
+//! 4. publish all with one write that shows them, notify if wanted.
 
 #![allow(unsafe_code)]
 // UNSAFETY: copies into guest memory through pointers resolved here.
@@ -12,7 +12,7 @@
 use arrayvec::ArrayVec;
 
 use crate::packet::{BURST, MAX_SEGMENTS, Packets, Segment, VNET_HEADER_BYTES, copy_short};
-use crate::ring::split::{Progress, RingFault, SplitRing, prefetch_write};
+use crate::ring::{AnyLayout, Buffer, Chain, Found, Layout, Progress, Ring, RingFault, Written};
 
 /// Most receive chains that one frame may be spread over (mergeable buffers):
 /// a 64 KiB frame needs 43 of the usual 1,526 bytes. More would let a guest
@@ -49,26 +49,45 @@ pub struct Enqueued {
     pub notified: bool,
 }
 
-/// A receive chain of one buffer, resolved; null: look at the whole chain.
-#[derive(Clone, Copy)]
-struct Target {
-    ptr: *mut u8,
-    len: u32,
-    head: u16,
-}
-
 /// Why a packet did not get in.
 enum Miss {
     RingFull,
     TooSmall,
+    /// The memory that the packet lies in is gone.
+    Lost,
     Fault(RingFault),
 }
 
-impl SplitRing {
+impl Ring {
     /// Copies the packets whose indexes are in `list`, in that order; at most
     /// 64 of them.
     #[inline]
     pub fn enqueue(&self, packets: &Packets<'_>, list: &[u8]) -> Enqueued {
+        match &self.layout {
+            _ if self.log.is_some() => self.enqueue_logged(packets, list),
+            AnyLayout::Split(split) => self.enqueue_in::<_, false>(split, packets, list),
+            AnyLayout::Packed(packed) => self.enqueue_in::<_, false>(packed, packets, list),
+        }
+    }
+
+    /// The same, noting what is written: compiled apart, so that it costs
+    /// nothing while no guest is moved.
+    #[cold]
+    #[inline(never)]
+    fn enqueue_logged(&self, packets: &Packets<'_>, list: &[u8]) -> Enqueued {
+        match &self.layout {
+            AnyLayout::Split(split) => self.enqueue_in::<_, true>(split, packets, list),
+            AnyLayout::Packed(packed) => self.enqueue_in::<_, true>(packed, packets, list),
+        }
+    }
+
+    #[inline(always)]
+    fn enqueue_in<L: Layout, const LOG: bool>(
+        &self,
+        layout: &L,
+        packets: &Packets<'_>,
+        list: &[u8],
+    ) -> Enqueued {
         let mut outcome = Enqueued::default();
         let Some(mut progress) = self.state.progress.claim_within(CLAIM_ATTEMPTS) else {
             outcome.contended = list.len() as u32;
@@ -78,12 +97,10 @@ impl SplitRing {
             outcome.faulted = list.len() as u32;
             return outcome;
         }
-        self.prefetch_available(&progress);
-        self.prefetch_used(&progress);
-        let before = (progress.next_avail, progress.next_used);
+        layout.prefetch(&progress);
         let mut left = list;
         while !left.is_empty() {
-            match self.deliver(&mut progress, packets, left, &mut outcome) {
+            match self.deliver::<L, LOG>(layout, &mut progress, packets, left, &mut outcome) {
                 Ok(rest) => left = rest,
                 Err((rest, Miss::TooSmall)) => {
                     outcome.too_small += 1;
@@ -94,6 +111,10 @@ impl SplitRing {
                     outcome.ring_full = rest.len() as u32;
                     break;
                 }
+                Err((rest, Miss::Lost)) => {
+                    outcome.lost = rest.len() as u32;
+                    break;
+                }
                 Err((rest, Miss::Fault(fault))) => {
                     self.state.set_fault(fault);
                     outcome.fault = Some(fault);
@@ -102,92 +123,45 @@ impl SplitRing {
                 }
             }
         }
-        if packets.are_lost() || self.state.device_fault().has_lost_memory() {
-            (progress.next_avail, progress.next_used) = before;
-            return self.undo(list.len(), outcome);
-        }
-        if progress.next_used != before.1 {
-            self.publish_used(progress.next_used);
-            if self.wants_notification(&mut progress) {
-                self.notify();
-                outcome.notified = true;
-            }
-        }
-        outcome
-    }
-
-    /// Memory went away on one side while `listed` packets were copied: the
-    /// guest is not told of what may be zeroes, or we cannot know what it got.
-    #[cold]
-    fn undo(&self, listed: usize, outcome: Enqueued) -> Enqueued {
         if self.state.device_fault().has_lost_memory() {
+            // Nobody knows what the guest got.
             return Enqueued {
-                faulted: listed as u32,
+                faulted: list.len() as u32,
                 fault: Some(RingFault::MemoryLost),
                 ..Enqueued::default()
             };
         }
-        Enqueued {
-            delivered: 0,
-            bytes: 0,
-            lost: outcome.delivered,
-            ..outcome
+        if outcome.delivered > 0 {
+            layout.publish(&mut progress);
+            if LOG && let Some(written) = layout.publish_written(&progress) {
+                self.note_ring(written);
+            }
+            outcome.notified = self.notify_if_wanted(layout, &mut progress);
         }
+        outcome
     }
 
     /// Delivers as much of `list` as there are one-buffer chains for, or one
     /// packet over other chains. Returns what is left of the list.
     #[inline(always)]
-    fn deliver<'l>(
+    fn deliver<'l, L: Layout, const LOG: bool>(
         &self,
+        layout: &L,
         progress: &mut Progress,
         packets: &Packets<'_>,
         list: &'l [u8],
         outcome: &mut Enqueued,
     ) -> Result<&'l [u8], (&'l [u8], Miss)> {
-        let fail = |rest, fault| (rest, Miss::Fault(fault));
+        let mut buffers = [Buffer::NONE; BURST];
         let wanted = list.len().min(BURST);
-        let available = self
-            .available(progress, wanted as u16)
-            .map_err(|fault| fail(list, fault))?;
-        let count = usize::from(available).min(wanted);
-        if count == 0 {
-            return Err((list, Miss::RingFull));
-        }
-
-        let mut targets = [Target {
-            ptr: std::ptr::null_mut(),
-            len: 0,
-            head: 0,
-        }; BURST];
-        for (i, target) in targets.iter_mut().enumerate().take(count) {
-            target.head = self
-                .head(progress.next_avail.wrapping_add(i as u16))
-                .map_err(|fault| fail(list, fault))?;
-            self.prefetch_descriptor(target.head);
-        }
-        for target in targets.iter_mut().take(count) {
-            let descriptor = self.descriptor(target.head);
-            if descriptor.is_single(true)
-                && self.features.long_header
-                && let Some(ptr) = self
-                    .memory
-                    .translate(descriptor.addr, u64::from(descriptor.len))
-            {
-                prefetch_write(ptr);
-                prefetch_write(ptr.wrapping_add(64));
-                target.ptr = ptr;
-                target.len = descriptor.len;
-            }
-        }
-
-        for (i, target) in targets.iter().enumerate().take(count) {
+        let (count, fault): Found = layout.find(self, progress, wanted, true, &mut buffers);
+        for (i, buffer) in buffers.iter().enumerate().take(count) {
             let index = usize::from(list[i]);
             let frame_len = packets.frame_len(index);
             let total = VNET_HEADER_BYTES + frame_len;
-            if target.ptr.is_null() || (target.len as usize) < total {
+            if buffer.ptr.is_null() || (buffer.len as usize) < total {
                 // From here on chains and packets may no longer go in pairs.
-                return match self.deliver_spanning(progress, packets, index) {
+                return match self.deliver_spanning::<L, LOG>(layout, progress, packets, index) {
                     Ok(()) => {
                         outcome.delivered += 1;
                         outcome.bytes += frame_len as u64;
@@ -197,22 +171,57 @@ impl SplitRing {
                 };
             }
             // SAFETY: the buffer has at least `total` bytes.
-            unsafe { write_packet(packets, index, target.ptr) };
-            self.write_used(progress.next_used, target.head, total as u32);
-            progress.next_used = progress.next_used.wrapping_add(1);
-            progress.next_avail = progress.next_avail.wrapping_add(1);
+            if !unsafe { write_packet(packets, index, buffer.ptr) } {
+                return Err((&list[i..], Miss::Lost));
+            }
+            if LOG {
+                self.note_buffer(buffer.ptr, total);
+            }
+            self.complete::<L, LOG>(layout, progress, layout.found(progress, i), total as u32);
             outcome.delivered += 1;
             outcome.bytes += frame_len as u64;
         }
-        Ok(&list[count..])
+        match fault {
+            Some(fault) => Err((&list[count..], Miss::Fault(fault))),
+            None if count == 0 => Err((list, Miss::RingFull)),
+            None => Ok(&list[count..]),
+        }
+    }
+
+    #[inline(always)]
+    fn complete<L: Layout, const LOG: bool>(
+        &self,
+        layout: &L,
+        progress: &mut Progress,
+        chain: Chain,
+        len: u32,
+    ) {
+        let written = layout.next_written(progress);
+        layout.complete(progress, chain, len);
+        if LOG {
+            self.note_ring(written);
+        }
+    }
+
+    fn note_buffer(&self, at: *const u8, len: usize) {
+        if let Some(log) = &self.log {
+            log.mark_buffer(&self.memory, at, len);
+        }
+    }
+
+    fn note_ring(&self, written: Written) {
+        if let Some(log) = &self.log {
+            log.mark_ring(&self.memory, written);
+        }
     }
 
     /// One packet over any chains: several descriptors or indirect tables,
     /// and with mergeable buffers several chains. Takes the chains only if the
     /// whole packet fits.
     #[inline(never)]
-    fn deliver_spanning(
+    fn deliver_spanning<L: Layout, const LOG: bool>(
         &self,
+        layout: &L,
         progress: &mut Progress,
         packets: &Packets<'_>,
         index: usize,
@@ -220,23 +229,19 @@ impl SplitRing {
         let header_bytes = self.features.header_bytes();
         let total = header_bytes + packets.frame_len(index);
         let mut parts: ArrayVec<(*mut u8, u32), MAX_SEGMENTS> = ArrayVec::new();
-        // Per chain: its head and how much of the packet it gets.
-        let mut chains: ArrayVec<(u16, u32), MAX_CHAINS> = ArrayVec::new();
-        let mut room = 0usize;
+        // Per chain how much of the packet it gets.
+        let mut chains: ArrayVec<(Chain, u32), MAX_CHAINS> = ArrayVec::new();
+        let (mut room, mut at) = (0usize, progress.next);
         while room < total {
             if chains.is_full() || (!self.features.mergeable && !chains.is_empty()) {
                 return Err(Miss::TooSmall);
             }
-            let wanted = chains.len() as u16 + 1;
-            if self.available(progress, wanted).map_err(Miss::Fault)? < wanted {
-                return Err(Miss::RingFull);
-            }
-            let head = self
-                .head(progress.next_avail.wrapping_add(wanted - 1))
-                .map_err(Miss::Fault)?;
+            let found = layout.chain(progress, at).map_err(Miss::Fault)?;
+            let (chain, next) = found.ok_or(Miss::RingFull)?;
+            at = next;
             let before = room;
             let mut full = false;
-            self.walk(head, true, |ptr, len| {
+            let enough = |ptr, len| {
                 let useful = (len as usize).min(total - room) as u32;
                 if useful > 0 && parts.try_push((ptr, useful)).is_err() {
                     full = true;
@@ -244,15 +249,17 @@ impl SplitRing {
                 }
                 room += useful as usize;
                 room < total
-            })
-            .map_err(Miss::Fault)?;
+            };
+            layout
+                .walk(self, chain, true, enough)
+                .map_err(Miss::Fault)?;
             if full {
                 return Err(Miss::TooSmall);
             }
             if chains.is_empty() && room < header_bytes {
                 return Err(Miss::Fault(RingFault::NoRoomForHeader));
             }
-            chains.push((head, (room - before) as u32));
+            chains.push((chain, (room - before) as u32));
         }
 
         let (vnet, vnet_and_head_len) = packets.vnet_and_head(index);
@@ -276,22 +283,29 @@ impl SplitRing {
         // SAFETY: `parts` are writable buffers with room for `total` bytes,
         // which is what the sources have together.
         unsafe { scatter(sources, &parts) };
-
-        for (head, len) in &chains {
-            self.write_used(progress.next_used, *head, *len);
-            progress.next_used = progress.next_used.wrapping_add(1);
+        if packets.are_lost() {
+            return Err(Miss::Lost);
         }
-        progress.next_avail = progress.next_avail.wrapping_add(chains.len() as u16);
+        if LOG {
+            for (at, len) in &parts {
+                self.note_buffer(*at, *len as usize);
+            }
+        }
+
+        for (chain, len) in chains {
+            self.complete::<L, LOG>(layout, progress, chain, len);
+        }
         Ok(())
     }
 }
 
-/// Writes header (with num_buffers = 1), head and body to one buffer.
+/// Writes header (with num_buffers = 1), head and body to one buffer. False: the
+/// body's memory is gone, and what was written may be zeroes in its place.
 ///
 /// # Safety
 /// `to` must be writable for the header and the whole frame.
 #[inline(always)]
-unsafe fn write_packet(packets: &Packets<'_>, index: usize, to: *mut u8) {
+unsafe fn write_packet(packets: &Packets<'_>, index: usize, to: *mut u8) -> bool {
     let (from, len) = packets.vnet_and_head(index);
     // SAFETY: the slot has `len` bytes; the caller guarantees room; segments
     // are readable for their length, and source and target buffer lie in
@@ -300,12 +314,18 @@ unsafe fn write_packet(packets: &Packets<'_>, index: usize, to: *mut u8) {
     unsafe {
         copy_short(from, to, len);
         to.add(10).cast::<[u8; 2]>().write_unaligned([1, 0]);
+        let segments = packets.segments(index);
+        if segments.is_empty() {
+            // Heads were found whole before they were lent.
+            return true;
+        }
         let mut at = to.add(len);
-        for segment in packets.segments(index) {
+        for segment in segments {
             std::ptr::copy(segment.ptr, at, segment.len as usize);
             at = at.add(segment.len as usize);
         }
     }
+    !packets.are_lost()
 }
 
 /// Copies `sources` one after the other into `targets` one after the other.

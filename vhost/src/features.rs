@@ -1,20 +1,26 @@
 //! What ringway offers to a guest: only what works.
 
 use vhost::vhost_user::VhostUserProtocolFeatures;
-use virtio_bindings::virtio_config::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_IN_ORDER, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_config::{
+    VIRTIO_F_ANY_LAYOUT, VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1,
+};
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
-    VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_GUEST_USO4,
-    VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
-    VIRTIO_NET_F_HOST_UFO, VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_GUEST_CSUM,
+    VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6,
+    VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_UFO,
+    VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use crate::gso::GsoKinds;
-use crate::ring::split::RingFeatures;
+use crate::ring::RingFeatures;
 
 /// Bit 30: the frontend and we speak of protocol features (vhost-user).
 const PROTOCOL_FEATURES: u32 = 30;
+
+/// Bit 26: pages that we write to are to be noted (vhost's `VHOST_F_LOG_ALL`).
+const LOG_ALL: u32 = 26;
 
 /// Feature bits with the names shown to users.
 const NAMES: &[(u32, &str)] = &[
@@ -38,7 +44,11 @@ const NAMES: &[(u32, &str)] = &[
     (VIRTIO_RING_F_INDIRECT_DESC, "INDIRECT_DESC"),
     (VIRTIO_RING_F_EVENT_IDX, "EVENT_IDX"),
     (PROTOCOL_FEATURES, "PROTOCOL_FEATURES"),
+    // The guest announces itself where it was moved to.
+    (VIRTIO_NET_F_GUEST_ANNOUNCE, "GUEST_ANNOUNCE"),
+    (LOG_ALL, "LOG_ALL"),
     (VIRTIO_F_VERSION_1, "VERSION_1"),
+    (VIRTIO_F_RING_PACKED, "RING_PACKED"),
     // Every chain is returned in the order it was made available, on any ring.
     (VIRTIO_F_IN_ORDER, "IN_ORDER"),
 ];
@@ -60,11 +70,18 @@ pub fn offered_protocol() -> VhostUserProtocolFeatures {
         | VhostUserProtocolFeatures::REPLY_ACK
         | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
         | VhostUserProtocolFeatures::RESET_DEVICE
+        | VhostUserProtocolFeatures::LOG_SHMFD
+        | VhostUserProtocolFeatures::RARP
 }
 
 /// Whether the frontend acknowledged protocol features.
 pub fn has_protocol_features(acked: u64) -> bool {
     acked & (1 << PROTOCOL_FEATURES) != 0
+}
+
+/// Whether what we write is to be noted in the log.
+pub fn wants_log(acked: u64) -> bool {
+    acked & (1 << LOG_ALL) != 0
 }
 
 /// What a ring needs to know of the acknowledged features.
@@ -77,6 +94,7 @@ pub fn for_ring(acked: u64) -> RingFeatures {
             .fold(GsoKinds::NONE, |all, (_, kind)| all | *kind)
     };
     RingFeatures {
+        packed: has(VIRTIO_F_RING_PACKED),
         indirect: has(VIRTIO_RING_F_INDIRECT_DESC),
         event_idx: has(VIRTIO_RING_F_EVENT_IDX),
         mergeable: has(VIRTIO_NET_F_MRG_RXBUF),

@@ -28,6 +28,7 @@ mod claim;
 mod cool_down;
 mod cpus;
 mod dequeue;
+mod dirty;
 mod early;
 mod enqueue;
 pub mod features;
@@ -49,6 +50,7 @@ mod status;
 pub use claim::{Claim, Claimed};
 pub use cpus::keep_to;
 pub use dequeue::Dequeued;
+pub use dirty::{DirtyLog, LOG_PAGE, LogError};
 pub use enqueue::Enqueued;
 pub use gso::{Cut, GsoKinds, Headers, Next, Offer, Taker};
 pub use handover::{Descriptors, HandoverError, SessionKeeper};
@@ -59,7 +61,7 @@ pub use packet::{
     PacketSet, Packets, Reader, VNET_F_DATA_VALID, VNET_F_NEEDS_CSUM, VNET_HEADER_BYTES,
     VnetHeader,
 };
-pub use ring::split::{DeviceFault, RingFault, RingFeatures, SplitRing};
+pub use ring::{DeviceFault, Ring, RingFault, RingFeatures};
 pub use session::{DeviceRings, QueuePair, RingPublisher};
 pub use socket::{
     GuestPort, GuestPortConfig, GuestPortError, GuestPortForm, MAX_QUEUE_PAIRS, Mode,

@@ -4,8 +4,9 @@
 //! A burst is delivered first and given back to its guest afterwards. A process
 //! that is killed in between has delivered packets that the used index does not
 //! tell of, and the next one would deliver them once more. So a core notes the
-//! burst before it delivers; who starts a ring at exactly that place gives the
-//! burst back unseen. A packet may thus be lost by a kill, never be doubled.
+//! burst before it delivers; who starts a ring that stands within that burst
+//! gives the rest of it back unseen. A packet may thus be lost by a kill, never
+//! be doubled.
 //!
 //! The note is one plain store into a line that no other core touches. The file
 //! is to lie in a tmpfs (`/run`): a disk's would be written back now and then.
@@ -54,13 +55,6 @@ impl Marks {
         Ok(Arc::new(Self(mapping)))
     }
 
-    /// The note of the ring with this index.
-    pub(crate) fn of(self: &Arc<Self>, ring: usize) -> Mark {
-        Mark {
-            line: ring % RINGS,
-            marks: Arc::clone(self),
-        }
-    }
 }
 
 /// The word for [`Marks::set_busy`]: behind that of ring 0, a receive ring.
@@ -90,6 +84,15 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
+    /// That of the ring with this index in its device. Receive rings need none.
+    pub(crate) fn of_transmit_ring(marks: Option<&Arc<Marks>>, ring: usize) -> Option<Self> {
+        let marks = marks.filter(|_| ring % 2 == 1)?;
+        Some(Self {
+            line: ring % RINGS,
+            marks: Arc::clone(marks),
+        })
+    }
+
     #[inline(always)]
     fn cell(&self) -> &AtomicU64 {
         // SAFETY: within the mapping, which lives as long as `self`; aligned to a
@@ -97,22 +100,19 @@ impl Mark {
         unsafe { AtomicU64::from_ptr(self.marks.0.as_ptr().add(self.line * LINE).cast()) }
     }
 
-    /// A core is about to deliver `count` packets from entry `start` on. What it
-    /// then tells a receiver is released after this.
+    /// A core is about to deliver the packets between these two places of the
+    /// ring. What it then tells a receiver is released after this.
     #[inline(always)]
-    pub(crate) fn note(&self, start: u16, count: u16) {
-        let note = NOTED | u64::from(start) << 16 | u64::from(count);
+    pub(crate) fn note(&self, start: u16, end: u16) {
+        let note = NOTED | u64::from(start) << 16 | u64::from(end);
         self.cell().store(note, Ordering::Relaxed);
     }
 
-    /// How many packets were being delivered when a process ended that had given
-    /// back all before entry `used`.
-    pub(crate) fn unfinished(&self, used: u16) -> u16 {
+    /// The burst that a core has delivered last, or was delivering when its
+    /// process ended.
+    pub(crate) fn noted(&self) -> Option<(u16, u16)> {
         let note = self.cell().load(Ordering::Relaxed);
-        match note & NOTED != 0 && (note >> 16) as u16 == used {
-            true => note as u16,
-            false => 0,
-        }
+        (note & NOTED != 0).then_some(((note >> 16) as u16, note as u16))
     }
 
     /// The ring has stopped in good order.
@@ -126,23 +126,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_found_by_the_next_process_at_its_place_only() {
+    fn a_note_is_found_by_the_next_process() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("port-1");
-        let mark = Marks::open(&path).expect("made").of(3);
-        assert_eq!(mark.unfinished(0), 0);
-        mark.note(65_530, 32);
+        let of = |marks: &Arc<Marks>, ring| {
+            Mark::of_transmit_ring(Some(marks), ring).expect("a transmit ring")
+        };
+        let mark = of(&Marks::open(&path).expect("made"), 3);
+        assert_eq!(mark.noted(), None);
+        mark.note(65_530, 26);
         drop(mark);
 
         let marks = Marks::open(&path).expect("opened");
-        assert_eq!(marks.of(3).unfinished(65_530), 32);
-        // It was given back.
-        assert_eq!(marks.of(3).unfinished(65_530u16.wrapping_add(32)), 0);
-        assert_eq!(marks.of(1).unfinished(65_530), 0);
+        assert_eq!(of(&marks, 3).noted(), Some((65_530, 26)));
+        assert_eq!(of(&marks, 1).noted(), None);
+        assert!(Mark::of_transmit_ring(Some(&marks), 2).is_none());
         assert!(!marks.is_busy());
         marks.set_busy(true);
         assert!(Marks::open(&path).expect("opened").is_busy());
-        marks.of(3).clear();
-        assert_eq!(marks.of(3).unfinished(65_530), 0);
+        of(&marks, 3).clear();
+        assert_eq!(of(&marks, 3).noted(), None);
     }
 }

@@ -25,7 +25,7 @@ use nix::sys::statfs::{
 use vm_memory::FileOffset;
 use vm_memory::mmap::MmapRegion;
 
-use crate::ring::split::DeviceFault;
+use crate::ring::DeviceFault;
 use crate::sigbus::Registered;
 
 /// Most regions a guest may have (vhost-user `GET_MAX_MEM_SLOTS`); KVM gives a
@@ -358,6 +358,23 @@ impl GuestMemory {
                 // `size` mapped bytes.
                 .then(|| unsafe { region.host.add(offset as usize) })
         })
+    }
+
+    /// The guest address of a byte of ours that lies in this memory.
+    pub fn guest_address(&self, host: *const u8) -> Option<u64> {
+        self.regions.iter().find_map(|region| {
+            let offset = (host as u64).wrapping_sub(region.host as u64);
+            (offset < region.spec.size).then(|| region.spec.gpa + offset)
+        })
+    }
+
+    /// First guest address behind all regions.
+    pub fn end(&self) -> u64 {
+        let ends = self
+            .regions
+            .iter()
+            .map(|region| region.spec.gpa.saturating_add(region.spec.size));
+        ends.max().unwrap_or(0)
     }
 
     /// Whether the memory looks as if the guest wrote to a private copy of it:

@@ -18,7 +18,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
 
-use crate::ring::split::DeviceFault;
+use crate::ring::DeviceFault;
 
 /// Packets per burst. 8 cost a third more per packet, 64 brought nothing.
 pub const BURST: usize = 32;

@@ -24,11 +24,12 @@ use vhost::vhost_user::{
     Error, GpuBackend, Result, VhostUserBackendReqHandlerMut, VhostUserProtocolFeatures,
 };
 
+use crate::dirty::DirtyLog;
 use crate::features;
 use crate::mark::{Mark, Marks};
 use crate::memory::{GuestMemory, MAX_REGIONS, MemoryError, RegionSpec};
-use crate::ring::split::{
-    DeviceFault, RingAddresses, RingError, RingState, SplitRing, checked_size,
+use crate::ring::{
+    DeviceFault, Position, Ring, RingAddresses, RingError, RingFeatures, RingState, checked_size,
 };
 use crate::status::{SessionState, StatusCell};
 
@@ -36,9 +37,9 @@ use crate::status::{SessionState, StatusCell};
 #[derive(Clone, Debug, Default)]
 pub struct QueuePair {
     /// The guest's transmit queue.
-    pub dequeue: Option<Arc<SplitRing>>,
+    pub dequeue: Option<Arc<Ring>>,
     /// The guest's receive queue.
-    pub enqueue: Option<Arc<SplitRing>>,
+    pub enqueue: Option<Arc<Ring>>,
 }
 
 /// All rings of a port. Immutable; a change is a new one.
@@ -80,6 +81,10 @@ pub trait RingPublisher: Send + Sync {
     /// Makes `rings` the ones that PMDs use for this port. Returns after every
     /// PMD has let go of the rings that were published before.
     fn publish(&self, rings: Arc<DeviceRings>);
+
+    /// The guest with this MAC address has come from another host
+    /// (`SEND_RARP`): makes the network know where it is now.
+    fn announce(&self, mac: [u8; 6]);
 }
 
 /// What the frontend said of one virtqueue.
@@ -87,6 +92,8 @@ pub trait RingPublisher: Send + Sync {
 struct Vring {
     size: u32,
     addresses: Option<RingAddresses>,
+    /// Guest address at which writes to the used ring are to be noted.
+    log_address: Option<u64>,
     kick: Option<OwnedFd>,
     call: Option<OwnedFd>,
     /// `SET_VRING_KICK` came: the ring is to run once it is enabled.
@@ -96,7 +103,7 @@ struct Vring {
     /// Outlives views of the ring from start to `GET_VRING_BASE`.
     state: Option<Arc<RingState>>,
     /// Where the frontend says that the ring is to go on.
-    base: u16,
+    base: u32,
 }
 
 /// The device as one frontend has configured it so far.
@@ -106,9 +113,9 @@ pub(crate) struct Device {
     /// Virtio features that the frontend is offered.
     offered: u64,
     features: u64,
-    /// Protocol features that it acknowledged.
-    protocol: u64,
+    protocol: VhostUserProtocolFeatures,
     memory: Arc<GuestMemory>,
+    log: Option<Arc<DirtyLog>>,
     /// Start and size of regions that were added while they were there, once
     /// for each time.
     added_again: Vec<(u64, u64)>,
@@ -142,8 +149,9 @@ impl Device {
             status,
             offered,
             features: 0,
-            protocol: 0,
+            protocol: VhostUserProtocolFeatures::empty(),
             memory: Arc::new(GuestMemory::of_device(Arc::clone(&fault))),
+            log: None,
             added_again: Vec::new(),
             vrings: (0..2 * queue_pairs).map(|_| Vring::default()).collect(),
             published: Arc::default(),
@@ -152,10 +160,8 @@ impl Device {
         }
     }
 
-    /// The note of a transmit ring; receive rings need none.
     fn mark(&self, ring: usize) -> Option<Mark> {
-        let marks = self.marks.as_ref().filter(|_| ring % 2 == 1)?;
-        Some(marks.of(ring))
+        Mark::of_transmit_ring(self.marks.as_ref(), ring)
     }
 
     fn vring(&mut self, index: u32) -> Result<&mut Vring> {
@@ -191,13 +197,16 @@ impl Device {
             pairs: vec![QueuePair::default(); self.vrings.len() / 2],
         };
         let mut failure = None;
-        for index in 0..self.vrings.len() {
-            let mark = self.mark(index);
-            let vring = &mut self.vrings[index];
+        let log = self
+            .log
+            .as_ref()
+            .filter(|_| features::wants_log(self.features));
+        for (index, vring) in self.vrings.iter_mut().enumerate() {
             if !vring.started || !vring.enabled {
                 continue;
             }
-            let ring = match vring.resolve(ring_features, &self.memory, &self.fault, mark) {
+            let mark = Mark::of_transmit_ring(self.marks.as_ref(), index);
+            let ring = match vring.resolve(ring_features, &self.memory, log, &self.fault, mark) {
                 Ok(Some(ring)) => Arc::new(ring),
                 Ok(None) => continue,
                 Err(_) if self.memory.region_count() == 0 => {
@@ -280,6 +289,24 @@ impl Device {
         }
     }
 
+    /// `SEND_RARP`, which the `vhost` crate does not know.
+    pub(crate) fn announce(&self, mac: [u8; 6]) -> Result<()> {
+        if !self.protocol.contains(VhostUserProtocolFeatures::RARP) {
+            return Err(unsupported("SEND_RARP"));
+        }
+        self.publisher.announce(mac);
+        Ok(())
+    }
+
+    /// `SET_LOG_FD`, likewise: an eventfd by which we could say that there is
+    /// something new in the log. The frontend looks by itself, so it is not kept.
+    pub(crate) fn log_fd(&self) -> Result<()> {
+        if self.protocol.contains(VhostUserProtocolFeatures::LOG_SHMFD) {
+            return Ok(());
+        }
+        Err(unsupported("SET_LOG_FD"))
+    }
+
     /// Whether the frontend has acknowledged features yet.
     pub(crate) fn features_acked(&self) -> bool {
         self.features != 0
@@ -289,7 +316,13 @@ impl Device {
         &mut self,
         memory: std::result::Result<GuestMemory, MemoryError>,
     ) -> Result<()> {
-        self.memory = Arc::new(memory.map_err(refuse)?);
+        let memory = memory.map_err(refuse)?;
+        if let Some(log) = &self.log
+            && features::wants_log(self.features)
+        {
+            log.covers(memory.end()).map_err(refuse)?;
+        }
+        self.memory = Arc::new(memory);
         self.republish()
     }
 }
@@ -298,18 +331,24 @@ impl Vring {
     /// The ring as it is to run, or `None` while the frontend has not said enough.
     fn resolve(
         &mut self,
-        ring_features: crate::ring::split::RingFeatures,
+        ring_features: RingFeatures,
         memory: &Arc<GuestMemory>,
+        log: Option<&Arc<DirtyLog>>,
         fault: &Arc<DeviceFault>,
         mark: Option<Mark>,
-    ) -> std::result::Result<Option<SplitRing>, RingError> {
+    ) -> std::result::Result<Option<Ring>, RingError> {
         let Some(addresses) = self.addresses else {
             return Ok(None);
         };
         let copy = |fd: &Option<OwnedFd>| fd.as_ref().and_then(|fd| fd.try_clone().ok());
+        let packed = ring_features.packed;
+        // A frontend that changes its mind about the layout starts a new ring.
+        self.state.take_if(|state| state.is_packed() != packed);
         let known = self.state.clone();
-        let state = known.unwrap_or_else(|| Arc::new(RingState::at(self.base, Arc::clone(fault))));
-        let mut ring = SplitRing::resolve(
+        let state = known.unwrap_or_else(|| {
+            Arc::new(RingState::new(Position::default(), packed, fault.clone()))
+        });
+        let mut ring = Ring::resolve(
             self.size,
             addresses,
             ring_features,
@@ -318,11 +357,11 @@ impl Vring {
             copy(&self.kick),
             copy(&self.call),
         )?;
+        if let Some(log) = log {
+            ring.log_to(Arc::clone(log), self.log_address)?;
+        }
         if self.state.is_none() {
-            // Chains complete in order, so the used index says how far whoever
-            // served this ring before has come, also where the frontend could
-            // not know (the other side was killed).
-            ring.restart_at_used_index(fault, mark);
+            ring.restart(self.base, fault, mark);
             let lost = ring.give_back_unfinished();
             if lost > 0 {
                 tracing::info!(
@@ -469,8 +508,9 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
+        let packed = features::for_ring(self.features).packed;
         let vring = self.vring(index)?;
-        checked_size(num).map_err(|error| refuse(format!("virtqueue {index}: {error}")))?;
+        checked_size(num, packed).map_err(|error| refuse(format!("virtqueue {index}: {error}")))?;
         vring.size = num;
         self.republish()
     }
@@ -478,13 +518,16 @@ impl VhostUserBackendReqHandlerMut for Device {
     fn set_vring_addr(
         &mut self,
         index: u32,
-        _flags: VhostUserVringAddrFlags,
+        flags: VhostUserVringAddrFlags,
         descriptor: u64,
         used: u64,
         available: u64,
-        _log: u64,
+        log: u64,
     ) -> Result<()> {
-        self.vring(index)?.addresses = Some(RingAddresses {
+        let logged = flags.contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG);
+        let vring = self.vring(index)?;
+        vring.log_address = logged.then_some(log);
+        vring.addresses = Some(RingAddresses {
             descriptor,
             available,
             used,
@@ -493,12 +536,14 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
+        let packed = features::for_ring(self.features).packed;
         let vring = self.vring(index)?;
-        vring.base = u16::try_from(base).map_err(|_| {
-            refuse(format!(
+        if Position::from_base(base, packed).is_none() {
+            return Err(refuse(format!(
                 "virtqueue {index}: base {base:#x} does not fit a split ring's 16 bits"
-            ))
-        })?;
+            )));
+        }
+        vring.base = base;
         Ok(())
     }
 
@@ -513,7 +558,7 @@ impl VhostUserBackendReqHandlerMut for Device {
         let next = match &state {
             None => base,
             Some(state) => state
-                .next_avail()
+                .base()
                 .ok_or_else(|| refuse("a PMD still holds the ring; this is a bug in ringway"))?,
         };
         self.vring(index)?.base = next;
@@ -523,7 +568,7 @@ impl VhostUserBackendReqHandlerMut for Device {
             self.fault.forgive();
             self.tell_state();
         }
-        Ok(VhostUserVringState::new(index, u32::from(next)))
+        Ok(VhostUserVringState::new(index, next))
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
@@ -561,7 +606,7 @@ impl VhostUserBackendReqHandlerMut for Device {
                 "the frontend acknowledged protocol features {unknown:#x} that were not offered"
             )));
         }
-        self.protocol = acked;
+        self.protocol = VhostUserProtocolFeatures::from_bits_truncate(acked);
         Ok(())
     }
 
@@ -610,7 +655,11 @@ impl VhostUserBackendReqHandlerMut for Device {
         Err(unsupported("GET_SHMEM_CONFIG"))
     }
 
-    fn set_log_base(&mut self, _: &VhostUserLog, _: File) -> Result<()> {
-        Err(unsupported("SET_LOG_BASE"))
+    /// Answered after all PMDs note what they write in the new log.
+    fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> Result<()> {
+        let log = DirtyLog::map(file, log.mmap_size, log.mmap_offset).map_err(refuse)?;
+        log.covers(self.memory.end()).map_err(refuse)?;
+        self.log = Some(Arc::new(log));
+        self.republish()
     }
 }

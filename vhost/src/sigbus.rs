@@ -50,7 +50,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::ring::split::DeviceFault;
+use crate::ring::DeviceFault;
 
 /// Most mappings of guest memory in the process; 40 bytes each, touched when
 /// first used.

@@ -27,14 +27,14 @@ pub use handover::GuestPortForm;
 
 use crate::cool_down::CoolDown;
 use crate::cpus::keep_to;
-use crate::early;
+use crate::early::{self, Early};
 use crate::features;
 use crate::handover::{Descriptors, SessionKeeper};
 use crate::listen::{Access, ListenError, MAX_PATH_BYTES, SocketFile, listen_on};
 use crate::log_limit::LogLimit;
 use crate::mark::Marks;
 use crate::notify;
-use crate::ring::split::{DeviceFault, RingFault};
+use crate::ring::{DeviceFault, RingFault};
 use crate::session::{Device, RingPublisher};
 use crate::status::{SessionState, SessionStatus, StatusCell};
 
@@ -549,19 +549,25 @@ impl Shared {
             }
             early::wait_for_message(&live.connection);
             self.set_busy(true);
-            // Until features are acknowledged the crate would refuse a message
-            // that QEMU sends then.
-            if !live.device().features_acked()
-                && let Some((index, enable)) = early::take_vring_enable(&live.connection)
-            {
-                let enabled = live.device().set_vring_enable(index, enable);
-                match enabled {
-                    Ok(()) => {
-                        self.keep(listener, Some(&live));
-                        continue;
+            // Messages that the crate would refuse.
+            let acked = live.device().features_acked();
+            if let Some((early, wants_reply)) = early::take(&live.connection, acked) {
+                let done = {
+                    let mut device = live.device();
+                    match early {
+                        Early::Enable(index, enable) => device.set_vring_enable(index, enable),
+                        Early::Announce(mac) => device.announce(mac),
+                        Early::LogFd => device.log_fd(),
                     }
-                    Err(error) => break Some(error),
+                };
+                if let Err(error) = done {
+                    break Some(error);
                 }
+                if wants_reply && let Err(error) = early::reply(&live.connection, early) {
+                    break Some(VhostError::SocketBroken(error));
+                }
+                self.keep(listener, Some(&live));
+                continue;
             }
             match live.handler.handle_request() {
                 Ok(()) => self.keep(listener, Some(&live)),

@@ -109,7 +109,7 @@ pub struct Cli {
     #[arg(long, value_name = "on|off|log", default_value = "on")]
     pub seccomp: Seccomp,
 
-    /// Capabilities to keep beside those that ports need, e.g.
+    /// Capabilities to keep beside those that most ports need: xdp for AF_XDP,
     /// sys_admin,sys_rawio for NICs without an IOMMU, dac_override for sockets of
     /// users that share no group with ringwayd; or all
     #[arg(

@@ -1,6 +1,6 @@
 //! Rings in memory of ours, and the driver's side of them.
 //!
-//! To the poll-mode cores a pair is what a guest's would be: a [`SplitRing`] to
+//! To the poll-mode cores a pair is what a guest's would be: a [`Ring`] to
 //! take frames from and one to put frames into. At the other end is no guest but
 //! a thread of ours, which reads frames from the kernel straight into the buffers
 //! of the one and writes them to the kernel straight out of those of the other.
@@ -29,8 +29,8 @@ use std::sync::Arc;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use ringway_vhost::ring::split::{RingAddresses, RingFeatures, RingState};
-use ringway_vhost::{DeviceFault, GsoKinds, GuestMemory, QueuePair, RegionSpec, SplitRing};
+use ringway_vhost::ring::{RingAddresses, RingFeatures, RingState};
+use ringway_vhost::{DeviceFault, GsoKinds, GuestMemory, QueuePair, RegionSpec, Ring};
 
 use fields::Fields;
 pub(crate) use receive::ReceiveRing;
@@ -52,6 +52,7 @@ pub(crate) fn features() -> RingFeatures {
         guest_csum: true,
         host_gso: GsoKinds::ALL,
         guest_gso: GsoKinds::ALL,
+        packed: false,
         indirect: false,
     }
 }
@@ -134,7 +135,7 @@ impl Pair {
         let (kick, call) = (eventfd()?, eventfd()?);
         let copy = |fd: &EventFd| fd.as_fd().try_clone_to_owned();
         let device = |addresses, kick| {
-            SplitRing::resolve(
+            Ring::resolve(
                 RING_SIZE.into(),
                 addresses,
                 features(),

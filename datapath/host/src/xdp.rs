@@ -21,6 +21,18 @@ const A_DEV_XDP_FEATURES: u16 = 3;
 /// NETDEV_XDP_ACT_XSK_ZEROCOPY.
 const ZERO_COPY: u64 = 8;
 
+/// CAP_SYS_ADMIN, as a bit of a capability set.
+const SYS_ADMIN: u64 = 1 << 21;
+
+/// The calling thread may use AF_XDP by way of DPDK's driver: its library asks the
+/// kernel for programs by number, which takes CAP_SYS_ADMIN.
+pub fn permitted() -> bool {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    effective.is_some_and(|set| set & SYS_ADMIN != 0)
+}
+
 /// The driver moves frames between its queues and AF_XDP sockets without copying
 /// them. False where the kernel is too old to tell.
 ///

@@ -112,6 +112,10 @@ fn an_internal_ports_frames_go_both_ways() {
             let n = socket.recv(&mut got).expect("the answer comes");
             assert_eq!(got[..n], payload);
         }
+        // A frame is counted once it has gone.
+        wait_status(&port, "four frames written", |status| {
+            status.queues[0].to_kernel == 4
+        });
         let status = port.status();
         let link = status.link.expect("it is there");
         assert_eq!((link.mac, link.admin_up), (Some(OWN), true));

@@ -16,6 +16,7 @@ use crate::rig::Rig;
 use crate::ring_end::{Got, RingEnd};
 
 const SENDER: RingFeatures = RingFeatures {
+    packed: false,
     indirect: false,
     event_idx: false,
     mergeable: true,

@@ -115,6 +115,7 @@ impl Plan {
                 generator: GeneratorKind::Pktgen,
                 size: self.size.into(),
                 mrg_rxbuf: true,
+                packed: false,
                 scenario: Some(scenario),
                 tso: None,
             })

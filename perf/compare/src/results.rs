@@ -79,6 +79,9 @@ pub struct Case {
     pub size: u32,
     /// Mergeable receive buffers.
     pub mrg_rxbuf: bool,
+    /// Packed rings.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub packed: bool,
     /// Rules and flows, of `compare flows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenario: Option<Scenario>,
@@ -244,6 +247,7 @@ pub mod sample {
                 generator: GeneratorKind::Pktgen,
                 size: 64,
                 mrg_rxbuf: true,
+                packed: false,
                 scenario: None,
                 tso: None,
             },
@@ -292,7 +296,7 @@ pub mod sample {
 
     #[test]
     fn results_from_before_flows_are_still_read() {
-        let path = "../results/2026-11-23T185003Z-0240c449.json";
+        let path = "fixtures/results-before-flows.json";
         let read = Results::read(Path::new(path)).unwrap();
         assert!(read.runs.iter().all(|run| run.case.scenario.is_none()));
         assert_eq!(read.settings.flow_limit, None);

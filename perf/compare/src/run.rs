@@ -50,6 +50,9 @@ pub struct Plan {
     /// Mergeable receive buffers.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "on")]
     pub mrg_rxbuf: Vec<Merge>,
+    /// Layout of the guests' rings.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "split")]
+    pub ring: Vec<Layout>,
     /// How Open vSwitch forwards.
     #[arg(long, value_enum, default_value_t = OvsForwarding::Flows)]
     pub ovs_forwarding: OvsForwarding,
@@ -99,6 +102,15 @@ pub enum Merge {
     Off,
 }
 
+/// Layout of rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Layout {
+    /// VirtIO 1.2, 2.7.
+    Split,
+    /// VirtIO 1.2, 2.8.
+    Packed,
+}
+
 impl Plan {
     fn cases(&self) -> Vec<Case> {
         let neither = self.size.is_empty() && self.tso.is_empty();
@@ -109,13 +121,16 @@ impl Plan {
         let mut cases = Vec::new();
         for &generator in &self.generator {
             for &size in sizes {
-                cases.extend(self.mrg_rxbuf.iter().map(|&merge| Case {
-                    generator,
-                    size,
-                    mrg_rxbuf: merge == Merge::On,
-                    scenario: None,
-                    tso: None,
-                }));
+                for &ring in &self.ring {
+                    cases.extend(self.mrg_rxbuf.iter().map(|&merge| Case {
+                        generator,
+                        size,
+                        mrg_rxbuf: merge == Merge::On,
+                        packed: ring == Layout::Packed,
+                        scenario: None,
+                        tso: None,
+                    }));
+                }
             }
         }
         if self.generator.contains(&GeneratorKind::Pktgen) {
@@ -319,6 +334,7 @@ impl Series<'_> {
         let traffic = Traffic {
             size: case.size,
             mrg_rxbuf: case.mrg_rxbuf,
+            packed: case.packed,
             ring_size: method.ring_size,
             warmup: case
                 .scenario

@@ -113,17 +113,18 @@ fn section(grouped: &Grouped, distance: Distance, generator: GeneratorKind) -> S
     text
 }
 
-/// `64 mergeable`, `256 not`.
+/// `64 mergeable`, `256 single, packed`.
 pub fn name(case: &Case) -> String {
     let merge = if case.mrg_rxbuf {
         "mergeable"
     } else {
         "single"
     };
+    let ring = if case.packed { ", packed" } else { "" };
     match (case.scenario, case.tso) {
-        (Some(scenario), _) => format!("{} {merge}, {scenario}", case.size),
-        (None, Some(tso)) => format!("{} {}", case.size, tso.words()),
-        (None, None) => format!("{} {merge}", case.size),
+        (Some(scenario), _) => format!("{} {merge}{ring}, {scenario}", case.size),
+        (None, Some(tso)) => format!("{} {}{ring}", case.size, tso.words()),
+        (None, None) => format!("{} {merge}{ring}", case.size),
     }
 }
 

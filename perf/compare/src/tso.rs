@@ -182,6 +182,7 @@ pub fn case(tso: Tso) -> Case {
         generator: crate::generators::GeneratorKind::Pktgen,
         size: SIZE,
         mrg_rxbuf: true,
+        packed: false,
         scenario: None,
         tso: Some(tso),
     }

@@ -55,6 +55,10 @@ pub enum Error {
 const LEARN_SECONDS: f64 = 15.0;
 /// After this time without a frame, a direction's frames under way are lost.
 const STALL_SECONDS: f64 = 0.02;
+/// The same while what arrives is verified: a virtual machine's CPUs stand still for
+/// longer at times, and frames given up too early are followed by more than the rings
+/// have room for.
+const STALL_SECONDS_VERIFYING: f64 = 0.5;
 /// This many frames may be inside the switch whenever one looks.
 const INSIDE: u64 = 64;
 /// After this time without a frame anywhere, the switch has stopped.
@@ -384,10 +388,14 @@ impl<'a> Engine<'a> {
                 received: self.ports.iter().map(|port| port.counts.received).sum(),
             });
         }
+        let patience = match self.options.verify {
+            true => STALL_SECONDS_VERIFYING,
+            false => STALL_SECONDS,
+        };
         for index in 0..self.ports.len() {
             self.write_off_lost(index);
             let under_way = self.under_way(index);
-            let stalled = quiet(&self.flights[index]) > STALL_SECONDS;
+            let stalled = quiet(&self.flights[index]) > patience;
             if self.options.sends(index) && under_way > 0 && stalled {
                 self.flights[index].written_off += under_way;
                 self.flights[index].stalls += 1;

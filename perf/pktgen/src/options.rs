@@ -116,6 +116,9 @@ pub struct Options {
     /// Offer mergeable receive buffers.
     #[arg(long, value_enum, default_value_t = Switch::On)]
     pub mrg_rxbuf: Switch,
+    /// Packed rings instead of split ones.
+    #[arg(long)]
+    pub packed: bool,
     /// Descriptors per ring, a power of two.
     #[arg(long, default_value_t = 1024, value_parser = ring_size)]
     pub ring_size: u16,

@@ -504,6 +504,9 @@ fn wanted_features(options: &Options) -> (u64, u64) {
     if options.mrg_rxbuf == Switch::On {
         wanted |= features::MRG_RXBUF;
     }
+    if options.packed {
+        required |= features::RING_PACKED;
+    }
     if options.tso {
         required |= features::MRG_RXBUF
             | features::INDIRECT_DESC

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vhost::vhost_user::VhostUserProtocolFeatures;
 
-use crate::ring::{RingLayout, SplitRing};
+use crate::ring::{Ring, RingLayout};
 use crate::{Backing, Error, Gpa, GuestMemory, Session, features};
 
 /// What a guest wants.
@@ -26,7 +26,8 @@ pub struct SessionConfig {
     pub memory_size: u64,
     /// See `memory_size`.
     pub backing: Backing,
-    /// First available index of every ring (65,530 tests the wrap).
+    /// First available index of every ring (65,530 tests the wrap); of packed
+    /// ones the first slot, modulo their size.
     pub base: u16,
     /// Have every request answered, when the backend can.
     pub answers: bool,
@@ -44,7 +45,12 @@ impl Default for SessionConfig {
                 | features::INDIRECT_DESC
                 | features::EVENT_IDX,
             required: features::VERSION_1,
-            protocol: P::MQ | P::REPLY_ACK | P::CONFIGURE_MEM_SLOTS | P::RESET_DEVICE,
+            protocol: P::MQ
+                | P::REPLY_ACK
+                | P::CONFIGURE_MEM_SLOTS
+                | P::RESET_DEVICE
+                | P::LOG_SHMFD
+                | P::RARP,
             queue_pairs: 1,
             ring_size: 256,
             memory_size: 16 << 20,
@@ -67,7 +73,7 @@ pub struct Guest {
     /// Negotiated protocol features.
     pub protocol: VhostUserProtocolFeatures,
     /// The rings: receiveq 0, transmitq 0, receiveq 1, …
-    pub rings: Vec<SplitRing>,
+    pub rings: Vec<Ring>,
     /// First guest-physical address that the rings leave free.
     pub free_gpa: Gpa,
 }
@@ -90,13 +96,9 @@ impl Session {
         let (features, protocol) = self.negotiate(config)?;
         let mut rings = Vec::new();
         for layout in layouts {
-            let event_idx = features & features::EVENT_IDX != 0;
-            rings.push(SplitRing::new(
-                memory.clone(),
-                layout,
-                event_idx,
-                config.base,
-            )?);
+            let (packed, event_idx) = layout_features(features);
+            let (memory, base) = (memory.clone(), config.base);
+            rings.push(Ring::new(memory, layout, packed, event_idx, base)?);
         }
         // QEMU hands over call descriptors once before anything else …
         for (queue, ring) in rings.iter().enumerate() {
@@ -106,7 +108,7 @@ impl Session {
         self.set_features(features)?;
         self.set_mem_table(&memory)?;
         for (queue, ring) in rings.iter().enumerate() {
-            self.start_ring(queue, ring, config.base)?;
+            self.start_ring(queue, ring, ring.base())?;
         }
         if config.enable && features & features::PROTOCOL_FEATURES != 0 {
             for queue in 0..rings.len() {
@@ -151,7 +153,7 @@ impl Session {
     }
 
     /// NUM, BASE, ADDR, KICK, CALL of one ring.
-    pub fn start_ring(&self, queue: usize, ring: &SplitRing, base: u16) -> Result<(), Error> {
+    pub fn start_ring(&self, queue: usize, ring: &Ring, base: u16) -> Result<(), Error> {
         let layout = ring.layout();
         self.set_vring_num(queue, layout.size)?;
         self.set_vring_base(queue, base)?;
@@ -178,11 +180,11 @@ impl Guest {
     /// Starts every ring anew after [`Guest::stop`], empty and from index
     /// `base` on, as a guest's driver does when it is loaded again.
     pub fn start_again(&mut self, base: u16) -> Result<(), Error> {
-        let event_idx = self.features & features::EVENT_IDX != 0;
+        let (packed, event_idx) = layout_features(self.features);
         for queue in 0..self.rings.len() {
             let layout = *self.rings[queue].layout();
-            let ring = SplitRing::new(self.memory.clone(), layout, event_idx, base)?;
-            self.session.start_ring(queue, &ring, base)?;
+            let ring = Ring::new(self.memory.clone(), layout, packed, event_idx, base)?;
+            self.session.start_ring(queue, &ring, ring.base())?;
             self.rings[queue] = ring;
             if self.features & features::PROTOCOL_FEATURES != 0 {
                 self.session.set_vring_enable(queue, true)?;
@@ -192,8 +194,8 @@ impl Guest {
     }
 
     /// Goes on with its rings over a new connection, as QEMU does when the backend
-    /// was killed: nobody can say where it stood, so each ring's base is its
-    /// used index. Fails if the backend offers less than before.
+    /// was killed: nobody can say where it stood (see [`Ring::base_after_crash`]).
+    /// Fails if the backend offers less than before.
     pub fn reconnect(&mut self, mut session: Session, config: &SessionConfig) -> Result<(), Error> {
         let wanted = SessionConfig {
             features: self.features,
@@ -208,7 +210,7 @@ impl Guest {
         session.set_features(features)?;
         session.set_mem_table(&self.memory)?;
         for (queue, ring) in self.rings.iter().enumerate() {
-            session.start_ring(queue, ring, ring.used_idx())?;
+            session.start_ring(queue, ring, ring.base_after_crash())?;
         }
         if features & features::PROTOCOL_FEATURES != 0 {
             for queue in 0..self.rings.len() {
@@ -223,6 +225,12 @@ impl Guest {
     pub fn wait_call(&self, queue: usize, timeout: Duration) -> bool {
         self.rings[queue].wait_call(timeout)
     }
+}
+
+/// Packed rings, and EVENT_IDX.
+fn layout_features(features: u64) -> (bool, bool) {
+    let has = |bit| features & bit != 0;
+    (has(features::RING_PACKED), has(features::EVENT_IDX))
 }
 
 fn lay_out_rings(

@@ -6,6 +6,8 @@
 //! Session       the vhost-user socket, step by step or raw      session.rs, raw.rs
 //!   bring_up →  Guest: features, memory, one ring per queue     bring_up.rs
 //! SplitRing     every field of a split virtqueue, driver side   ring/split.rs
+//! PackedRing    the same of a packed one                        ring/packed.rs
+//! Ring          one of the two                                  ring/any.rs
 //! FastRing      a split virtqueue laid out once, for pktgen     ring/fast.rs
 //! NetDriver     send(frame) / recv() on one queue pair          net.rs
 //! ```
@@ -35,7 +37,9 @@ pub use bring_up::{Guest, SessionConfig};
 pub use error::Error;
 pub use memory::{Backing, Gpa, GuestMemory, RegionSpec};
 pub use net::NetDriver;
-pub use ring::{Descriptor, RingLayout, SplitRing, UsedElem, fast::FastRing};
+pub use ring::{
+    Descriptor, PackedDescriptor, PackedRing, Ring, RingLayout, SplitRing, UsedElem, fast::FastRing,
+};
 pub use session::{Session, SessionListener};
 pub use vhost::VhostUserMemoryRegionInfo as MemoryRegion;
 

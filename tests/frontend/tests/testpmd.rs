@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use ringway_frontend::{NetDriver, Session, SessionConfig, features};
+use ringway_frontend::{NetDriver, Ring, Session, SessionConfig, features};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -84,13 +84,30 @@ fn frames_pass_both_ways(config: &SessionConfig) {
     }
     assert!(a.flush(0, LONG));
     let bases = a.guest.stop().expect("testpmd stops the rings");
-    let indices: Vec<u32> = a.guest.rings.iter().map(|r| r.used_idx().into()).collect();
+    let rings = a.guest.rings.iter_mut();
+    let indices: Vec<u32> = rings
+        .map(|ring| match ring {
+            Ring::Split(ring) => ring.used_idx().into(),
+            Ring::Packed(ring) => {
+                let used = u32::from(ring.next_used().bits());
+                used | used << 16
+            }
+        })
+        .collect();
     assert_eq!(bases, indices, "GET_VRING_BASE says what was used");
 }
 
 #[test]
 fn mergeable() {
     frames_pass_both_ways(&SessionConfig::default());
+}
+
+#[test]
+fn packed() {
+    let mut config = SessionConfig::default();
+    config.features |= features::RING_PACKED;
+    config.required |= features::RING_PACKED;
+    frames_pass_both_ways(&config);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringway_frontend::features;
 use ringway_frontend::{
     Backing, Gpa, Guest, GuestMemory, NetDriver, RegionSpec, Session, SessionConfig,
 };
@@ -42,8 +43,9 @@ pub struct Arena {
 impl Arena {
     pub fn new() -> Self {
         let alone = machine::exclusive().unwrap();
-        scripted::keep_off_the_switch().unwrap();
         let daemon = Daemon::start().unwrap();
+        // Who is kept to some CPUs knows no others: not before the daemon has its own.
+        scripted::keep_off_the_switch().unwrap();
         for (bridge, ports) in [("br0", ["good1", "good2"]), ("br1", ["bad", "peer"])] {
             daemon.ok(&["add-br", bridge]).unwrap();
             for port in ports {
@@ -246,7 +248,7 @@ pub fn config() -> SessionConfig {
 }
 
 /// Features that lay rings out in different ways, for tests that do not care.
-pub const LAYOUTS: &[u64] = &[0];
+pub const LAYOUTS: &[u64] = &[0, features::RING_PACKED];
 
 /// With these features too.
 pub fn with(bits: u64) -> SessionConfig {

@@ -47,7 +47,7 @@ fn is_mended_by_a_new_frontend(arena: &mut Arena, mut guest: Guest) {
     guest.stop().unwrap();
     for queue in 0..guest.rings.len() {
         let ring = &guest.rings[queue];
-        guest.session.start_ring(queue, ring, 0).unwrap();
+        guest.session.start_ring(queue, ring, ring.base()).unwrap();
         guest.session.set_vring_enable(queue, true).unwrap();
     }
     arena.quarantined("after a driver reset", TRUNCATED);

@@ -64,10 +64,16 @@ fn memory_tables_that_make_no_sense_are_refused() {
             "its file",
         ),
         (
+            "a region of terabytes",
+            table(&[[0, 1 << 42, 0x1000, 0]]),
+            1,
+            "its file",
+        ),
+        (
             "a region of half the address space",
             table(&[[0, 1 << 62, 0x1000, 0]]),
             1,
-            "its file",
+            "at most",
         ),
         ("fewer files than regions", table(&[whole]), 0, MALFORMED),
         ("more files than regions", table(&[whole]), 2, MALFORMED),

@@ -175,6 +175,53 @@ fn rings_that_cannot_be_are_refused() {
     arena.end();
 }
 
+#[test]
+fn dirty_logs_that_cannot_be_right_are_refused() {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+
+    let mut arena = Arena::new();
+    let log = |bytes: u64, sealed: bool| {
+        let fd = memfd_create(c"log", MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        let file = File::from(fd);
+        file.set_len(bytes).unwrap();
+        if sealed {
+            fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)).unwrap();
+        }
+        file
+    };
+    // The attacker's memory ends at 5 MiB: 1,280 pages, 160 bytes.
+    for (what, bytes, sealed, size, offset, reason) in [
+        ("empty", 4096, true, 0, 0, MALFORMED),
+        ("wrapping", 4096, true, 160, u64::MAX - 8, MALFORMED),
+        ("longer than its file", 4096, true, 4097, 0, "needs 0x1001"),
+        ("beyond its file", 4096, true, 4096, 1, "needs 0x1001"),
+        (
+            "beyond all files",
+            4096,
+            true,
+            1 << 62,
+            0,
+            "needs 0x4000000000000000",
+        ),
+        ("too small for the memory", 4096, true, 159, 0, "needs 0xa0"),
+        ("without a seal", 4096, false, 160, 0, "F_SEAL_SHRINK"),
+    ] {
+        let file = log(bytes, sealed);
+        let case = format!("a log that is {what}");
+        let mut message = bad(case, request::SET_LOG_BASE, &[size, offset], reason);
+        message.fds.push(file.as_raw_fd());
+        refused(&mut arena, &message);
+    }
+    let mut none = bad("no log", request::SET_LOG_BASE, &[160, 0], "");
+    refused(&mut arena, &none);
+    none.case = "two logs".to_owned();
+    let file = log(4096, true);
+    none.fds.extend([file.as_raw_fd(), file.as_raw_fd()]);
+    refused(&mut arena, &none);
+    arena.end();
+}
+
 /// Sends a bad message to a session that forwards.
 pub fn refused(arena: &mut Arena, message: &Bad) {
     println!("{}", message.case);

@@ -3,7 +3,10 @@
 
 use ringway_frontend::net::{receiveq, transmitq};
 use ringway_frontend::ring::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE};
-use ringway_frontend::{Descriptor, Gpa, NetDriver, SessionConfig, SplitRing, features};
+use ringway_frontend::{
+    Descriptor, Gpa, NetDriver, PackedDescriptor, PackedRing, Ring, SessionConfig, SplitRing,
+    features,
+};
 
 use crate::arena::{Arena, REGION, RING, config, without};
 
@@ -50,6 +53,167 @@ impl Target<'_> {
 }
 
 type Break = fn(&mut Target);
+
+/// A packed ring about to be broken.
+struct PackedTarget<'a> {
+    ring: &'a mut PackedRing,
+    /// The direction flag that is right for this ring.
+    direction: u16,
+    /// Memory for buffers and tables.
+    room: Gpa,
+}
+
+impl PackedTarget<'_> {
+    /// Makes a chain available; flags beyond the right direction.
+    fn add(&mut self, list: &[(Gpa, u32, u16)]) {
+        let direction = self.direction;
+        let list = list
+            .iter()
+            .map(|&(addr, len, flags)| (addr, len, flags ^ direction));
+        self.ring.add(list.collect()).unwrap();
+    }
+
+    /// Entry `index` of a table in the room.
+    fn entry(&self, index: u64, addr: Gpa, len: u32, flags: u16) {
+        let desc = PackedDescriptor {
+            addr,
+            len,
+            id: 0xffff,
+            flags: flags ^ self.direction,
+        };
+        let table = self.room + 0x1000;
+        self.ring.memory().write(table + 16 * index, desc);
+    }
+}
+
+type BreakPacked = fn(&mut PackedTarget);
+
+/// What is done to a packed ring, and what of it `show` must tell.
+const BROKEN_PACKED: &[(&str, BreakPacked, &str)] = &[
+    (
+        "a buffer outside memory",
+        |t| t.add(&[(1 << 40, 64, 0)]),
+        "outside guest memory",
+    ),
+    (
+        "a buffer from a region into the hole",
+        |t| t.add(&[(REGION - 32, 200, 0)]),
+        "outside guest memory",
+    ),
+    (
+        "a buffer whose end overflows",
+        |t| t.add(&[(u64::MAX - 15, 200, 0)]),
+        "outside guest memory",
+    ),
+    (
+        "the second buffer outside memory",
+        |t| t.add(&[(t.room, 20, DESC_NEXT), (1 << 40, 64, 0)]),
+        "outside guest memory",
+    ),
+    (
+        "a chain as long as the ring that goes on",
+        |t| t.add(&[(t.room, 1, DESC_NEXT); RING as usize]),
+        "chain loops",
+    ),
+    (
+        "a chain of nothing as long as the ring that goes on",
+        |t| t.add(&[(t.room, 0, DESC_NEXT); RING as usize]),
+        "chain loops",
+    ),
+    (
+        "a chain that goes on where nothing is available",
+        |t| t.add(&[(t.room, 12, DESC_NEXT)]),
+        "was not made available",
+    ),
+    (
+        "an indirect table within a chain",
+        |t| {
+            t.entry(0, t.room, 72, 0);
+            t.add(&[(t.room, 4, DESC_NEXT), (t.room + 0x1000, 16, DESC_INDIRECT)]);
+        },
+        "indirect descriptor is chained",
+    ),
+    (
+        "an indirect descriptor with a next one",
+        |t| {
+            t.entry(0, t.room, 72, 0);
+            let indirect = DESC_INDIRECT | DESC_NEXT;
+            t.add(&[(t.room + 0x1000, 16, indirect), (t.room, 72, 0)]);
+        },
+        "indirect descriptor is chained",
+    ),
+    (
+        "an empty indirect table",
+        |t| t.add(&[(t.room + 0x1000, 0, DESC_INDIRECT)]),
+        "indirect table's length",
+    ),
+    (
+        "an indirect table of 17 bytes",
+        |t| t.add(&[(t.room + 0x1000, 17, DESC_INDIRECT)]),
+        "indirect table's length",
+    ),
+    (
+        "an indirect table of 4 GiB",
+        |t| t.add(&[(t.room + 0x1000, 0xffff_fff0, DESC_INDIRECT)]),
+        "indirect table's length",
+    ),
+    (
+        "an indirect table into the hole",
+        |t| t.add(&[(REGION - 16, 32, DESC_INDIRECT)]),
+        "outside guest memory",
+    ),
+    (
+        "an indirect table with a buffer outside memory",
+        |t| {
+            t.entry(0, 1 << 40, 72, 0);
+            t.add(&[(t.room + 0x1000, 16, DESC_INDIRECT)]);
+        },
+        "outside guest memory",
+    ),
+    (
+        "a buffer of the wrong direction",
+        |t| t.add(&[(t.room, 72, DESC_WRITE)]),
+        "direction is wrong",
+    ),
+    (
+        "a second buffer of the wrong direction",
+        |t| t.add(&[(t.room, 12, DESC_NEXT), (t.room, 60, DESC_WRITE)]),
+        "direction is wrong",
+    ),
+    (
+        "a wrong direction in an indirect table",
+        |t| {
+            t.entry(0, t.room, 72, DESC_WRITE);
+            t.add(&[(t.room + 0x1000, 16, DESC_INDIRECT)]);
+        },
+        "direction is wrong",
+    ),
+];
+
+/// Those that only make sense where the switch writes.
+const BROKEN_PACKED_ENQUEUE: &[(&str, BreakPacked, &str)] = &[
+    (
+        "no room for the header",
+        |t| t.add(&[(t.room, 11, 0)]),
+        "no room for the virtio-net header",
+    ),
+    (
+        "a second mergeable buffer outside memory",
+        |t| {
+            t.add(&[(t.room, 20, 0)]);
+            t.add(&[(1 << 40, 100, 0)]);
+        },
+        "outside guest memory",
+    ),
+];
+
+/// The same as [`config`], with packed rings.
+fn packed() -> SessionConfig {
+    let mut config = config();
+    config.features |= features::RING_PACKED;
+    config.required |= features::RING_PACKED;
+    config
+}
 
 /// What is done to a ring, and what of it `show` must tell.
 const BROKEN: &[(&str, Break, &str)] = &[
@@ -360,7 +524,7 @@ fn break_ring(
     arena: &mut Arena,
     config: &SessionConfig,
     queue: usize,
-    (case, broken, reason): (&str, Break, &str),
+    (case, broken, reason): (&str, impl Fn(&mut Ring, u16, Gpa), &str),
 ) {
     let enqueue = queue == receiveq(0);
     println!(
@@ -375,19 +539,14 @@ fn break_ring(
     let before = arena.dropped(counter);
     let mut guest = arena.attack(config);
     let room = guest.free_gpa;
-    let ring = &mut guest.rings[queue];
-    broken(&mut Target {
-        ring,
-        direction,
-        room,
-    });
+    broken(&mut guest.rings[queue], direction, room);
     guest.rings[queue].kick();
     if enqueue {
         arena.feed();
     }
     arena.quarantined(case, reason);
     assert_eq!(arena.dropped(counter), before + 1, "{case}");
-    assert_eq!(guest.rings[queue].used_idx(), 0, "{case}");
+    assert!(!guest.rings[queue].has_used(), "{case}");
 
     // The other ring is shut as well: nothing comes in, nothing goes out.
     let refused = arena.dropped("destination_fault");
@@ -396,25 +555,62 @@ fn break_ring(
     arena.bystanders.go_on(1).unwrap();
 
     // A driver reset: GET_VRING_BASE on all rings, then all anew.
-    assert_eq!(guest.stop().unwrap(), [0, 0], "{case}");
+    let base = match guest.rings[queue] {
+        Ring::Split(_) => 0,
+        Ring::Packed(_) => 0x8000_8000,
+    };
+    assert_eq!(guest.stop().unwrap(), [base, base], "{case}");
     guest.start_again(0).unwrap();
     arena.daemon.wait_state("bad", "forwarding").unwrap();
     let mut driver = NetDriver::new(guest).unwrap();
     arena.forwards(&mut driver);
 
     // The next guest of this function is the new connection.
-    driver.guest.rings[transmitq(0)].push_avail(RING);
-    driver.guest.rings[transmitq(0)].kick();
-    arena.quarantined(case, "not below the ring's size");
+    let ring = &mut driver.guest.rings[transmitq(0)];
+    ring.add_chain(&[(1 << 40, 64, false)]).unwrap();
+    ring.kick();
+    arena.quarantined(case, "outside guest memory");
     drop(driver);
     arena.gone();
+}
+
+/// For a split ring.
+fn split(broken: Break) -> impl Fn(&mut Ring, u16, Gpa) {
+    move |ring, direction, room| {
+        broken(&mut Target {
+            ring: ring.split(),
+            direction,
+            room,
+        });
+    }
+}
+
+#[test]
+fn broken_packed_rings_are_quarantined_and_come_back() {
+    let mut arena = Arena::new();
+    let both = [(transmitq(0), BROKEN_PACKED), (receiveq(0), BROKEN_PACKED)];
+    let last = [(receiveq(0), BROKEN_PACKED_ENQUEUE)];
+    for (queue, cases) in both.into_iter().chain(last) {
+        for (case, broken, reason) in cases {
+            let broken = |ring: &mut Ring, direction, room| {
+                broken(&mut PackedTarget {
+                    ring: ring.packed(),
+                    direction,
+                    room,
+                });
+            };
+            break_ring(&mut arena, &packed(), queue, (*case, broken, *reason));
+        }
+    }
+    arena.end();
 }
 
 #[test]
 fn broken_transmit_rings_are_quarantined_and_come_back() {
     let mut arena = Arena::new();
-    for case in BROKEN {
-        break_ring(&mut arena, &config(), transmitq(0), *case);
+    for (case, broken, reason) in BROKEN {
+        let how = (*case, split(*broken), *reason);
+        break_ring(&mut arena, &config(), transmitq(0), how);
     }
     arena.end();
 }
@@ -422,8 +618,9 @@ fn broken_transmit_rings_are_quarantined_and_come_back() {
 #[test]
 fn broken_receive_rings_are_quarantined_and_come_back() {
     let mut arena = Arena::new();
-    for case in BROKEN.iter().chain(BROKEN_ENQUEUE) {
-        break_ring(&mut arena, &config(), receiveq(0), *case);
+    for (case, broken, reason) in BROKEN.iter().chain(BROKEN_ENQUEUE) {
+        let how = (*case, split(*broken), *reason);
+        break_ring(&mut arena, &config(), receiveq(0), how);
     }
     arena.end();
 }
@@ -440,7 +637,8 @@ fn indirect_tables_need_to_be_negotiated() {
         "not negotiated",
     );
     for queue in [transmitq(0), receiveq(0)] {
-        break_ring(&mut arena, &without(features::INDIRECT_DESC), queue, case);
+        let how = (case.0, split(case.1), case.2);
+        break_ring(&mut arena, &without(features::INDIRECT_DESC), queue, how);
     }
     arena.end();
 }
@@ -449,7 +647,7 @@ fn indirect_tables_need_to_be_negotiated() {
 fn half_a_driver_reset_does_not_lift_the_quarantine() {
     let arena = Arena::new();
     let mut guest = arena.attack(&config());
-    guest.rings[transmitq(0)].push_avail(RING);
+    guest.rings[transmitq(0)].split().push_avail(RING);
     guest.rings[transmitq(0)].kick();
     arena.quarantined("a bad head", "not below the ring's size");
     let queue = receiveq(0);

@@ -228,7 +228,7 @@ fn random_message(random: &mut Random, guest: Option<&Guest>) -> RawMessage {
 /// How many messages the soak sends: a million in `make soak`.
 fn messages() -> usize {
     let wanted = std::env::var("RINGWAY_SOAK_MESSAGES").ok();
-    wanted.map_or(50_000, |wanted| wanted.parse().unwrap())
+    wanted.map_or(10_000, |wanted| wanted.parse().unwrap())
 }
 
 /// Waits until the switch has read what was sent: a question behind it is

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ringway_frontend::net::{HEADER_LEN, receiveq, transmitq};
+use ringway_frontend::ring::Descriptor;
 use ringway_frontend::ring::fast::Slots;
 use ringway_frontend::{FastRing, NetDriver, SessionConfig, features};
 use ringway_tests::lab::{BRIDGE, Lab};
@@ -237,10 +238,17 @@ impl Attacker {
             gpa: guest.free_gpa.next_multiple_of(4096),
             stride: 128,
             offset: 64 - HEADER_LEN,
+            count: RING,
         };
         let len = (HEADER_LEN + ATTACK_LEN) as u32;
         let transmit = guest.rings.remove(transmitq(0));
-        let mut ring = FastRing::new(transmit, slots, false, |_| len).unwrap();
+        let mut ring = FastRing::new(transmit, slots, |_, addr| Descriptor {
+            addr,
+            len,
+            flags: 0,
+            next: 0,
+        })
+        .unwrap();
         assert_eq!(receiveq(0), 0, "the other one stays, empty");
         let (on, stop) = (
             Arc::new(AtomicBool::new(false)),

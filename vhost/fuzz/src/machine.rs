@@ -49,6 +49,9 @@ impl Port {
             queue_pairs: 2,
             owner: None,
             permissions: None,
+            features: u64::MAX,
+            marks: None,
+            keeper: None,
             cpus: Vec::new(),
         };
         let port = GuestPort::start(config, publisher).expect("a port");
@@ -294,7 +297,7 @@ fn place(gpa: u64) -> (usize, u64) {
 
 /// Writes to a guest's memory, whoever does it.
 pub fn write_to(regions: &[File; 2], gpa: u64, bytes: &[u8]) {
-    if gpa < GPA || gpa >= GPA + 2 * REGION {
+    if !(GPA..GPA + 2 * REGION).contains(&gpa) {
         return;
     }
     let (region, at) = place(gpa);

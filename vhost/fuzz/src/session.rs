@@ -78,7 +78,7 @@ pub fn law(data: &[u8]) {
     until(flat, || {
         format!("{} descriptors, {before} before", open_descriptors())
     });
-    if world.sessions % 64 == 0 {
+    if world.sessions.is_multiple_of(64) {
         world.sessions += 1;
         served(&world.port, world.sessions);
     }

@@ -10,7 +10,7 @@ use crate::packet::{
     BURST_SEGMENTS, CUT_PACKETS, CUT_SEGMENTS, CUT_START, FRAME_START, HEAD_CAPACITY, Packet,
     Packets, Segment, VNET_F_NEEDS_CSUM, VnetHeader,
 };
-use crate::ring::split::RingFeatures;
+use crate::ring::RingFeatures;
 
 const ETHERNET: usize = 14;
 /// IPv6's header for fragments (RFC 8200, 4.5).

@@ -27,7 +27,9 @@ fn flow() -> impl Strategy<Value = Flow> {
         "headers longer than a head",
         |((tags, is_ipv6, tcp, options, tcp_options), numbers, payload)| {
             let (flags, sequence, id, gso_size) = numbers;
-            let gso_size = gso_size.max((payload.len() / 4000) as u16);
+            // Fragments are cut at a multiple of eight; more than 4,096 are refused.
+            let least = payload.len().div_ceil(4000).next_multiple_of(8);
+            let gso_size = gso_size.max(least as u16);
             let flow = Flow {
                 tags,
                 options,

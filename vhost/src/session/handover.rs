@@ -5,11 +5,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use vhost::vhost_user::VhostUserProtocolFeatures;
 
 use super::{Device, DeviceRings, Vring, eventfd};
+use crate::dirty::DirtyLog;
+use crate::features;
 use crate::handover::{Descriptors, HandoverError};
+use crate::mark::Mark;
 use crate::memory::RegionSpec;
-use crate::ring::split::{RingAddresses, RingState};
+use crate::ring::{Position, RingAddresses, RingState};
 
 /// All that the frontend has said. Fields may be added; what an older process
 /// does not tell has the value of a session that has just begun.
@@ -20,6 +24,8 @@ pub(crate) struct SessionForm {
     protocol: u64,
     regions: Vec<RegionForm>,
     added_again: Vec<(u64, u64)>,
+    /// While the guest is moved to another host.
+    log: Option<LogForm>,
     vrings: Vec<VringForm>,
 }
 
@@ -33,12 +39,21 @@ struct RegionForm {
     file: u32,
 }
 
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct LogForm {
+    size: u64,
+    file_offset: u64,
+    /// Place of its file's descriptor.
+    file: u32,
+}
+
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct VringForm {
     size: u32,
     /// Descriptor table, available ring, used ring.
     addresses: Option<[u64; 3]>,
+    log_address: Option<u64>,
     kick: Option<u32>,
     call: Option<u32>,
     started: bool,
@@ -49,7 +64,7 @@ struct VringForm {
 }
 
 impl SessionForm {
-    /// Rings stand where their used index says.
+    /// Rings stand where their used index, or their descriptors' flags, say.
     pub(crate) fn forget_positions(&mut self) {
         self.vrings.iter_mut().for_each(|vring| vring.runs = false);
     }
@@ -82,6 +97,17 @@ impl Device {
                 file: descriptors.give(file)?,
             });
         }
+        let log = self.log.as_ref().and_then(|log| log.source());
+        let log = log
+            .map(|(file, size, file_offset)| -> Result<_, HandoverError> {
+                let file = descriptors.give(file)?;
+                Ok(LogForm {
+                    size,
+                    file_offset,
+                    file,
+                })
+            })
+            .transpose()?;
         let mut vrings = Vec::new();
         for vring in &self.vrings {
             let mut give = |fd: &Option<OwnedFd>| -> Result<_, HandoverError> {
@@ -92,19 +118,21 @@ impl Device {
                 addresses: vring
                     .addresses
                     .map(|at| [at.descriptor, at.available, at.used]),
+                log_address: vring.log_address,
                 kick: give(&vring.kick)?,
                 call: give(&vring.call)?,
                 started: vring.started,
                 enabled: vring.enabled,
-                base: vring.base.into(),
+                base: vring.base,
                 runs: vring.state.is_some(),
             });
         }
         Ok(SessionForm {
             features: self.features,
-            protocol: self.protocol,
+            protocol: self.protocol.bits(),
             regions,
             added_again: self.added_again.clone(),
+            log,
             vrings,
         })
     }
@@ -140,16 +168,25 @@ impl Device {
                 .map_err(|error| unfit(&error))?,
         );
         self.features = form.features;
-        self.protocol = form.protocol;
+        self.protocol = VhostUserProtocolFeatures::from_bits_truncate(form.protocol);
         self.added_again = form.added_again;
+        if let Some(log) = form.log {
+            let file = File::from(descriptors.take(log.file)?);
+            let log =
+                DirtyLog::map(file, log.size, log.file_offset).map_err(|error| unfit(&error))?;
+            log.covers(self.memory.end())
+                .map_err(|error| unfit(&error))?;
+            self.log = Some(Arc::new(log));
+        }
+        let packed = features::for_ring(self.features).packed;
         for (index, form) in form.vrings.into_iter().enumerate() {
-            let mark = self.mark(index);
+            let mark = Mark::of_transmit_ring(self.marks.as_ref(), index);
             let mut take = |place: Option<u32>, what| -> Result<_, HandoverError> {
                 let file = place.map(|place| descriptors.take(place)).transpose()?;
                 eventfd(file.map(File::from), what).map_err(|error| unfit(&error))
             };
-            let base = u16::try_from(form.base)
-                .map_err(|_| unfit(&format!("base {:#x} of a split ring", form.base)))?;
+            let base = Position::from_base(form.base, packed)
+                .ok_or_else(|| unfit(&format!("base {:#x} of a split ring", form.base)))?;
             self.vrings[index] = Vring {
                 size: form.size,
                 addresses: (form.addresses).map(|[descriptor, available, used]| RingAddresses {
@@ -157,6 +194,7 @@ impl Device {
                     available,
                     used,
                 }),
+                log_address: form.log_address,
                 kick: take(form.kick, "kick")?,
                 call: take(form.call, "call")?,
                 started: form.started,
@@ -165,9 +203,9 @@ impl Device {
                 // process stop, which comes later.
                 state: form
                     .runs
-                    .then(|| RingState::at(base, Arc::clone(&self.fault)).noting(mark))
+                    .then(|| RingState::new(base, packed, Arc::clone(&self.fault)).noting(mark))
                     .map(Arc::new),
-                base,
+                base: form.base,
             };
         }
         self.published = Arc::new(self.resolve().map_err(|why| unfit(&why))?);
@@ -179,20 +217,27 @@ impl Device {
         Arc::clone(&self.published)
     }
 
-    /// The next entry of each ring that has run. The poll-mode cores must have
+    /// Where each ring that has run stands, as its base. The poll-mode cores must have
     /// let go; `None` where one has not.
     pub(crate) fn positions(&self) -> Vec<Option<u32>> {
         self.vrings
             .iter()
-            .map(|vring| Some(vring.state.as_ref()?.next_avail()?.into()))
+            .map(|vring| vring.state.as_ref()?.base())
             .collect()
     }
 
     /// Lets each ring go on where it stood in the other process.
     pub(crate) fn set_positions(&mut self, positions: &[Option<u32>]) {
-        for (vring, position) in self.vrings.iter().zip(positions) {
+        let pairs = self.published.pairs.iter();
+        let rings = pairs.flat_map(|pair| [&pair.enqueue, &pair.dequeue]);
+        for ((vring, ring), position) in self.vrings.iter().zip(rings).zip(positions) {
             if let (Some(state), Some(position)) = (&vring.state, position) {
-                state.move_to(*position as u16);
+                // Of one that is not enabled it is not known.
+                let has_long_chains = match ring {
+                    Some(ring) => ring.has_long_chains(),
+                    None => state.is_packed(),
+                };
+                state.move_to(*position, has_long_chains);
             }
         }
     }

@@ -257,6 +257,7 @@ mod tests {
 
     impl RingPublisher for Nobody {
         fn publish(&self, _: Arc<DeviceRings>) {}
+        fn announce(&self, _: [u8; 6]) {}
     }
 
     fn config(folder: &Path) -> GuestPortConfig {

@@ -7,17 +7,24 @@ use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 
 /// What ports need, and nothing else does.
-const NEEDED: [Capability; 5] = [
-    // Interfaces, taps, traffic control, XDP.
+const NEEDED: [Capability; 4] = [
+    // Interfaces, taps, traffic control.
     Capability::CAP_NET_ADMIN,
-    // Packet sockets, AF_XDP.
+    // Packet sockets.
     Capability::CAP_NET_RAW,
-    // The program that AF_XDP puts before an interface.
-    Capability::CAP_BPF,
     // Hugepages and memory that devices reach, beyond the limit on locked memory.
     Capability::CAP_IPC_LOCK,
     // `owner=` of sockets.
     Capability::CAP_CHOWN,
+];
+
+/// What AF_XDP needs beside: libxdp, on which DPDK's driver stands, loads a
+/// program that the kernel's verifier has to trust with pointers, and asks for it
+/// by number, which is the administrator's alone.
+const XDP: [Capability; 3] = [
+    Capability::CAP_BPF,
+    Capability::CAP_PERFMON,
+    Capability::CAP_SYS_ADMIN,
 ];
 
 /// What to keep beside what ports need.
@@ -45,7 +52,8 @@ pub struct CapabilityError {
     error: String,
 }
 
-/// Reads `all`, or a list such as `sys_admin,CAP_SYS_RAWIO`, which may be empty.
+/// Reads `all`, or a list such as `sys_admin,CAP_SYS_RAWIO`, which may be empty;
+/// `xdp` stands for what AF_XDP needs.
 pub fn keep(text: &str) -> Result<Keep, String> {
     match text {
         "all" => return Ok(Keep::All),
@@ -53,18 +61,21 @@ pub fn keep(text: &str) -> Result<Keep, String> {
         _ => {}
     }
     let named = |name: &str| {
+        if name == "xdp" {
+            return Ok(XDP.to_vec());
+        }
         let upper = name.to_ascii_uppercase();
         let full = match upper.strip_prefix("CAP_") {
             Some(_) => upper,
             None => format!("CAP_{upper}"),
         };
-        Capability::from_str(&full)
+        let capability = Capability::from_str(&full);
+        capability
+            .map(|capability| vec![capability])
             .map_err(|_| format!("{name:?} is no capability: see capabilities(7), or say all"))
     };
-    text.split(',')
-        .map(named)
-        .collect::<Result<_, _>>()
-        .map(Keep::Also)
+    let lists: Result<Vec<_>, String> = text.split(',').map(named).collect();
+    Ok(Keep::Also(lists?.concat()))
 }
 
 /// Gives up, in this thread and all that it will start, every capability that is
@@ -145,6 +156,7 @@ mod tests {
     fn lists_are_read_with_and_without_prefix() {
         let two = vec![Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_RAWIO];
         assert_eq!(keep("sys_admin,CAP_SYS_RAWIO"), Ok(Keep::Also(two)));
+        assert_eq!(keep("xdp"), Ok(Keep::Also(XDP.to_vec())));
         assert_eq!(keep("all"), Ok(Keep::All));
         assert_eq!(keep(""), Ok(Keep::default()));
         for bad in ["root", "sys_admin,", "CAP_"] {

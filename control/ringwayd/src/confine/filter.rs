@@ -42,16 +42,18 @@ pub enum FilterError {
 /// Filters the system calls of every thread, also of those that will be
 /// started. Cannot be undone.
 pub fn filter_system_calls(seccomp: Seccomp) -> Result<(), FilterError> {
-    for program in programs(seccomp)? {
-        install(&program, libc::SECCOMP_FILTER_FLAG_TSYNC)?;
+    for (program, logs) in programs(seccomp)? {
+        install(&program, logs | libc::SECCOMP_FILTER_FLAG_TSYNC)?;
     }
     Ok(())
 }
 
-/// The programs, in the order in which they are to be installed: each must let
-/// the next one's seccomp(2) pass.
-fn programs(seccomp: Seccomp) -> Result<Vec<BpfProgram>, BackendError> {
+/// The programs, in the order in which they are to be installed (each must let
+/// the next one's seccomp(2) pass), and the flag by which a program's errors are
+/// logged.
+fn programs(seccomp: Seccomp) -> Result<Vec<(BpfProgram, libc::c_ulong)>, BackendError> {
     use SeccompAction::{Allow, Errno, KillProcess, Log};
+    const LOGS: libc::c_ulong = libc::SECCOMP_FILTER_FLAG_LOG;
     let errno = |errno: i32| Errno(errno.unsigned_abs());
     // Its arguments lie in memory, where a filter cannot look: without it glibc
     // takes clone. Of two programs that answer with errors the last one's counts.
@@ -61,7 +63,7 @@ fn programs(seccomp: Seccomp) -> Result<Vec<BpfProgram>, BackendError> {
         Seccomp::Log => {
             let mut rules = allowed()?;
             rules.insert(libc::SYS_clone3, Vec::new());
-            Ok(vec![program(rules, Allow, Log)?])
+            Ok(vec![(program(rules, Allow, Log)?, LOGS)])
         }
         Seccomp::On => {
             let mut rules = allowed()?;
@@ -69,9 +71,10 @@ fn programs(seccomp: Seccomp) -> Result<Vec<BpfProgram>, BackendError> {
             // itself further, never less.
             rules.insert(libc::SYS_seccomp, Vec::new());
             Ok(vec![
-                program(hostile()?, KillProcess, Allow)?,
-                program(rules, Allow, errno(libc::EPERM))?,
-                program(clone3, errno(libc::ENOSYS), Allow)?,
+                (program(hostile()?, KillProcess, Allow)?, LOGS),
+                (program(rules, Allow, errno(libc::EPERM))?, LOGS),
+                // Nothing to be told: every new thread asks for it.
+                (program(clone3, errno(libc::ENOSYS), Allow)?, 0),
             ])
         }
     }
@@ -86,15 +89,15 @@ fn program(
     SeccompFilter::new(rules, of_others, of_these, architecture)?.try_into()
 }
 
-/// Gives a program to the kernel.
-fn install(program: &[sock_filter], threads: libc::c_ulong) -> io::Result<()> {
+/// Gives a program to the kernel, with `flags` of seccomp(2).
+fn install(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<()> {
     let description = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: program.as_ptr().cast_mut().cast(),
     };
-    // LOG: errors are logged, too. SPEC_ALLOW: older kernels would else turn off
-    // speculative stores for filtered threads, which poll-mode cores would feel.
-    let flags = threads | libc::SECCOMP_FILTER_FLAG_LOG | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    // Older kernels would else turn off speculative stores for filtered threads,
+    // which poll-mode cores would feel.
+    let flags = flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     // SAFETY: `description` points to `program`'s instructions, which have the
     // kernel's layout and their own number; the kernel copies and checks them.
     let answer = unsafe {
@@ -124,8 +127,8 @@ mod tests {
 
     /// Filters the calling thread alone: the other tests' threads stay as they are.
     fn confine_this_thread() {
-        for program in programs(Seccomp::On).unwrap() {
-            install(&program, 0).unwrap();
+        for (program, logs) in programs(Seccomp::On).unwrap() {
+            install(&program, logs).unwrap();
         }
     }
 
@@ -215,8 +218,8 @@ mod tests {
         assert!(programs(Seccomp::Off).unwrap().is_empty());
         nix::sys::prctl::set_no_new_privs().unwrap();
         let thread = std::thread::spawn(|| {
-            for program in programs(Seccomp::Log).unwrap() {
-                install(&program, 0).unwrap();
+            for (program, logs) in programs(Seccomp::Log).unwrap() {
+                install(&program, logs).unwrap();
             }
             nix::sys::signal::kill(nix::unistd::getppid(), None)
         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use ringway_vhost::GuestMemory;
-use ringway_vhost::ring::split::RingAddresses;
+use ringway_vhost::ring::RingAddresses;
 
 /// A chain goes on at `next`.
 const DESC_F_NEXT: u16 = 1;

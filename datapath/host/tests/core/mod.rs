@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ringway_host::port::{HostPort, HostPortConfig, HostPortKind, HostPortStatus};
-use ringway_vhost::{Burst, DeviceRings, Enqueued, SplitRing, VnetHeader};
+use ringway_vhost::{Burst, DeviceRings, Enqueued, Ring, VnetHeader};
 
 /// How long something may take at the most that takes no time to speak of.
 pub const LIMIT: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ impl Core {
         }
     }
 
-    pub fn transmit_ring(&self, queue: usize) -> Arc<SplitRing> {
+    pub fn transmit_ring(&self, queue: usize) -> Arc<Ring> {
         Arc::clone(self.rings.pairs[queue].dequeue.as_ref().expect("runs"))
     }
 
@@ -213,7 +213,7 @@ fn forward(from: &DeviceRings, to: &DeviceRings, burst: &mut Burst, counts: &Cou
 
 /// As a poll-mode core sleeps, but wakes now and then to see whether it shall end.
 fn sleep(pairs: &[(Arc<DeviceRings>, Arc<DeviceRings>)], counts: &Counts) {
-    let rings: Vec<&Arc<SplitRing>> = pairs
+    let rings: Vec<&Arc<Ring>> = pairs
         .iter()
         .flat_map(|(from, _)| &from.pairs)
         .filter_map(|pair| pair.dequeue.as_ref())

@@ -45,6 +45,8 @@ pub struct Traffic {
     pub size: u32,
     /// Whether the guests offer mergeable receive buffers.
     pub mrg_rxbuf: bool,
+    /// Packed rings instead of split ones.
+    pub packed: bool,
     /// Descriptors per ring.
     pub ring_size: u16,
     /// Seconds of traffic before measuring.

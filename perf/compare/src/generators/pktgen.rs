@@ -34,6 +34,9 @@ pub fn run(switch: &mut dyn Switch, traffic: &Traffic) -> Result<Outcome, Error>
     if let Some(tso) = traffic.tso {
         pktgen.args(tso.arguments());
     }
+    if traffic.packed {
+        pktgen.arg("--packed");
+    }
     let before = memory(switch.pid());
     let merge = if traffic.mrg_rxbuf { "on" } else { "off" };
     pktgen

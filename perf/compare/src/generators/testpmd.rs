@@ -59,10 +59,11 @@ fn arguments(switch: &dyn Switch, traffic: &Traffic) -> std::process::Command {
         .env("RUNTIME_DIRECTORY", &traffic.dir);
     for (port, (socket, mac)) in switch.sockets().iter().zip(MACS).enumerate() {
         testpmd.arg("--vdev").arg(format!(
-            "net_virtio_user{port},path={},mac={mac},queues=1,queue_size={},mrg_rxbuf={}",
+            "net_virtio_user{port},path={},mac={mac},queues=1,queue_size={},mrg_rxbuf={},packed_vq={}",
             text(socket),
             traffic.ring_size,
             u8::from(traffic.mrg_rxbuf),
+            u8::from(traffic.packed),
         ));
     }
     let ring = traffic.ring_size.to_string();

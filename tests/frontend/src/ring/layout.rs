@@ -18,6 +18,20 @@ pub struct Descriptor {
     pub next: u16,
 }
 
+/// A descriptor of a packed ring: 16 bytes, little endian.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PackedDescriptor {
+    /// Guest-physical address of the buffer.
+    pub addr: u64,
+    /// Its length in bytes; in a used one, bytes written.
+    pub len: u32,
+    /// What the driver knows the chain by.
+    pub id: u16,
+    /// `DESC_*` and `PACKED_*` flags.
+    pub flags: u16,
+}
+
 /// An element of the used ring: 8 bytes, little endian.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,11 +125,13 @@ mod plain {
     #![allow(unsafe_code)]
     // UNSAFETY: `vm-memory` asks for the promise that a type is plain data.
 
-    use super::{ByteValued, Descriptor, UsedElem};
+    use super::{ByteValued, Descriptor, PackedDescriptor, UsedElem};
 
     // SAFETY: four integers in `repr(C)` without padding (8 + 4 + 2 + 2 = 16
     // bytes, alignment 8); every bit pattern is a value.
     unsafe impl ByteValued for Descriptor {}
+    // SAFETY: as above.
+    unsafe impl ByteValued for PackedDescriptor {}
     // SAFETY: two u32 in `repr(C)` without padding; every bit pattern is a value.
     unsafe impl ByteValued for UsedElem {}
 }

@@ -1,10 +1,14 @@
-//! Split virtqueues from the driver's side.
+//! Virtqueues from the driver's side.
 
+mod any;
 pub mod fast;
 mod layout;
+pub mod packed;
 mod split;
 
-pub use layout::{Descriptor, RingLayout, UsedElem};
+pub use any::Ring;
+pub use layout::{Descriptor, PackedDescriptor, RingLayout, UsedElem};
+pub use packed::PackedRing;
 pub use split::{NoDescriptors, SplitRing};
 
 /// Descriptor flag: the chain goes on at `next`.

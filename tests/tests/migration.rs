@@ -1,0 +1,332 @@
+//! Guests that move to another host: what is noted of their memory, how the
+//! network learns of it, and a real one between two switches.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use ringway_frontend::net::{receiveq, transmitq};
+use ringway_frontend::raw::RawMessage;
+use ringway_frontend::{NetDriver, SessionConfig, features};
+use ringway_tests::daemon::Daemon;
+use ringway_tests::machine::{self, Exclusive};
+use ringway_tests::netns::Namespace;
+use ringway_tests::process::Process;
+use ringway_tests::qemu::{Guest, GuestOptions, Listener, Nic};
+use ringway_tests::scripted::{self, LIMIT, frame};
+use ringway_tests::wait;
+
+const SET_LOG_BASE: u32 = 6;
+const SET_VRING_ADDR: u32 = 9;
+const SEND_RARP: u32 = 19;
+const PAGE: u64 = 4096;
+
+fn pair(config: &SessionConfig) -> (NetDriver, NetDriver, Daemon, Exclusive) {
+    let alone = machine::exclusive().unwrap();
+    let daemon = Daemon::start().unwrap();
+    daemon.ok(&["add-br", "br0"]).unwrap();
+    let [a, b] = ["a", "b"].map(|port| {
+        daemon
+            .add_vhost_port("br0", port, &["mode=server"])
+            .unwrap();
+        scripted::driver(&daemon, port, config).unwrap()
+    });
+    (a, b, daemon, alone)
+}
+
+fn config(packed: bool) -> SessionConfig {
+    let mut config = SessionConfig::default();
+    config.features |= features::LOG_ALL;
+    if packed {
+        config.features |= features::RING_PACKED;
+        config.required |= features::RING_PACKED;
+    }
+    config
+}
+
+/// Which pages' bits are set.
+fn marked(log: &File) -> Vec<u64> {
+    let mut bytes = vec![0; log.metadata().unwrap().len() as usize];
+    log.read_exact_at(&mut bytes, 0).unwrap();
+    let set = |page: &u64| bytes[(page / 8) as usize] >> (page % 8) & 1 != 0;
+    (0..8 * bytes.len() as u64).filter(set).collect()
+}
+
+#[test]
+fn what_the_switch_writes_is_noted_from_the_log_on_and_until_its_end() {
+    for packed in [false, true] {
+        let config = config(packed);
+        let (mut a, mut b, _daemon, _alone) = pair(&config);
+        let size = b.guest.memory.end() / PAGE / 8;
+        let fd = memfd_create(c"log", MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        let log = File::from(fd);
+        log.set_len(size).unwrap();
+        fcntl(&log, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)).unwrap();
+
+        // As QEMU does: the log, the features with LOG_ALL, the rings' addresses.
+        let session = &b.guest.session;
+        let mut body = size.to_le_bytes().to_vec();
+        body.extend(0_u64.to_le_bytes());
+        let message = RawMessage::numbered(SET_LOG_BASE, body);
+        session.send(&message, &[log.as_raw_fd()]).unwrap();
+        let answer = session.recv_bytes(LIMIT).unwrap();
+        assert_eq!(answer.len(), 12 + 16, "{answer:?}");
+        session.set_features(b.guest.features).unwrap();
+        session.want_answers(false);
+        for (queue, ring) in b.guest.rings.iter().enumerate() {
+            let (layout, memory) = (ring.layout(), &b.guest.memory);
+            let address = |gpa| memory.user_addr(gpa);
+            let (desc, used, avail) = (layout.desc, layout.used, layout.avail);
+            let addresses = [address(desc), address(used), address(avail)];
+            let message = RawMessage::vring_addr(
+                queue as u32,
+                1,
+                addresses[0],
+                addresses[1],
+                addresses[2],
+                used,
+            );
+            assert_eq!(message.request, SET_VRING_ADDR);
+            session.send(&message, &[]).unwrap();
+        }
+        // Answered after the messages before it have been.
+        session.get_features().unwrap();
+        log.write_all_at(&vec![0; size as usize], 0).unwrap();
+
+        let before = b.guest.memory.read_bytes(0, b.guest.memory.end() as usize);
+        for number in 0..20 {
+            let sent = frame(2, 1, 1400, number);
+            assert!(a.send(0, &sent));
+            // Looked at without its buffer going back to the switch.
+            let ring = &b.guest.rings[receiveq(0)];
+            wait::until("the frame", LIMIT, || match ring.has_used() {
+                true => Ok(()),
+                false => Err("nothing"),
+            })
+            .unwrap();
+            assert_eq!(b.recv(0), Some(sent));
+        }
+        assert!(a.flush(0, LIMIT));
+        let after = b.guest.memory.read_bytes(0, before.len());
+        let pages = before
+            .chunks(PAGE as usize)
+            .zip(after.chunks(PAGE as usize));
+        let changed = (0..)
+            .zip(pages)
+            .filter(|(_, (before, after))| before != after);
+        let changed: Vec<u64> = changed.map(|(page, _)| page).collect();
+        let noted = marked(&log);
+        // The driver writes too: to its descriptors and the available ring.
+        let layout = *b.guest.rings[receiveq(0)].layout();
+        let own = layout.desc / PAGE..=layout.used / PAGE;
+        for page in &changed {
+            assert!(noted.contains(page) || own.contains(page), "page {page:#x}");
+        }
+        // To be kicked, or not, is asked for again and again.
+        let sending = *b.guest.rings[transmitq(0)].layout();
+        let asking = sending.used / PAGE..=sending.end() / PAGE;
+        for page in &noted {
+            let written = changed.contains(page) || asking.contains(page);
+            assert!(written, "page {page:#x} was not written to");
+        }
+        assert!(
+            noted.contains(&(layout.used / PAGE)) || packed,
+            "{noted:x?}"
+        );
+        assert!(noted.iter().filter(|page| !own.contains(page)).count() >= 10);
+
+        // The guest stays: nothing is noted any more.
+        let without = b.guest.features & !features::LOG_ALL;
+        b.guest.session.set_features(without).unwrap();
+        b.guest.session.get_features().unwrap();
+        log.write_all_at(&vec![0; size as usize], 0).unwrap();
+        assert!(a.send(0, &frame(2, 1, 1400, 99)));
+        assert!(b.recv_within(0, LIMIT).is_some());
+        assert!(a.flush(0, LIMIT));
+        assert!(marked(&log).is_empty());
+    }
+}
+
+#[test]
+fn an_announced_guest_is_known_at_its_port() {
+    let (a, mut b, daemon, _alone) = pair(&config(false));
+    let mac = [2, 0, 0, 0, 0, 0x77];
+    let mut body = mac.to_vec();
+    body.extend([0, 0]);
+    let message = RawMessage::numbered(SEND_RARP, body);
+    a.guest.session.send(&message, &[]).unwrap();
+    let got = b.recv_within(0, LIMIT).expect("a broadcast");
+    assert_eq!(got.len(), 60);
+    assert_eq!(got[..6], [0xff; 6]);
+    assert_eq!(got[6..12], mac);
+    assert_eq!(got[12..14], [0x80, 0x35]);
+    let shown = daemon.json(&["fdb", "show", "br0"]).unwrap().to_string();
+    assert!(shown.contains("02:00:00:00:00:77"), "{shown}");
+    let back = frame(0x77, 1, 60, 1);
+    let mut a = a;
+    assert!(b.send(0, &back));
+    assert_eq!(a.recv_within(0, LIMIT), Some(back));
+}
+
+/// Two hosts' switches, each with a wire to the same LAN, and a neighbour there.
+struct Lan {
+    switches: [Daemon; 2],
+    neighbour: Namespace,
+    _alone: Exclusive,
+}
+
+const GUEST: &str = "10.0.0.1";
+const NEIGHBOUR: &str = "10.0.0.9";
+
+impl Lan {
+    fn new() -> Self {
+        let alone = machine::exclusive().unwrap();
+        let neighbour = Namespace::new("lan").unwrap();
+        neighbour
+            .ip(&[
+                "link",
+                "add",
+                "lan0",
+                "type",
+                "bridge",
+                "forward_delay",
+                "0",
+            ])
+            .unwrap();
+        let switches = ["wire0", "wire1"].map(|wire| {
+            let daemon = Daemon::start().unwrap();
+            let far = format!("far-{wire}");
+            daemon.namespace().veth_to(wire, &neighbour, &far).unwrap();
+            let enslave = ["link", "set", &far, "master", "lan0"];
+            neighbour.ip(&enslave).unwrap();
+            daemon.ok(&["add-br", "br0"]).unwrap();
+            daemon
+                .ok(&["add-port", "br0", wire, "type=system"])
+                .unwrap();
+            daemon
+        });
+        let address = format!("{NEIGHBOUR}/24");
+        neighbour.configure("lan0", &address).unwrap();
+        Self {
+            switches,
+            neighbour,
+            _alone: alone,
+        }
+    }
+
+    /// A guest on one of the switches.
+    fn guest(&self, switch: usize, packed: bool, comes: bool) -> Guest {
+        let daemon = &self.switches[switch];
+        let socket = daemon
+            .add_vhost_port("br0", "vm1", &["mode=server"])
+            .unwrap();
+        let mut nic = Nic::new(socket, Listener::Switch, 1);
+        nic.packed = packed;
+        let mut options = GuestOptions::new("vm1", nic);
+        options.comes_over = comes.then(|| daemon.path("incoming.sock"));
+        Guest::start(&options, daemon.dir()).unwrap()
+    }
+
+    fn ping_and_tcp(&self) -> (Process, Process) {
+        let dir = self.switches[0].dir();
+        let line = format!("exec ping -n -D -i 0.02 {GUEST}");
+        let ping = self
+            .neighbour
+            .spawn("ping", &["sh", "-c", &line], &dir.join("ping.log"))
+            .unwrap();
+        let probe = machine::build_dir().join("guest/probe");
+        let stop = dir.join("stop");
+        let line = format!(
+            "n=0; while [ ! -e {} ]; do {} tcp {GUEST}:7 20000000 || exit 1; n=$((n+1)); done; echo transfers $n",
+            stop.display(),
+            probe.display(),
+        );
+        let tcp = self
+            .neighbour
+            .spawn("tcp", &["sh", "-c", &line], &dir.join("tcp.log"))
+            .unwrap();
+        (ping, tcp)
+    }
+}
+
+/// Longest time between two answers, in ms; how many came, and how many of the
+/// requests up to the last answer have none.
+fn outage(log: &str) -> (f64, usize, usize) {
+    let mut times = Vec::new();
+    let mut last = 0;
+    for line in log.lines() {
+        let time = line.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let number = line.split_once("icmp_seq=");
+        if let (Some((time, _)), Some((_, rest))) = (time, number)
+            && line.contains("bytes from")
+        {
+            times.push(time.parse::<f64>().unwrap());
+            let number = rest.split(' ').next().unwrap_or_default();
+            last = last.max(number.parse::<usize>().unwrap());
+        }
+    }
+    let gaps = times.windows(2).map(|pair| (pair[1] - pair[0]) * 1e3);
+    (
+        gaps.fold(0.0, f64::max),
+        times.len(),
+        last.saturating_sub(times.len()),
+    )
+}
+
+fn a_guest_moves(packed: bool) {
+    let lan = Lan::new();
+    let mut here = lan.guest(0, packed, false);
+    here.wait_ready().unwrap();
+    here.configure(&format!("{GUEST}/24")).unwrap();
+    here.reach(NEIGHBOUR).unwrap();
+    here.ok("(probe serve 7 >/dev/null 2>&1 &)").unwrap();
+    here.ok("echo kept > /tmp/kept").unwrap();
+    let shown = lan.switches[0].show_port("vm1").unwrap().to_string();
+    assert_eq!(shown.contains("RING_PACKED"), packed, "{shown}");
+
+    let mut there = lan.guest(1, packed, true);
+    let (mut ping, mut tcp) = lan.ping_and_tcp();
+    std::thread::sleep(Duration::from_secs(1));
+    let incoming = lan.switches[1].path("incoming.sock");
+    let moved = here.monitor().unwrap().move_to(&incoming).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    lan.switches[1].wait_state("vm1", "forwarding").unwrap();
+    std::fs::write(lan.switches[0].path("stop"), "").unwrap();
+    tcp.wait_exit(Duration::from_secs(60)).unwrap();
+    let said = tcp.log();
+    assert!(said.contains("transfers"), "{said}");
+    ping.kill();
+    let (longest, answers, lost) = outage(&ping.log());
+    println!(
+        "packed {packed}: down for {} ms of {} ms, as QEMU says; longest time between answers \
+         {longest:.0} ms (of {answers}, {lost} lost); {}",
+        moved.downtime_ms,
+        moved.total_ms,
+        said.lines().last().unwrap_or_default(),
+    );
+    // It is the same guest, and it talks by way of the other switch.
+    assert_eq!(there.ok("cat /tmp/kept").unwrap(), "kept");
+    assert_eq!(there.ping(NEIGHBOUR, 3, 1400).unwrap(), 3);
+    assert!(answers > 50, "{answers} answers");
+    assert!(longest < 10_000.0, "{longest} ms without an answer");
+    let port = lan.switches[1].port("vm1").unwrap();
+    assert!(port.rx_packets > 0, "{port:?}");
+    here.kill();
+    for switch in &lan.switches {
+        let balance = switch.settled_balance().unwrap();
+        assert!(balance.holds(), "{balance:?}");
+    }
+}
+
+#[test]
+fn a_guest_moves_under_ping_and_tcp() {
+    a_guest_moves(false);
+}
+
+#[test]
+fn a_guest_with_packed_rings_moves_too() {
+    a_guest_moves(true);
+}
