@@ -27,10 +27,10 @@ pub use fault::{DeviceFault, RingFault};
 pub(crate) use state::Progress;
 pub use state::{Position, RingState};
 
-use crate::notify;
 use crate::dirty::{DirtyLog, LogError, RingLog};
 use crate::gso::GsoKinds;
 use crate::memory::GuestMemory;
+use crate::notify;
 use crate::packet::{BURST, VNET_HEADER_BYTES};
 use packed::PackedLayout;
 use split::SplitLayout;
