@@ -98,6 +98,8 @@ impl RingPublisher for Published {
     fn publish(&self, rings: Arc<DeviceRings>) {
         *self.0.lock().expect("no panic") = rings;
     }
+
+    fn announce(&self, _mac: [u8; 6]) {}
 }
 
 /// Sends bytes with descriptors. False: the other side has hung up.

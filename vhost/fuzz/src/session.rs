@@ -38,6 +38,8 @@ impl RingPublisher for Core {
             });
         }
     }
+
+    fn announce(&self, _mac: [u8; 6]) {}
 }
 
 struct World {

@@ -188,7 +188,8 @@ impl PackedRing {
     pub fn add_chain(&mut self, buffers: &[(Gpa, u32, bool)]) -> Result<u16, NoDescriptors> {
         let last = buffers.len().wrapping_sub(1);
         let flags = |at: usize, write| {
-            u16::from(write) * DESC_WRITE | if at < last { DESC_NEXT } else { 0 }
+            let next = if at < last { DESC_NEXT } else { 0 };
+            next | if write { DESC_WRITE } else { 0 }
         };
         let list = buffers.iter().enumerate();
         let list = list.map(|(at, &(addr, len, write))| (addr, len, flags(at, write)));
