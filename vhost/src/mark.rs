@@ -54,7 +54,6 @@ impl Marks {
         .map_err(|error| io::Error::other(error.to_string()))?;
         Ok(Arc::new(Self(mapping)))
     }
-
 }
 
 /// The word for [`Marks::set_busy`]: behind that of ring 0, a receive ring.

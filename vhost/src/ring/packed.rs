@@ -26,7 +26,7 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::position::{self, AVAIL, USED};
+use super::position::{self, AVAIL, Left, MAX_TOLD, USED};
 use super::split::prefetch_buffer;
 use super::state::{Held, Position, Progress};
 use super::table::{
@@ -106,12 +106,12 @@ impl PackedLayout {
             }
             seen = again;
         }
-        // SAFETY: within the device event structure, aligned.
-        let left = unsafe { AtomicU16::from_ptr(self.device_event.cast()) };
-        let told = Position::packed(u16::from_le(left.load(Ordering::Acquire)));
-        let next = position::find(&seen, told, base);
+        let next = position::find(&seen, self.what_is_left(), base);
         // This process may die as well, before anything else is written there.
-        left.store(next.to_packed().to_le(), Ordering::Release);
+        self.leave(match self.has_long_chains() {
+            true => Left::At(next),
+            false => Left::Untold,
+        });
         written((self.device_event.cast_const(), 2));
         for slot in (0..self.size).filter(|slot| self.is_marked(*slot)) {
             self.finish(slot);
@@ -120,11 +120,28 @@ impl PackedLayout {
         next
     }
 
-    /// Whether some chain in the ring has, or had, more than one slot.
+    /// Whether some chain in the ring has more than one slot, or may have had.
     pub(super) fn has_long_chains(&self) -> bool {
-        self.all_flags()
-            .iter()
-            .any(|flags| flags & DESC_F_NEXT != 0)
+        let (flags, left) = (self.all_flags(), self.what_is_left());
+        self.size > MAX_TOLD || position::has_long_chains(&flags, left)
+    }
+
+    fn what_is_left(&self) -> Left {
+        let bits = u16::from_le(self.left().load(Ordering::Acquire));
+        Left::from_bits(bits, self.size)
+    }
+
+    /// Where our position is left: in the device event structure.
+    #[inline(always)]
+    fn left(&self) -> &AtomicU16 {
+        // SAFETY: within the device event structure, aligned; accessed atomically.
+        unsafe { AtomicU16::from_ptr(self.device_event.cast()) }
+    }
+
+    #[inline(always)]
+    fn leave(&self, left: Left) {
+        let bits = left.to_bits(self.size);
+        self.left().store(bits.to_le(), Ordering::Release);
     }
 
     /// The flags of all slots; marked ones have been returned.
@@ -290,8 +307,8 @@ impl PackedLayout {
         addr.store(MARK.to_le(), Ordering::Release);
     }
 
-    fn set_device_event(&self, progress: &Progress, flags: u16) {
-        let event = u32::from(progress.next.to_packed()) | u32::from(flags) << 16;
+    fn set_device_event(&self, position: u16, flags: u16) {
+        let event = u32::from(position) | u32::from(flags) << 16;
         // SAFETY: the device event structure has 4 bytes and is 4-aligned.
         let field = unsafe { AtomicU32::from_ptr(self.device_event.cast()) };
         field.store(event.to_le(), Ordering::Release);
@@ -454,9 +471,7 @@ impl Layout for PackedLayout {
         };
         if progress.has_long_chains {
             // Behind the other chains of the burst and before the first.
-            // SAFETY: within the device event structure, aligned.
-            let field = unsafe { AtomicU16::from_ptr(self.device_event.cast()) };
-            field.store(progress.next.to_packed().to_le(), Ordering::Release);
+            self.leave(Left::At(progress.next));
         }
         self.write(slot, element);
     }
@@ -523,7 +538,12 @@ impl Layout for PackedLayout {
             (true, true) => EVENT_DESCRIPTOR,
             (true, false) => EVENT_ENABLE,
         };
-        self.set_device_event(progress, flags);
+        let position = match (wanted, progress.has_long_chains) {
+            (true, _) => progress.next.to_packed(),
+            (false, true) => Left::At(progress.next).to_bits(self.size),
+            (false, false) => Left::Untold.to_bits(self.size),
+        };
+        self.set_device_event(position, flags);
         Some((self.device_event.cast_const(), 4))
     }
 

@@ -11,7 +11,7 @@ use ringway_frontend::ring::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE};
 use ringway_frontend::{Backing, PackedRing, RingLayout};
 
 use super::*;
-use crate::mark::Marks;
+use crate::mark::{Mark, Marks};
 use crate::memory::RegionSpec;
 use crate::packet::Burst;
 
@@ -594,7 +594,7 @@ fn broken_packed_rings_are_faults() {
 }
 
 /// Addresses of a packed ring's chains that are about to be returned.
-const MARK: [u8; 8] = *b"returned";
+const RETURNED: [u8; 8] = *b"returned";
 
 /// A process is killed when it has delivered a burst of 20 frames and given back
 /// `given_back` chains of it; how many the next one gives back unseen.
@@ -612,7 +612,9 @@ fn killed_while_giving_back(packed: bool, given_back: usize, pieces: &[usize]) -
     }
     let snapshot = |ends: &Ends| ends.memory.read_bytes(0, TABLES as usize);
     let mut killed = Vec::new();
-    let taken = ends.ring.dequeue(&mut Burst::default(), |_| killed = snapshot(&ends));
+    let taken = ends
+        .ring
+        .dequeue(&mut Burst::default(), |_| killed = snapshot(&ends));
     assert_eq!(taken.packets, 20);
     // Chains become visible one by one, the first one last.
     let after = snapshot(&ends);
@@ -621,7 +623,7 @@ fn killed_while_giving_back(packed: bool, given_back: usize, pieces: &[usize]) -
         let at = 16 * slot;
         let bytes = if number == 0 { 8..12 } else { 8..16 };
         if number == 0 {
-            killed[at..at + 8].copy_from_slice(&MARK);
+            killed[at..at + 8].copy_from_slice(&RETURNED);
         }
         let place = at + bytes.start..at + bytes.end;
         killed[place.clone()].copy_from_slice(&after[place]);
