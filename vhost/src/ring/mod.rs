@@ -339,8 +339,8 @@ impl Ring {
     /// has it. Chains complete in order, so memory tells where that is, also
     /// where the frontend cannot know it (the other side was killed).
     pub(crate) fn restart(&mut self, base: u32, fault: &Arc<DeviceFault>) {
-        let next = match &self.layout {
-            AnyLayout::Split(split) => split.position(),
+        let (next, has_long_chains) = match &self.layout {
+            AnyLayout::Split(split) => (split.position(), false),
             AnyLayout::Packed(packed) => {
                 let note = |written| {
                     if let Some(log) = &self.log {
@@ -351,9 +351,7 @@ impl Ring {
             }
         };
         let mut state = RingState::new(next, self.features.packed, Arc::clone(fault));
-        if let AnyLayout::Packed(packed) = &self.layout {
-            state.progress.get_mut().has_long_chains = packed.has_long_chains();
-        }
+        state.progress.get_mut().has_long_chains = has_long_chains;
         self.state = Arc::new(state);
     }
 

@@ -26,7 +26,7 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::position::{self, AVAIL, USED};
+use super::position::{self, AVAIL, Left, USED};
 use super::split::prefetch_buffer;
 use super::state::{Held, Position, Progress};
 use super::table::{
@@ -43,6 +43,10 @@ use crate::packet::BURST;
 const EVENT_ENABLE: u16 = 0;
 const EVENT_DISABLE: u16 = 1;
 const EVENT_DESCRIPTOR: u16 = 2;
+
+/// A position that no ring below the largest size has: no chain of several
+/// slots was ever returned, so the slots' flags tell where the device stands.
+const NOWHERE: u16 = 0x7fff;
 
 const DESCRIPTORS_PER_LINE: u16 = 4;
 
@@ -94,8 +98,13 @@ impl PackedLayout {
 
     /// Where whoever served this ring before has stopped; `base` is where the
     /// frontend believes that it did. A chain that was just being returned is;
-    /// `written` is told of it.
-    pub(super) fn position(&self, base: Position, mut written: impl FnMut(Written)) -> Position {
+    /// `written` is told of it. Also whether some chain in the ring has, or had,
+    /// more than one slot.
+    pub(super) fn position(
+        &self,
+        base: Position,
+        mut written: impl FnMut(Written),
+    ) -> (Position, bool) {
         // The driver may be filling the ring at this moment. It soon has to
         // wait for us; one that does not is only harming itself.
         let mut seen = self.all_flags();
@@ -106,25 +115,31 @@ impl PackedLayout {
             }
             seen = again;
         }
-        // SAFETY: within the device event structure, aligned.
-        let left = unsafe { AtomicU16::from_ptr(self.device_event.cast()) };
-        let told = Position::packed(u16::from_le(left.load(Ordering::Acquire)));
-        let next = position::find(&seen, told, base);
+        let left = self.left();
+        let next = position::find(&seen, left, base);
+        // What is left of long chains that are no more may lie there still.
+        let has_long_chains = position::has_long_chains(&seen) || matches!(left, Left::At(_));
         // This process may die as well, before anything else is written there.
-        left.store(next.to_packed().to_le(), Ordering::Release);
-        written((self.device_event.cast_const(), 2));
+        self.set_device_event(next, has_long_chains, EVENT_DISABLE);
+        written((self.device_event.cast_const(), 4));
         for slot in (0..self.size).filter(|slot| self.is_marked(*slot)) {
             self.finish(slot);
             written(self.slot(slot));
         }
-        next
+        (next, has_long_chains)
     }
 
-    /// Whether some chain in the ring has, or had, more than one slot.
-    pub(super) fn has_long_chains(&self) -> bool {
-        self.all_flags()
-            .iter()
-            .any(|flags| flags & DESC_F_NEXT != 0)
+    /// What a device that has died has left of its place.
+    fn left(&self) -> Left {
+        // SAFETY: the device event structure has 4 bytes and is 4-aligned.
+        let event = unsafe { AtomicU32::from_ptr(self.device_event.cast()) };
+        let event = u32::from_le(event.load(Ordering::Acquire));
+        match event as u16 {
+            // As it is before anybody has written to it.
+            _ if event == 0 => Left::Nothing,
+            NOWHERE => Left::OnlyShort,
+            bits => Left::At(Position::packed(bits)),
+        }
     }
 
     /// The flags of all slots; marked ones have been returned.
@@ -290,8 +305,13 @@ impl PackedLayout {
         addr.store(MARK.to_le(), Ordering::Release);
     }
 
-    fn set_device_event(&self, progress: &Progress, flags: u16) {
-        let event = u32::from(progress.next.to_packed()) | u32::from(flags) << 16;
+    fn set_device_event(&self, next: Position, has_long_chains: bool, flags: u16) {
+        // Without long chains it is not kept up with every burst.
+        let at = match has_long_chains || flags == EVENT_DESCRIPTOR {
+            true => next.to_packed(),
+            false => NOWHERE,
+        };
+        let event = u32::from(at) | u32::from(flags) << 16;
         // SAFETY: the device event structure has 4 bytes and is 4-aligned.
         let field = unsafe { AtomicU32::from_ptr(self.device_event.cast()) };
         field.store(event.to_le(), Ordering::Release);
@@ -495,7 +515,7 @@ impl Layout for PackedLayout {
             (true, true) => EVENT_DESCRIPTOR,
             (true, false) => EVENT_ENABLE,
         };
-        self.set_device_event(progress, flags);
+        self.set_device_event(progress.next, progress.has_long_chains, flags);
         Some((self.device_event.cast_const(), 4))
     }
 

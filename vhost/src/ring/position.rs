@@ -16,8 +16,9 @@
 //! One thing stays open: the driver has begun to overwrite a returned chain. What
 //! is left of it, at the driver's place, looks like a chain that is available.
 //! So in rings with chains of several slots the device leaves its position in
-//! guest memory before each burst is made visible. The position that it left and
-//! the frontend's base are believed if the ring agrees with them.
+//! guest memory before each burst is made visible; in others it leaves word that
+//! no such chain was ever returned. The position that it left and the frontend's
+//! base are believed if the ring agrees with them.
 
 use super::state::Position;
 use super::table::DESC_F_NEXT;
@@ -31,21 +32,34 @@ struct Slots<'a> {
     driver: Position,
 }
 
-/// Where the device goes on. `left` is what the device event structure says,
+/// What a device event structure tells of the device's place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Left {
+    /// Nothing: the device was of another kind, or has never been.
+    Nothing,
+    /// That no chain of several slots was ever returned: flags tell all.
+    OnlyShort,
+    /// That it stood there before its last burst became visible.
+    At(Position),
+}
+
+/// Where the device goes on. `left` is what it left in its event structure,
 /// `base` what the frontend says. Whatever a guest wrote, the answer is a slot
 /// of the ring.
-pub(super) fn find(flags: &[u16], left: Position, base: Position) -> Position {
+pub(super) fn find(flags: &[u16], left: Left, base: Position) -> Position {
     let slots = Slots::new(flags);
-    if !slots.has_any_next() {
-        return slots.scan();
-    }
-    // Zero is what a structure says that nobody has written to.
-    let told = match left.to_packed() {
-        0 => [base, left],
-        _ => [left, base],
+    let told = match left {
+        Left::At(left) => vec![left, base],
+        Left::Nothing => vec![base],
+        Left::OnlyShort => vec![],
     };
     let agreed = told.into_iter().find(|told| slots.agree(*told));
     agreed.unwrap_or_else(|| slots.scan())
+}
+
+/// Whether some chain in the ring has, or had, more than one slot.
+pub(super) fn has_long_chains(flags: &[u16]) -> bool {
+    flags.iter().any(|flags| flags & DESC_F_NEXT != 0)
 }
 
 impl<'a> Slots<'a> {
@@ -137,10 +151,6 @@ impl<'a> Slots<'a> {
         true
     }
 
-    fn has_any_next(&self) -> bool {
-        self.flags.iter().any(|flags| flags & DESC_F_NEXT != 0)
-    }
-
     /// By the flags alone: behind the last chain that was returned.
     fn scan(&self) -> Position {
         let Some(mut last) = (0..self.len()).rev().find(|rank| self.is_returned(*rank)) else {
@@ -166,7 +176,7 @@ mod tests {
     /// A ring with both sides of it, written store by store.
     struct Model {
         flags: Vec<u16>,
-        left: Position,
+        left: Left,
         device: Position,
         driver: Position,
         /// Lengths of the chains between device and driver, oldest first, and
@@ -182,7 +192,7 @@ mod tests {
         fn new(size: usize) -> Self {
             Self {
                 flags: vec![0; size],
-                left: Position::default(),
+                left: Left::OnlyShort,
                 device: START,
                 driver: START,
                 available: Vec::new(),
@@ -244,7 +254,7 @@ mod tests {
                     return lens;
                 }
                 stores -= 1;
-                self.left = self.device;
+                self.left = Left::At(self.device);
             }
             if stores == 0 {
                 return lens;
@@ -307,16 +317,20 @@ mod tests {
                     // A frontend that knows nothing but the ring's beginning.
                     let found = find(&model.flags, model.left, START);
                     prop_assert_eq!(found, model.device, "{:04x?}", model.flags);
-                    model.left = found;
+                    model.has_long =
+                        has_long_chains(&model.flags) || matches!(model.left, Left::At(_));
+                    model.left = match model.has_long {
+                        true => Left::At(found),
+                        false => Left::OnlyShort,
+                    };
                     let unseen = std::mem::take(&mut model.unseen);
                     model.returned.extend(unseen);
-                    model.has_long = model.flags.iter().any(|flags| flags & DESC_F_NEXT != 0);
                 }
             }
         }
         // An orderly stop: the base is right. Where the device was one of
         // another kind, nothing is written there.
-        for left in [Position::default(), model.left] {
+        for left in [Left::Nothing, model.left] {
             let found = find(&model.flags, left, model.device);
             prop_assert_eq!(found, model.device, "{:04x?}", model.flags);
         }
@@ -339,20 +353,20 @@ mod tests {
         #[test]
         fn whatever_is_in_memory_the_place_is_in_the_ring(
             flags in proptest::collection::vec(any::<u16>(), 1..40),
-            left in any::<u16>(), base in any::<u16>(),
+            left in proptest::option::of(any::<u16>()), base in any::<u16>(),
         ) {
-            let found = find(&flags, Position::packed(left), Position::packed(base));
+            let left = left.map_or(Left::Nothing, |bits| Left::At(Position::packed(bits)));
+            let found = find(&flags, left, Position::packed(base));
             prop_assert!(usize::from(found.index) < flags.len());
         }
     }
 
     #[test]
     fn a_fresh_ring_begins_at_its_beginning() {
-        let nothing = Position::default();
-        assert_eq!(find(&[0; 8], nothing, START), START);
+        assert_eq!(find(&[0; 8], Left::Nothing, START), START);
         let mut posted = [AVAIL; 8];
-        assert_eq!(find(&posted, nothing, START), START);
+        assert_eq!(find(&posted, Left::Nothing, START), START);
         posted[3..].fill(0);
-        assert_eq!(find(&posted, nothing, START), START);
+        assert_eq!(find(&posted, Left::Nothing, START), START);
     }
 }
