@@ -137,7 +137,6 @@ fn remedy(action: &str, error: &io::Error) -> &'static str {
 /// A guest's port: its socket, its thread, its session. Dropping it ends the
 /// connection, waits until the PMDs have let go, and removes the socket.
 pub struct GuestPort {
-    config: GuestPortConfig,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Parked>>,
     /// What the thread works with, while there is none.
@@ -191,8 +190,8 @@ impl GuestPort {
         publisher: Arc<dyn RingPublisher>,
     ) -> Result<Self, GuestPortError> {
         let mut port = Self::build(config, publisher)?;
-        let (listener, file) = match port.config.mode {
-            Mode::Server => Some(listen(&port.config)?).unzip(),
+        let (listener, file) = match port.config().mode {
+            Mode::Server => Some(listen(port.config())?).unzip(),
             Mode::Client => (None, None),
         };
         port.file = file;
@@ -236,7 +235,6 @@ impl GuestPort {
         )?;
         let shared = Arc::new(Shared {
             status: Arc::new(StatusCell::new(waits_for(&config))),
-            config: config.clone(),
             publisher,
             fault: Arc::default(),
             stop,
@@ -253,9 +251,9 @@ impl GuestPort {
             connection: Mutex::new(None),
             log: LogLimit::new(),
             cool_down: CoolDown::default(),
+            config,
         });
         Ok(Self {
-            config,
             shared,
             thread: None,
             parked: None,
@@ -280,14 +278,14 @@ impl GuestPort {
         let server = Arc::clone(&self.shared);
         let thread = thread::Builder::new()
             // The kernel keeps 15 bytes of a thread's name.
-            .name(format!("vhost-{}", self.config.name))
+            .name(format!("vhost-{}", server.config.name))
             .spawn(move || {
                 keep_to(gettid(), &server.config.cpus);
                 server.run(parked)
             })
             .map_err(|source| GuestPortError::System {
                 action: "start a thread for",
-                path: self.config.path.clone(),
+                path: self.config().path.clone(),
                 source,
             })?;
         self.thread = Some(thread);
@@ -311,7 +309,7 @@ impl GuestPort {
 
     /// What the port was made of.
     pub fn config(&self) -> &GuestPortConfig {
-        &self.config
+        &self.shared.config
     }
 }
 
@@ -330,10 +328,11 @@ impl Drop for GuestPort {
             // A panic in the thread has already been reported.
             let _ = thread.join();
         }
-        if let Some(keeper) = &self.config.keeper {
-            keeper.forget(&self.config.name);
+        let config = &self.shared.config;
+        if let Some(keeper) = &config.keeper {
+            keeper.forget(&config.name);
         }
-        if let Some(marks) = &self.config.marks {
+        if let Some(marks) = &config.marks {
             let _ = fs::remove_file(marks);
         }
     }

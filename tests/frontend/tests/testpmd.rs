@@ -88,12 +88,12 @@ fn frames_pass_both_ways(config: &SessionConfig) {
     let indices: Vec<u32> = rings
         .map(|ring| match ring {
             Ring::Split(ring) => ring.used_idx().into(),
-            Ring::Packed(ring) => {
-                let used = u32::from(ring.next_used().bits());
-                used | used << 16
-            }
+            Ring::Packed(ring) => ring.next_used().bits().into(),
         })
         .collect();
+    // Of a packed ring DPDK (22.11) tells the available side alone, which is
+    // where the used side is when everything was used.
+    let bases: Vec<u32> = bases.iter().map(|base| base & 0xffff).collect();
     assert_eq!(bases, indices, "GET_VRING_BASE says what was used");
 }
 

@@ -347,8 +347,8 @@ impl Ring {
     /// where the frontend cannot know it (the other side was killed). Bursts are
     /// noted in `mark`.
     pub(crate) fn restart(&mut self, base: u32, fault: &Arc<DeviceFault>, mark: Option<Mark>) {
-        let next = match &self.layout {
-            AnyLayout::Split(split) => split.position(),
+        let (next, has_long_chains) = match &self.layout {
+            AnyLayout::Split(split) => (split.position(), false),
             AnyLayout::Packed(packed) => {
                 let note = |written| {
                     if let Some(log) = &self.log {
@@ -359,7 +359,7 @@ impl Ring {
             }
         };
         let mut state = RingState::new(next, self.features.packed, Arc::clone(fault)).noting(mark);
-        state.progress.get_mut().has_long_chains = self.has_long_chains();
+        state.progress.get_mut().has_long_chains = has_long_chains;
         self.state = Arc::new(state);
     }
 

@@ -26,7 +26,7 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::position::{self, AVAIL, Left, MAX_TOLD, USED};
+use super::position::{self, AVAIL, Left, USED};
 use super::split::prefetch_buffer;
 use super::state::{Held, Position, Progress};
 use super::table::{
@@ -43,6 +43,10 @@ use crate::packet::BURST;
 const EVENT_ENABLE: u16 = 0;
 const EVENT_DISABLE: u16 = 1;
 const EVENT_DESCRIPTOR: u16 = 2;
+
+/// A position that no ring below the largest size has: no chain of several
+/// slots was ever returned, so the slots' flags tell where the device stands.
+const NOWHERE: u16 = 0x7fff;
 
 const DESCRIPTORS_PER_LINE: u16 = 4;
 
@@ -94,8 +98,13 @@ impl PackedLayout {
 
     /// Where whoever served this ring before has stopped; `base` is where the
     /// frontend believes that it did. A chain that was just being returned is;
-    /// `written` is told of it.
-    pub(super) fn position(&self, base: Position, mut written: impl FnMut(Written)) -> Position {
+    /// `written` is told of it. Also whether some chain in the ring has, or had,
+    /// more than one slot.
+    pub(super) fn position(
+        &self,
+        base: Position,
+        mut written: impl FnMut(Written),
+    ) -> (Position, bool) {
         // The driver may be filling the ring at this moment. It soon has to
         // wait for us; one that does not is only harming itself.
         let mut seen = self.all_flags();
@@ -106,42 +115,37 @@ impl PackedLayout {
             }
             seen = again;
         }
-        let next = position::find(&seen, self.what_is_left(), base);
+        let left = self.left();
+        let next = position::find(&seen, left, base);
+        // What is left of long chains that are no more may lie there still.
+        let has_long_chains = position::has_long_chains(&seen) || matches!(left, Left::At(_));
         // This process may die as well, before anything else is written there.
-        self.leave(match self.has_long_chains() {
-            true => Left::At(next),
-            false => Left::Untold,
-        });
-        written((self.device_event.cast_const(), 2));
+        self.set_device_event(next, has_long_chains, EVENT_DISABLE);
+        written((self.device_event.cast_const(), 4));
         for slot in (0..self.size).filter(|slot| self.is_marked(*slot)) {
             self.finish(slot);
             written(self.slot(slot));
         }
-        next
+        (next, has_long_chains)
     }
 
-    /// Whether some chain in the ring has more than one slot, or may have had.
+    /// Whether some chain in the ring has, or had, more than one slot, as far as
+    /// the device that was there before knew.
     pub(super) fn has_long_chains(&self) -> bool {
-        let (flags, left) = (self.all_flags(), self.what_is_left());
-        self.size > MAX_TOLD || position::has_long_chains(&flags, left)
+        matches!(self.left(), Left::At(_)) || position::has_long_chains(&self.all_flags())
     }
 
-    fn what_is_left(&self) -> Left {
-        let bits = u16::from_le(self.left().load(Ordering::Acquire));
-        Left::from_bits(bits, self.size)
-    }
-
-    /// Where our position is left: in the device event structure.
-    #[inline(always)]
-    fn left(&self) -> &AtomicU16 {
-        // SAFETY: within the device event structure, aligned; accessed atomically.
-        unsafe { AtomicU16::from_ptr(self.device_event.cast()) }
-    }
-
-    #[inline(always)]
-    fn leave(&self, left: Left) {
-        let bits = left.to_bits(self.size);
-        self.left().store(bits.to_le(), Ordering::Release);
+    /// What a device that has died has left of its place.
+    fn left(&self) -> Left {
+        // SAFETY: the device event structure has 4 bytes and is 4-aligned.
+        let event = unsafe { AtomicU32::from_ptr(self.device_event.cast()) };
+        let event = u32::from_le(event.load(Ordering::Acquire));
+        match event as u16 {
+            // As it is before anybody has written to it.
+            _ if event == 0 => Left::Nothing,
+            NOWHERE => Left::OnlyShort,
+            bits => Left::At(Position::packed(bits)),
+        }
     }
 
     /// The flags of all slots; marked ones have been returned.
@@ -307,8 +311,13 @@ impl PackedLayout {
         addr.store(MARK.to_le(), Ordering::Release);
     }
 
-    fn set_device_event(&self, position: u16, flags: u16) {
-        let event = u32::from(position) | u32::from(flags) << 16;
+    fn set_device_event(&self, next: Position, has_long_chains: bool, flags: u16) {
+        // Without long chains it is not kept up with every burst.
+        let at = match has_long_chains || flags == EVENT_DESCRIPTOR {
+            true => next.to_packed(),
+            false => NOWHERE,
+        };
+        let event = u32::from(at) | u32::from(flags) << 16;
         // SAFETY: the device event structure has 4 bytes and is 4-aligned.
         let field = unsafe { AtomicU32::from_ptr(self.device_event.cast()) };
         field.store(event.to_le(), Ordering::Release);
@@ -471,7 +480,9 @@ impl Layout for PackedLayout {
         };
         if progress.has_long_chains {
             // Behind the other chains of the burst and before the first.
-            self.leave(Left::At(progress.next));
+            // SAFETY: within the device event structure, aligned.
+            let field = unsafe { AtomicU16::from_ptr(self.device_event.cast()) };
+            field.store(progress.next.to_packed().to_le(), Ordering::Release);
         }
         self.write(slot, element);
     }
@@ -538,12 +549,7 @@ impl Layout for PackedLayout {
             (true, true) => EVENT_DESCRIPTOR,
             (true, false) => EVENT_ENABLE,
         };
-        let position = match (wanted, progress.has_long_chains) {
-            (true, _) => progress.next.to_packed(),
-            (false, true) => Left::At(progress.next).to_bits(self.size),
-            (false, false) => Left::Untold.to_bits(self.size),
-        };
-        self.set_device_event(position, flags);
+        self.set_device_event(progress.next, progress.has_long_chains, flags);
         Some((self.device_event.cast_const(), 4))
     }
 

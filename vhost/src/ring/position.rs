@@ -16,56 +16,15 @@
 //! One thing stays open: the driver has begun to overwrite a returned chain. What
 //! is left of it, at the driver's place, looks like a chain that is available.
 //! So in rings with chains of several slots the device leaves its position in
-//! guest memory before each burst is made visible; until it has seen such a chain
-//! it leaves word that it does not ([`Left`]). The position that it left is
-//! believed if the ring agrees with it, and the frontend's base if nothing was left.
+//! guest memory before each burst is made visible; in others it leaves word that
+//! no such chain was ever returned. The position that it left and the frontend's
+//! base are believed if the ring agrees with them.
 
-use super::MAX_RING_SIZE;
 use super::state::Position;
 use super::table::DESC_F_NEXT;
 
 pub(super) const AVAIL: u16 = 1 << 7;
 pub(super) const USED: u16 = 1 << 15;
-
-/// What the device before has left in the device event structure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
-    /// Nothing: it may have been a device of another kind.
-    Nothing,
-    /// It has seen no chain of several slots: flags alone tell.
-    Untold,
-    /// Its position.
-    At(Position),
-}
-
-impl Left {
-    /// As bits of an event structure. No guest is asked to kick there, so a slot
-    /// that does not exist means nothing to it.
-    pub(super) fn to_bits(self, size: u16) -> u16 {
-        let behind = |wrap| Position { index: size, wrap };
-        match self {
-            Self::Nothing => 0,
-            Self::Untold => behind(false).to_packed(),
-            // Zero would mean nothing.
-            Self::At(at) if at.to_packed() == 0 && size <= MAX_TOLD => behind(true).to_packed(),
-            Self::At(at) => at.to_packed(),
-        }
-    }
-
-    pub(super) fn from_bits(bits: u16, size: u16) -> Self {
-        let at = Position::packed(bits);
-        match (at.index == size, at.wrap) {
-            _ if bits == 0 => Self::Nothing,
-            (true, false) => Self::Untold,
-            (true, true) => Self::At(Position::default()),
-            (false, _) => Self::At(at),
-        }
-    }
-}
-
-/// Largest ring of which it can be left that nothing is told: all bits of an
-/// index name slots of a larger one.
-pub(super) const MAX_TOLD: u16 = MAX_RING_SIZE - 1;
 
 /// The flags of all slots, and where the driver stands.
 struct Slots<'a> {
@@ -73,22 +32,34 @@ struct Slots<'a> {
     driver: Position,
 }
 
-/// Whether some chain in the ring has more than one slot, or may have had.
-pub(super) fn has_long_chains(flags: &[u16], left: Left) -> bool {
-    matches!(left, Left::At(_)) || flags.iter().any(|flags| flags & DESC_F_NEXT != 0)
+/// What a device event structure tells of the device's place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Left {
+    /// Nothing: the device was of another kind, or has never been.
+    Nothing,
+    /// That no chain of several slots was ever returned: flags tell all.
+    OnlyShort,
+    /// That it stood there before its last burst became visible.
+    At(Position),
 }
 
-/// Where the device goes on. `base` is what the frontend says. Whatever a guest
-/// wrote, the answer is a slot of the ring.
+/// Where the device goes on. `left` is what it left in its event structure,
+/// `base` what the frontend says. Whatever a guest wrote, the answer is a slot
+/// of the ring.
 pub(super) fn find(flags: &[u16], left: Left, base: Position) -> Position {
     let slots = Slots::new(flags);
     let told = match left {
-        Left::Nothing => Some(base),
-        Left::Untold => None,
-        Left::At(at) => Some(at),
+        Left::At(left) => vec![left, base],
+        Left::Nothing => vec![base],
+        Left::OnlyShort => vec![],
     };
-    let agreed = told.filter(|told| slots.agree(*told));
+    let agreed = told.into_iter().find(|told| slots.agree(*told));
     agreed.unwrap_or_else(|| slots.scan())
+}
+
+/// Whether some chain in the ring has, or had, more than one slot.
+pub(super) fn has_long_chains(flags: &[u16]) -> bool {
+    flags.iter().any(|flags| flags & DESC_F_NEXT != 0)
 }
 
 impl<'a> Slots<'a> {
@@ -171,9 +142,8 @@ impl<'a> Slots<'a> {
                 first -= 1;
             }
             // What lies at the driver's place may be the rest of a chain that
-            // the driver is overwriting, but not if it goes all the way round.
-            let is_rest = first == 0 && end < self.len();
-            if !is_rest && !self.is_returned(first) {
+            // the driver is overwriting.
+            if first > 0 && !self.is_returned(first) {
                 return false;
             }
             end = first;
@@ -222,7 +192,7 @@ mod tests {
         fn new(size: usize) -> Self {
             Self {
                 flags: vec![0; size],
-                left: Left::Untold,
+                left: Left::OnlyShort,
                 device: START,
                 driver: START,
                 available: Vec::new(),
@@ -347,13 +317,14 @@ mod tests {
                     // A frontend that knows nothing but the ring's beginning.
                     let found = find(&model.flags, model.left, START);
                     prop_assert_eq!(found, model.device, "{:04x?}", model.flags);
-                    let unseen = std::mem::take(&mut model.unseen);
-                    model.returned.extend(unseen);
-                    model.has_long = has_long_chains(&model.flags, model.left);
+                    model.has_long =
+                        has_long_chains(&model.flags) || matches!(model.left, Left::At(_));
                     model.left = match model.has_long {
                         true => Left::At(found),
-                        false => Left::Untold,
+                        false => Left::OnlyShort,
                     };
+                    let unseen = std::mem::take(&mut model.unseen);
+                    model.returned.extend(unseen);
                 }
             }
         }
@@ -382,70 +353,20 @@ mod tests {
         #[test]
         fn whatever_is_in_memory_the_place_is_in_the_ring(
             flags in proptest::collection::vec(any::<u16>(), 1..40),
-            left in any::<u16>(), base in any::<u16>(),
+            left in proptest::option::of(any::<u16>()), base in any::<u16>(),
         ) {
-            let left = Left::from_bits(left, flags.len() as u16);
+            let left = left.map_or(Left::Nothing, |bits| Left::At(Position::packed(bits)));
             let found = find(&flags, left, Position::packed(base));
             prop_assert!(usize::from(found.index) < flags.len());
         }
     }
 
     #[test]
-    fn a_chain_all_round_the_ring_is_not_the_rest_of_one() {
-        // Returned in the first lap and made available once more in the second.
-        let again = [USED | DESC_F_NEXT, USED | DESC_F_NEXT, USED];
-        let second_lap = Position::default();
-        assert_eq!(find(&again, Left::At(second_lap), START), second_lap);
-        assert_eq!(find(&again, Left::Nothing, second_lap), second_lap);
-        assert_eq!(find(&again, Left::Untold, START), second_lap);
-    }
-
-    #[test]
-    fn a_stale_place_is_not_believed_of_a_device_that_told_none() {
-        // One slot was returned; the driver has overwritten it in its second lap.
-        let flags = [USED, AVAIL | DESC_F_NEXT, AVAIL | DESC_F_NEXT, AVAIL];
-        let second = Position {
-            index: 1,
-            wrap: true,
-        };
-        for stale in [START, Position::default()] {
-            assert_eq!(find(&flags, Left::Untold, stale), second);
-        }
-    }
-
-    #[test]
-    fn what_is_left_is_what_is_read() {
-        for size in [1, 4, MAX_TOLD, MAX_RING_SIZE] {
-            let last = Position {
-                index: size - 1,
-                wrap: true,
-            };
-            let places = [
-                START,
-                last,
-                Position {
-                    wrap: false,
-                    ..last
-                },
-            ];
-            for left in places.map(Left::At) {
-                let untellable = left == Left::At(Position::default()) && size > MAX_TOLD;
-                assert!(untellable || Left::from_bits(left.to_bits(size), size) == left);
-            }
-        }
-        let zero = Left::At(Position::default());
-        for left in [zero, Left::Untold, Left::Nothing] {
-            assert_eq!(Left::from_bits(left.to_bits(4), 4), left);
-        }
-    }
-
-    #[test]
     fn a_fresh_ring_begins_at_its_beginning() {
-        let nothing = Left::Nothing;
-        assert_eq!(find(&[0; 8], nothing, START), START);
+        assert_eq!(find(&[0; 8], Left::Nothing, START), START);
         let mut posted = [AVAIL; 8];
-        assert_eq!(find(&posted, nothing, START), START);
+        assert_eq!(find(&posted, Left::Nothing, START), START);
         posted[3..].fill(0);
-        assert_eq!(find(&posted, nothing, START), START);
+        assert_eq!(find(&posted, Left::Nothing, START), START);
     }
 }

@@ -167,7 +167,7 @@ impl GuestPort {
                 .map_err(HandoverError::system("listen without blocking"))?;
             parked.listener = Some(listener);
             // Somebody may have removed it; then there is nothing to be removed.
-            port.file = SocketFile::left(&port.config.path).ok();
+            port.file = SocketFile::left(&port.config().path).ok();
         } else if form.server {
             return Err(HandoverError::Unfit("its socket did not come".to_owned()));
         }
