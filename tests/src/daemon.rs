@@ -35,6 +35,8 @@ pub struct DaemonOptions {
     /// Not root, but this user and group, with the capabilities that the systemd
     /// unit gives.
     pub user: Option<u32>,
+    /// The folder with ringwayd and ringway; `None`: see [`machine::bin_dir`].
+    pub bin_dir: Option<PathBuf>,
 }
 
 impl DaemonOptions {
@@ -59,6 +61,7 @@ impl Default for DaemonOptions {
             namespace: None,
             state_dir: None,
             user: None,
+            bin_dir: None,
         }
     }
 }
@@ -111,7 +114,10 @@ impl Daemon {
             std::os::unix::fs::chown(dir.path(), options.user, options.user)
                 .map_err(Error::io("give the temporary folder away"))?;
         }
-        let bin_dir = machine::bin_dir()?;
+        let bin_dir = match &options.bin_dir {
+            Some(given) => given.clone(),
+            None => machine::bin_dir()?,
+        };
         let process = launch(&bin_dir, dir.path(), &options)?;
         let mut daemon = Self {
             dir,

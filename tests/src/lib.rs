@@ -10,6 +10,8 @@ pub mod counters;
 pub mod daemon;
 mod error;
 pub mod frames;
+pub mod holder;
+pub mod journey;
 pub mod lab;
 pub mod lan;
 pub mod machine;

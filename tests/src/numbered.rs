@@ -100,27 +100,40 @@ impl Numbered {
         stations: [u8; 2],
         listens: Listens,
     ) -> Result<Self> {
-        let guests = [0, 1].map(|index| Guest::start(daemon, ports[index], listens));
-        let [one, two] = guests;
-        let mut guests = [one?, two?];
+        let sockets = ports.map(|port| daemon.path(&format!("{port}.sock")));
+        let guests = Guest::pair(sockets, listens)?;
         for port in ports {
             daemon.wait_state(port, "forwarding")?;
         }
+        Ok(Self::between(guests, stations))
+    }
+
+    /// The same on the sockets of any switch.
+    pub fn start_at(sockets: [PathBuf; 2], stations: [u8; 2], listens: Listens) -> Result<Self> {
+        Ok(Self::between(Guest::pair(sockets, listens)?, stations))
+    }
+
+    fn between(mut guests: [Guest; 2], stations: [u8; 2]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let received = Arc::new(AtomicU64::new(0));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&received));
         let thread = thread::spawn(move || run(&mut guests, stations, &stopped, &counted));
-        Ok(Self {
+        Self {
             stop,
             received,
             thread: Some(thread),
-        })
+        }
     }
 
     /// Waits until so many frames more have come.
     pub fn go_on(&mut self, frames: u64) -> Result<()> {
+        self.go_on_within(frames, 3 * LIMIT)
+    }
+
+    /// The same, with a limit of one's own.
+    pub fn go_on_within(&mut self, frames: u64, limit: Duration) -> Result<()> {
         let goal = self.received.load(Ordering::Relaxed) + frames;
-        wait::until("numbered frames", 3 * LIMIT, || {
+        wait::until("numbered frames", limit, || {
             let now = self.received.load(Ordering::Relaxed);
             let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
             match (now >= goal, ended) {
@@ -162,8 +175,12 @@ struct Guest {
 }
 
 impl Guest {
-    fn start(daemon: &Daemon, port: &str, listens: Listens) -> Result<Self> {
-        let path = daemon.path(&format!("{port}.sock"));
+    fn pair(sockets: [PathBuf; 2], listens: Listens) -> Result<[Self; 2]> {
+        let [one, two] = sockets.map(|path| Self::start(path, listens));
+        Ok([one?, two?])
+    }
+
+    fn start(path: PathBuf, listens: Listens) -> Result<Self> {
         let config = SessionConfig {
             memory_size: 4 << 20,
             ..SessionConfig::default()

@@ -1,43 +1,17 @@
 //! `ringwayd --hold-fds`: a daemon that is killed is started again, and no
 //! frontend sees its connection end.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use ringway_tests::daemon::{Daemon, DaemonOptions};
+use ringway_tests::holder::Children;
 use ringway_tests::machine;
 use ringway_tests::numbered::{Listens, Numbered};
 use ringway_tests::wait;
 
 /// Longest that a new daemon takes.
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// The daemons that the holder has started; killed when this is dropped.
-struct Children(u32);
-
-impl Children {
-    fn now(&self) -> Vec<Pid> {
-        let path = format!("/proc/{0}/task/{0}/children", self.0);
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let pids = text.split_whitespace();
-        pids.filter_map(|pid| pid.parse().ok().map(Pid::from_raw))
-            .filter(|pid| {
-                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                !stat.contains(") Z ")
-            })
-            .collect()
-    }
-}
-
-impl Drop for Children {
-    fn drop(&mut self) {
-        for pid in self.now() {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-    }
-}
 
 #[test]
 fn a_killed_daemon_is_started_again_and_nobody_reconnects() {
@@ -51,7 +25,7 @@ fn a_killed_daemon_is_started_again_and_nobody_reconnects() {
             ..DaemonOptions::default()
         })
         .unwrap();
-        let children = Children(daemon.process().pid());
+        let children = Children::of(daemon.process().pid());
         daemon.ok(&["add-br", "br0", "--no-internal"]).unwrap();
         for port in ["vm1", "vm2"] {
             daemon.add_vhost_port("br0", port, &[mode]).unwrap();

@@ -1,10 +1,10 @@
 //! Guests that move to another host: what is noted of their memory, how the
 //! network learns of it, and a real one between two switches.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -12,10 +12,8 @@ use ringway_frontend::net::{receiveq, transmitq};
 use ringway_frontend::raw::RawMessage;
 use ringway_frontend::{NetDriver, SessionConfig, features};
 use ringway_tests::daemon::Daemon;
+use ringway_tests::journey::{NEIGHBOUR, Side, TwoHosts};
 use ringway_tests::machine::{self, Exclusive};
-use ringway_tests::netns::Namespace;
-use ringway_tests::process::Process;
-use ringway_tests::qemu::{Guest, GuestOptions, Listener, Nic};
 use ringway_tests::scripted::{self, LIMIT, frame};
 use ringway_tests::wait;
 
@@ -171,151 +169,52 @@ fn an_announced_guest_is_known_at_its_port() {
     assert_eq!(a.recv_within(0, LIMIT), Some(back));
 }
 
-/// Two hosts' switches, each with a wire to the same LAN, and a neighbour there.
-struct Lan {
-    switches: [Daemon; 2],
-    neighbour: Namespace,
-    _alone: Exclusive,
-}
-
-const GUEST: &str = "10.0.0.1";
-const NEIGHBOUR: &str = "10.0.0.9";
-
-impl Lan {
-    fn new() -> Self {
-        let alone = machine::exclusive().unwrap();
-        let neighbour = Namespace::new("lan").unwrap();
-        neighbour
-            .ip(&[
-                "link",
-                "add",
-                "lan0",
-                "type",
-                "bridge",
-                "forward_delay",
-                "0",
-            ])
-            .unwrap();
-        let switches = ["wire0", "wire1"].map(|wire| {
-            let daemon = Daemon::start().unwrap();
-            let far = format!("far-{wire}");
-            daemon.namespace().veth_to(wire, &neighbour, &far).unwrap();
-            let enslave = ["link", "set", &far, "master", "lan0"];
-            neighbour.ip(&enslave).unwrap();
-            daemon.ok(&["add-br", "br0"]).unwrap();
-            daemon
-                .ok(&["add-port", "br0", wire, "type=system"])
-                .unwrap();
-            daemon
-        });
-        let address = format!("{NEIGHBOUR}/24");
-        neighbour.configure("lan0", &address).unwrap();
-        Self {
-            switches,
-            neighbour,
-            _alone: alone,
-        }
-    }
-
-    /// A guest on one of the switches.
-    fn guest(&self, switch: usize, packed: bool, comes: bool) -> Guest {
-        let daemon = &self.switches[switch];
-        let socket = daemon
+fn a_guest_moves(packed: bool) {
+    let _alone = machine::exclusive().unwrap();
+    let lan = TwoHosts::new().unwrap();
+    let switches = ["wire0", "wire1"].map(|wire| {
+        let daemon = Daemon::start().unwrap();
+        lan.wire(daemon.namespace(), wire).unwrap();
+        daemon.ok(&["add-br", "br0"]).unwrap();
+        let add = ["add-port", "br0", wire, "type=system"];
+        daemon.ok(&add).unwrap();
+        daemon
+    });
+    let [from, to] = [0, 1].map(|index: usize| {
+        let switch = &switches[index];
+        let socket = switch
             .add_vhost_port("br0", "vm1", &["mode=server"])
             .unwrap();
-        let mut nic = Nic::new(socket, Listener::Switch, 1);
-        nic.packed = packed;
-        let mut options = GuestOptions::new("vm1", nic);
-        options.comes_over = comes.then(|| daemon.path("incoming.sock"));
-        Guest::start(&options, daemon.dir()).unwrap()
-    }
-
-    fn ping_and_tcp(&self) -> (Process, Process) {
-        let dir = self.switches[0].dir();
-        let line = format!("exec ping -n -D -i 0.02 {GUEST}");
-        let ping = self
-            .neighbour
-            .spawn("ping", &["sh", "-c", &line], &dir.join("ping.log"))
-            .unwrap();
-        let probe = machine::build_dir().join("guest/probe");
-        let stop = dir.join("stop");
-        let line = format!(
-            "n=0; while [ ! -e {} ]; do {} tcp {GUEST}:7 20000000 || exit 1; n=$((n+1)); done; echo transfers $n",
-            stop.display(),
-            probe.display(),
-        );
-        let tcp = self
-            .neighbour
-            .spawn("tcp", &["sh", "-c", &line], &dir.join("tcp.log"))
-            .unwrap();
-        (ping, tcp)
-    }
-}
-
-/// Longest time between two answers, in ms; how many came, and how many of the
-/// requests up to the last answer have none.
-fn outage(log: &str) -> (f64, usize, usize) {
-    let mut times = Vec::new();
-    let mut last = 0;
-    for line in log.lines() {
-        let time = line.strip_prefix('[').and_then(|rest| rest.split_once(']'));
-        let number = line.split_once("icmp_seq=");
-        if let (Some((time, _)), Some((_, rest))) = (time, number)
-            && line.contains("bytes from")
-        {
-            times.push(time.parse::<f64>().unwrap());
-            let number = rest.split(' ').next().unwrap_or_default();
-            last = last.max(number.parse::<usize>().unwrap());
-        }
-    }
-    let gaps = times.windows(2).map(|pair| (pair[1] - pair[0]) * 1e3);
-    (
-        gaps.fold(0.0, f64::max),
-        times.len(),
-        last.saturating_sub(times.len()),
-    )
-}
-
-fn a_guest_moves(packed: bool) {
-    let lan = Lan::new();
-    let mut here = lan.guest(0, packed, false);
-    here.wait_ready().unwrap();
-    here.configure(&format!("{GUEST}/24")).unwrap();
-    here.reach(NEIGHBOUR).unwrap();
-    here.ok("(probe serve 7 >/dev/null 2>&1 &)").unwrap();
-    here.ok("echo kept > /tmp/kept").unwrap();
-    let shown = lan.switches[0].show_port("vm1").unwrap().to_string();
-    assert_eq!(shown.contains("RING_PACKED"), packed, "{shown}");
-
-    let mut there = lan.guest(1, packed, true);
-    let (mut ping, mut tcp) = lan.ping_and_tcp();
-    std::thread::sleep(Duration::from_secs(1));
-    let incoming = lan.switches[1].path("incoming.sock");
-    let moved = here.monitor().unwrap().move_to(&incoming).unwrap();
-    std::thread::sleep(Duration::from_secs(2));
-    lan.switches[1].wait_state("vm1", "forwarding").unwrap();
-    std::fs::write(lan.switches[0].path("stop"), "").unwrap();
-    tcp.wait_exit(Duration::from_secs(60)).unwrap();
-    let said = tcp.log();
-    assert!(said.contains("transfers"), "{said}");
-    ping.kill();
-    let (longest, answers, lost) = outage(&ping.log());
+        let dir = switch.dir().to_owned();
+        Side { socket, dir }
+    });
+    let arrived = Cell::new(0);
+    let journey = lan.journey(&from, &to, packed, || {
+        let switch = &switches[arrived.replace(1)];
+        let shown = switch.show_port("vm1")?.to_string();
+        assert_eq!(shown.contains("RING_PACKED"), packed, "{shown}");
+        switch.wait_state("vm1", "forwarding")
+    });
+    let mut journey = journey.unwrap();
     println!(
         "packed {packed}: down for {} ms of {} ms, as QEMU says; longest time between answers \
-         {longest:.0} ms (of {answers}, {lost} lost); {}",
-        moved.downtime_ms,
-        moved.total_ms,
-        said.lines().last().unwrap_or_default(),
+         {:.0} ms (of {}, {} lost); {} transfers",
+        journey.moved.downtime_ms,
+        journey.moved.total_ms,
+        journey.longest_ms,
+        journey.answers,
+        journey.lost,
+        journey.transfers,
     );
     // It is the same guest, and it talks by way of the other switch.
-    assert_eq!(there.ok("cat /tmp/kept").unwrap(), "kept");
-    assert_eq!(there.ping(NEIGHBOUR, 3, 1400).unwrap(), 3);
-    assert!(answers > 50, "{answers} answers");
-    assert!(longest < 10_000.0, "{longest} ms without an answer");
-    let port = lan.switches[1].port("vm1").unwrap();
+    assert_eq!(journey.there.ok("cat /tmp/kept").unwrap(), "kept");
+    assert_eq!(journey.there.ping(NEIGHBOUR, 3, 1400).unwrap(), 3);
+    assert!(journey.answers > 50, "{} answers", journey.answers);
+    assert!(journey.transfers > 0);
+    let port = switches[1].port("vm1").unwrap();
     assert!(port.rx_packets > 0, "{port:?}");
-    here.kill();
-    for switch in &lan.switches {
+    journey.here.kill();
+    for switch in &switches {
         let balance = switch.settled_balance().unwrap();
         assert!(balance.holds(), "{balance:?}");
     }

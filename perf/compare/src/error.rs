@@ -68,6 +68,12 @@ pub enum Error {
         /// The answer.
         text: String,
     },
+    /// What the end-to-end harness could not do.
+    #[error(transparent)]
+    Harness(#[from] ringway_tests::Error),
+    /// A holder has not one daemon.
+    #[error("ringwayd --hold-fds has not started one daemon")]
+    NoChild,
     /// testpmd's frames did not come back.
     #[error("testpmd's frames do not come back through the switch")]
     NoTraffic,

@@ -4,6 +4,7 @@
 //! run.rs         rounds × cases × switches, one run after the other
 //! flows.rs       the same for flows              scenario.rs  rules and traffic
 //! host/          the same for the host's side: packets, TCP, adding ports
+//! restart/       the same for restarts: outages, connecting, guests that move
 //! switches/      start each switch, read its cycles      generators/  drive it
 //! pingpong.rs    how far apart the cores are             parse.rs     what programs print
 //! results.rs     the JSON file      group.rs, stats.rs   like with like, medians
@@ -25,6 +26,7 @@ mod parse;
 mod pingpong;
 mod plot;
 mod process;
+mod restart;
 mod results;
 mod run;
 mod scenario;
@@ -57,6 +59,8 @@ enum Verb {
     Flows(flows::Plan),
     /// Measure the host's side: system and internal ports, TCP, adding ports.
     Host(host::Plan),
+    /// Measure what guests notice of restarts: outages, connecting, moving to another switch.
+    Restart(restart::Plan),
     /// Print the table of a file of results.
     Table {
         /// File of results.
@@ -102,6 +106,7 @@ fn perform(verb: Verb) -> Result<ExitCode, Error> {
         Verb::Run(plan) => return present(run::run(&plan)?),
         Verb::Flows(plan) => return present(flows::run(&plan)?),
         Verb::Host(plan) => return present(host::run(&plan)?),
+        Verb::Restart(plan) => return present(restart::run(&plan)?),
         Verb::Table { file } => print!("{}", table::markdown(&Results::read(&file)?)),
         Verb::Plot { file, out } => {
             let picture = out.unwrap_or_else(|| file.with_extension("svg"));
@@ -131,7 +136,10 @@ fn present((results, path): (Results, PathBuf)) -> Result<ExitCode, Error> {
         eprintln!("picture: {}", picture.display());
     }
     Ok(
-        if results.failures.is_empty() && results.host_failures.is_empty() {
+        if results.failures.is_empty()
+            && results.host_failures.is_empty()
+            && results.restart.iter().all(|run| run.figures.is_ok())
+        {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE

@@ -176,6 +176,11 @@ impl Process {
         Ok((self.reap(), lines))
     }
 
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.reap();
+    }
+
     /// Gives the child some time to end by itself.
     pub fn await_end(&self) {
         let start = Instant::now();

@@ -11,6 +11,7 @@ use crate::host::{HostFailure, HostRun};
 use crate::machine::Machine;
 use crate::pingpong::Distance;
 use crate::process::Memory;
+use crate::restart::RestartRun;
 use crate::scenario::Scenario;
 use crate::switches::{Adding, OvsForwarding, SwitchKind};
 use crate::tso::{Oversized, Tso};
@@ -45,6 +46,9 @@ pub struct Results {
     /// What `compare host` could not measure, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_failures: Vec<HostFailure>,
+    /// Each measurement of `compare restart`, and why there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restart: Vec<RestartRun>,
 }
 
 /// What all runs have in common.
@@ -235,6 +239,7 @@ pub mod sample {
             additions: Vec::new(),
             host: Vec::new(),
             host_failures: Vec::new(),
+            restart: Vec::new(),
         }
     }
 

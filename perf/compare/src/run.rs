@@ -142,7 +142,7 @@ impl Plan {
 
 impl Method {
     /// Directory of the programs.
-    fn binaries(&self) -> PathBuf {
+    pub fn binaries(&self) -> PathBuf {
         let own = std::env::current_exe();
         let beside = own.ok().and_then(|exe| exe.parent().map(Path::to_owned));
         let given = self.binaries.clone().or(beside);
@@ -189,6 +189,7 @@ impl Method {
             additions: Vec::new(),
             host: Vec::new(),
             host_failures: Vec::new(),
+            restart: Vec::new(),
         };
         let path = self.out.clone().unwrap_or_else(|| {
             let date = results.date.replace(':', "");

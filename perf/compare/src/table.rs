@@ -7,6 +7,7 @@ use crate::generators::GeneratorKind;
 use crate::group::{Cell, Grouped, group};
 use crate::host;
 use crate::pingpong::{Distance, NEAR_NS};
+use crate::restart;
 use crate::results::{Case, DISTURBED, Results};
 use crate::stats::Summary;
 use crate::switches::{OvsForwarding, SwitchKind};
@@ -18,6 +19,9 @@ const SWITCHES: [SwitchKind; 3] = [SwitchKind::Ringway, SwitchKind::Ovs, SwitchK
 pub fn markdown(results: &Results) -> String {
     if !results.host.is_empty() || !results.host_failures.is_empty() {
         return host::table::markdown(results);
+    }
+    if !results.restart.is_empty() {
+        return restart::table::markdown(results);
     }
     let mut text = head(results);
     if results.settings.flow_limit.is_some() {

@@ -25,6 +25,7 @@ pub struct Daemons {
     _ovsdb: Process,
     dir: PathBuf,
     other_core: usize,
+    namespace: Option<PathBuf>,
 }
 
 impl Daemons {
@@ -75,25 +76,32 @@ impl Daemons {
         ];
         vsctl(&[&dpdk[..], columns].concat())?;
 
-        let mut vswitchd = match namespace {
-            Some(namespace) => entering(namespace),
-            None => {
-                let mut unshare = command("unshare");
-                unshare.args(["--net", "--"]);
-                unshare
-            }
-        };
-        in_dir(&mut vswitchd, dir)
-            .arg(VSWITCHD)
-            .arg(format!("unix:{}", dir.join("db.sock").display()))
-            .arg(unixctl(dir, "vswitchd"));
-        let vswitchd = Process::start("ovs-vswitchd", vswitchd)?;
+        let namespace = namespace.map(Path::to_owned);
         Ok(Self {
-            vswitchd,
+            vswitchd: start_vswitchd(dir, namespace.as_deref())?,
             _ovsdb: ovsdb,
             dir: dir.clone(),
             other_core: setup.other_core,
+            namespace,
         })
+    }
+
+    /// `kill -9`, and another with the same database at once.
+    pub fn kill_and_start(&mut self) -> Result<(), Error> {
+        self.vswitchd.kill();
+        self.start_again()
+    }
+
+    /// As `systemctl restart`: told to exit, and then another.
+    pub fn exit_and_start(&mut self) -> Result<(), Error> {
+        self.appctl(&["exit"])?;
+        self.vswitchd.await_end();
+        self.start_again()
+    }
+
+    fn start_again(&mut self) -> Result<(), Error> {
+        self.vswitchd = start_vswitchd(&self.dir, self.namespace.as_deref())?;
+        Ok(())
     }
 
     /// Process of the switch.
@@ -132,6 +140,22 @@ impl Drop for Daemons {
             self.vswitchd.await_end();
         }
     }
+}
+
+fn start_vswitchd(dir: &Path, namespace: Option<&Path>) -> Result<Process, Error> {
+    let mut vswitchd = match namespace {
+        Some(namespace) => entering(namespace),
+        None => {
+            let mut unshare = command("unshare");
+            unshare.args(["--net", "--"]);
+            unshare
+        }
+    };
+    in_dir(&mut vswitchd, dir)
+        .arg(VSWITCHD)
+        .arg(format!("unix:{}", dir.join("db.sock").display()))
+        .arg(unixctl(dir, "vswitchd"));
+    Process::start("ovs-vswitchd", vswitchd)
 }
 
 pub struct Ovs {
