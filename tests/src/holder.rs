@@ -5,7 +5,8 @@ use std::fs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The daemons that the holder has started; killed when this is dropped.
+/// The daemons that the holder has started; killed when this is dropped, which
+/// must be before the holder ends.
 pub struct Children(u32);
 
 impl Children {

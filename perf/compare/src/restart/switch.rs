@@ -22,8 +22,8 @@ const BRIDGE: &str = "br0";
 
 /// A switch that learns.
 pub enum Restartable {
-    /// ringway; with what its holder has started, if it has one.
-    Ringway(Daemon, Option<Children>),
+    /// ringway; before it, so that it ends first, what its holder has started.
+    Ringway(Option<Children>, Daemon),
     /// Open vSwitch.
     Ovs(Daemons, PathBuf),
 }
@@ -61,7 +61,7 @@ impl Restartable {
                 })?;
                 daemon.ok(&["add-br", BRIDGE])?;
                 let children = held.then(|| Children::of(daemon.process().pid()));
-                Ok(Self::Ringway(daemon, children))
+                Ok(Self::Ringway(children, daemon))
             }
         }
     }
@@ -69,7 +69,7 @@ impl Restartable {
     /// Adds a guest's port; its socket.
     pub fn add_guest(&self, port: &str, listens: Listens) -> Result<PathBuf, Error> {
         match self {
-            Self::Ringway(daemon, _) => {
+            Self::Ringway(_, daemon) => {
                 let mode = match listens {
                     Listens::Guest => "mode=client",
                     Listens::Switch => "mode=server",
@@ -99,7 +99,7 @@ impl Restartable {
     /// Attaches an interface of its namespace.
     pub fn add_system(&self, interface: &str) -> Result<(), Error> {
         match self {
-            Self::Ringway(daemon, _) => {
+            Self::Ringway(_, daemon) => {
                 daemon.ok(&["add-port", BRIDGE, interface, "type=system"])?;
             }
             Self::Ovs(daemons, _) => {
@@ -113,7 +113,7 @@ impl Restartable {
     /// it answers.
     pub fn suffer(&mut self, event: Event) -> Result<(), Error> {
         match (self, event) {
-            (Self::Ringway(daemon, Some(children)), Event::KillHeld) => {
+            (Self::Ringway(Some(children), daemon), Event::KillHeld) => {
                 let [pid] = children.now()[..] else {
                     return Err(Error::NoChild);
                 };
@@ -127,12 +127,12 @@ impl Restartable {
                 })?;
                 daemon.ok(&["version"])?;
             }
-            (Self::Ringway(daemon, _), Event::Takeover) => daemon.take_over()?,
-            (Self::Ringway(daemon, _), Event::Stop) => {
+            (Self::Ringway(_, daemon), Event::Takeover) => daemon.take_over()?,
+            (Self::Ringway(_, daemon), Event::Stop) => {
                 daemon.terminate()?;
                 daemon.start_again()?;
             }
-            (Self::Ringway(daemon, _), _) => {
+            (Self::Ringway(_, daemon), _) => {
                 daemon.kill();
                 daemon.start_again()?;
             }
