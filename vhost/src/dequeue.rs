@@ -146,13 +146,13 @@ impl Ring {
         // The common case is one buffer, in one region, read by us only.
         let mut buffers = [Buffer::NONE; BURST];
         let (count, fault) = layout.find(self, progress, BURST, false, &mut buffers);
-        for (i, Buffer { ptr, len }) in buffers.into_iter().enumerate().take(count) {
+        for (i, Buffer { ptr, len, id }) in buffers.into_iter().enumerate().take(count) {
             let copied = if ptr.is_null() {
                 if burst.segments_used + MAX_SEGMENTS > BURST_SEGMENTS {
                     // The rest of the ring comes with the next burst.
                     return Ok(i);
                 }
-                match self.copy_chain(layout, burst, layout.found(progress, i)) {
+                match self.copy_chain(layout, burst, layout.found(progress, i, id)) {
                     Ok(copied) => copied,
                     Err(fault) => return Err((i, fault)),
                 }

@@ -177,7 +177,8 @@ impl Ring {
             if LOG {
                 self.note_buffer(buffer.ptr, total);
             }
-            self.complete::<L, LOG>(layout, progress, layout.found(progress, i), total as u32);
+            let chain = layout.found(progress, i, buffer.id);
+            self.complete::<L, LOG>(layout, progress, chain, total as u32);
             outcome.delivered += 1;
             outcome.bytes += frame_len as u64;
         }

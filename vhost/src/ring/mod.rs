@@ -186,12 +186,17 @@ pub(crate) struct Chain {
 pub(crate) struct Buffer {
     pub(crate) ptr: *mut u8,
     pub(crate) len: u32,
+    /// What the driver knows the chain by. Kept here for those who go on with the
+    /// buffer at once: in the ring's progress it would be loaded anew after every
+    /// write to guest memory, which may be anywhere for all that is known.
+    pub(crate) id: u16,
 }
 
 impl Buffer {
     pub(crate) const NONE: Self = Self {
         ptr: std::ptr::null_mut(),
         len: 0,
+        id: 0,
     };
 }
 
@@ -218,8 +223,8 @@ pub(crate) trait Layout: Sized {
         buffers: &mut [Buffer; BURST],
     ) -> Found;
 
-    /// The `nth` chain that [`find`](Self::find) found.
-    fn found(&self, progress: &Progress, nth: usize) -> Chain;
+    /// The `nth` chain that [`find`](Self::find) found, and left with this id.
+    fn found(&self, progress: &Progress, nth: usize, id: u16) -> Chain;
 
     /// The chain at `at`, and where the next one begins; `None`: there is none.
     fn chain(

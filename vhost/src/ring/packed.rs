@@ -363,10 +363,8 @@ impl Layout for PackedLayout {
                         .translate(descriptor.addr, u64::from(descriptor.len))
                 {
                     prefetch_buffer(ptr, writable);
-                    *buffer = Buffer {
-                        ptr,
-                        len: descriptor.len,
-                    };
+                    buffer.ptr = ptr;
+                    buffer.len = descriptor.len;
                 }
             } else if flags & DESC_F_NEXT != 0 {
                 match self.long_chain(at, progress) {
@@ -377,7 +375,10 @@ impl Layout for PackedLayout {
                     }
                 }
             }
-            progress.ids[count] = id;
+            buffer.id = id;
+            if !writable {
+                progress.ids[count] = id;
+            }
             progress.firsts[count] = at.index;
             progress.slots[count] = slots;
             count += 1;
@@ -388,9 +389,9 @@ impl Layout for PackedLayout {
     }
 
     #[inline(always)]
-    fn found(&self, progress: &Progress, nth: usize) -> Chain {
+    fn found(&self, progress: &Progress, nth: usize, id: u16) -> Chain {
         Chain {
-            id: progress.ids[nth],
+            id,
             first: progress.firsts[nth],
             slots: progress.slots[nth],
         }
@@ -468,7 +469,7 @@ impl Layout for PackedLayout {
     #[inline(always)]
     fn give_back(&self, progress: &mut Progress, count: usize) {
         for nth in 0..count {
-            let chain = self.found(progress, nth);
+            let chain = self.found(progress, nth, progress.ids[nth]);
             self.put(progress, chain, 0, 0);
         }
     }

@@ -232,10 +232,13 @@ impl Layout for SplitLayout {
         }
         let mut count = usize::from(available).min(wanted).min(BURST);
         let mut fault = None;
-        for i in 0..count {
+        for (i, buffer) in buffers[..count].iter_mut().enumerate() {
             match self.head(progress.next.index.wrapping_add(i as u16)) {
                 Ok(head) => {
-                    progress.ids[i] = head;
+                    if !writable {
+                        progress.ids[i] = head;
+                    }
+                    buffer.id = head;
                     self.prefetch_descriptor(head);
                 }
                 Err(bad_head) => {
@@ -245,8 +248,8 @@ impl Layout for SplitLayout {
                 }
             }
         }
-        for (head, buffer) in progress.ids[..count].iter().zip(buffers) {
-            let descriptor = self.descriptor(*head);
+        for buffer in &mut buffers[..count] {
+            let descriptor = self.descriptor(buffer.id);
             if is_single(descriptor.split_flags(), writable)
                 && ring.features.long_header
                 && let Some(ptr) = ring
@@ -254,21 +257,18 @@ impl Layout for SplitLayout {
                     .translate(descriptor.addr, u64::from(descriptor.len))
             {
                 prefetch_buffer(ptr, writable);
-                *buffer = Buffer {
-                    ptr,
-                    len: descriptor.len,
-                };
+                buffer.ptr = ptr;
+                buffer.len = descriptor.len;
             }
         }
         (count, fault)
     }
 
     #[inline(always)]
-    fn found(&self, progress: &Progress, nth: usize) -> Chain {
-        let head = progress.ids[nth];
+    fn found(&self, _: &Progress, _: usize, id: u16) -> Chain {
         Chain {
-            id: head,
-            first: head,
+            id,
+            first: id,
             slots: 1,
         }
     }

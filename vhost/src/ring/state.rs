@@ -70,7 +70,8 @@ pub struct Progress {
     pub(crate) busy: bool,
     /// Where the ring stood at the last decision whether to notify (EVENT_IDX).
     pub(crate) notified: u16,
-    /// Of the chains found for this burst, in order: what the driver knows each by.
+    /// Of the chains found for this burst, in order: what the driver knows each
+    /// by, of those that are only read.
     pub(crate) ids: [u16; BURST],
     /// Packed: the slot in which each begins, and how many it has.
     pub(crate) firsts: [u16; BURST],
