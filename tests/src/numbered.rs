@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ringway_frontend::{NetDriver, Session, SessionConfig, SessionListener};
+use ringway_frontend::{NetDriver, Session, SessionConfig, SessionListener, features};
 
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
@@ -55,6 +55,23 @@ pub enum Listens {
     Guest,
 }
 
+/// How the guests' rings lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// VirtIO 1.2, 2.7.
+    Split,
+    /// VirtIO 1.2, 2.8.
+    Packed,
+}
+
+/// Every kind of guest: the port's mode, who listens, and the rings' layout.
+pub const KINDS: [(&str, Listens, Layout); 4] = [
+    ("mode=server", Listens::Switch, Layout::Split),
+    ("mode=client", Listens::Guest, Layout::Split),
+    ("mode=server", Listens::Switch, Layout::Packed),
+    ("mode=client", Listens::Guest, Layout::Packed),
+];
+
 /// The traffic, on a thread of its own.
 pub struct Numbered {
     stop: Arc<AtomicBool>,
@@ -99,8 +116,9 @@ impl Numbered {
         ports: [&str; 2],
         stations: [u8; 2],
         listens: Listens,
+        layout: Layout,
     ) -> Result<Self> {
-        let guests = [0, 1].map(|index| Guest::start(daemon, ports[index], listens));
+        let guests = [0, 1].map(|index| Guest::start(daemon, ports[index], listens, layout));
         let [one, two] = guests;
         let mut guests = [one?, two?];
         for port in ports {
@@ -162,12 +180,16 @@ struct Guest {
 }
 
 impl Guest {
-    fn start(daemon: &Daemon, port: &str, listens: Listens) -> Result<Self> {
+    fn start(daemon: &Daemon, port: &str, listens: Listens, layout: Layout) -> Result<Self> {
         let path = daemon.path(&format!("{port}.sock"));
-        let config = SessionConfig {
+        let mut config = SessionConfig {
             memory_size: 4 << 20,
             ..SessionConfig::default()
         };
+        if layout == Layout::Packed {
+            config.features |= features::RING_PACKED;
+            config.required |= features::RING_PACKED;
+        }
         let listener = match listens {
             Listens::Switch => None,
             Listens::Guest => Some(Session::listen(&path).map_err(scripted)?),
