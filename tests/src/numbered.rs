@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ringway_frontend::{NetDriver, Session, SessionConfig, SessionListener};
+use ringway_frontend::{NetDriver, Session, SessionConfig, SessionListener, features};
 
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
@@ -55,6 +55,23 @@ pub enum Listens {
     Guest,
 }
 
+/// How the guests' rings lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// VirtIO 1.2, 2.7.
+    Split,
+    /// VirtIO 1.2, 2.8.
+    Packed,
+}
+
+/// Every kind of guest: the port's mode, who listens, and the rings' layout.
+pub const KINDS: [(&str, Listens, Layout); 4] = [
+    ("mode=server", Listens::Switch, Layout::Split),
+    ("mode=client", Listens::Guest, Layout::Split),
+    ("mode=server", Listens::Switch, Layout::Packed),
+    ("mode=client", Listens::Guest, Layout::Packed),
+];
+
 /// The traffic, on a thread of its own.
 pub struct Numbered {
     stop: Arc<AtomicBool>,
@@ -99,9 +116,10 @@ impl Numbered {
         ports: [&str; 2],
         stations: [u8; 2],
         listens: Listens,
+        layout: Layout,
     ) -> Result<Self> {
         let sockets = ports.map(|port| daemon.path(&format!("{port}.sock")));
-        let guests = Guest::pair(sockets, listens)?;
+        let guests = Guest::pair(sockets, listens, layout)?;
         for port in ports {
             daemon.wait_state(port, "forwarding")?;
         }
@@ -109,8 +127,16 @@ impl Numbered {
     }
 
     /// The same on the sockets of any switch.
-    pub fn start_at(sockets: [PathBuf; 2], stations: [u8; 2], listens: Listens) -> Result<Self> {
-        Ok(Self::between(Guest::pair(sockets, listens)?, stations))
+    pub fn start_at(
+        sockets: [PathBuf; 2],
+        stations: [u8; 2],
+        listens: Listens,
+        layout: Layout,
+    ) -> Result<Self> {
+        Ok(Self::between(
+            Guest::pair(sockets, listens, layout)?,
+            stations,
+        ))
     }
 
     fn between(mut guests: [Guest; 2], stations: [u8; 2]) -> Self {
@@ -175,16 +201,20 @@ struct Guest {
 }
 
 impl Guest {
-    fn pair(sockets: [PathBuf; 2], listens: Listens) -> Result<[Self; 2]> {
-        let [one, two] = sockets.map(|path| Self::start(path, listens));
+    fn pair(sockets: [PathBuf; 2], listens: Listens, layout: Layout) -> Result<[Self; 2]> {
+        let [one, two] = sockets.map(|path| Self::start(path, listens, layout));
         Ok([one?, two?])
     }
 
-    fn start(path: PathBuf, listens: Listens) -> Result<Self> {
-        let config = SessionConfig {
+    fn start(path: PathBuf, listens: Listens, layout: Layout) -> Result<Self> {
+        let mut config = SessionConfig {
             memory_size: 4 << 20,
             ..SessionConfig::default()
         };
+        if layout == Layout::Packed {
+            config.features |= features::RING_PACKED;
+            config.required |= features::RING_PACKED;
+        }
         let listener = match listens {
             Listens::Switch => None,
             Listens::Guest => Some(Session::listen(&path).map_err(scripted)?),

@@ -4,7 +4,7 @@
 use ringway_frontend::{NetDriver, SessionConfig};
 use ringway_tests::daemon::Daemon;
 use ringway_tests::machine;
-use ringway_tests::numbered::{Listens, Numbered};
+use ringway_tests::numbered::{Layout, Listens, Numbered};
 use ringway_tests::qemu::{Guest, GuestOptions, Listener, Nic};
 use ringway_tests::scripted;
 
@@ -36,7 +36,14 @@ fn ports_and_guests_come_and_go_and_nothing_leaks() {
     for port in ["by1", "by2", "still"] {
         daemon.add_vhost_port("br0", port, &[]).unwrap();
     }
-    let mut traffic = Numbered::start(&daemon, ["by1", "by2"], [1, 2], Listens::Switch).unwrap();
+    let mut traffic = Numbered::start(
+        &daemon,
+        ["by1", "by2"],
+        [1, 2],
+        Listens::Switch,
+        Layout::Split,
+    )
+    .unwrap();
     let config = SessionConfig {
         memory_size: 4 << 20,
         ..SessionConfig::default()
@@ -95,10 +102,17 @@ fn a_guest_that_reboots_again_and_again_leaks_nothing() {
     let socket = daemon.add_vhost_port("br0", "vm1", &[]).unwrap();
     let nic = Nic::new(socket, Listener::Switch, 9);
     let mut guest = Guest::start(&GuestOptions::new("vm1", nic), daemon.dir()).unwrap();
-    let mut traffic = Numbered::start(&daemon, ["by1", "by2"], [1, 2], Listens::Switch).unwrap();
+    let mut traffic = Numbered::start(
+        &daemon,
+        ["by1", "by2"],
+        [1, 2],
+        Listens::Switch,
+        Layout::Split,
+    )
+    .unwrap();
     let mut sizes = Vec::new();
+    guest.wait_ready().unwrap();
     for _ in 0..2 + cycles() / SHORT {
-        guest.wait_ready().unwrap();
         guest.configure("10.0.0.9/24").unwrap();
         daemon.wait_state("vm1", "forwarding").unwrap();
         // Nobody answers; what matters is that its rings have run.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ringway_frontend::{Session, features};
 use ringway_tests::daemon::{Daemon, DaemonOptions};
 use ringway_tests::machine::{self, Exclusive};
-use ringway_tests::numbered::{Listens, Numbered};
+use ringway_tests::numbered::{KINDS, Numbered};
 use ringway_tests::scripted::{self, LIMIT};
 use ringway_tests::testpmd::{Forward, Testpmd, VirtioUser};
 
@@ -25,24 +25,22 @@ fn switch(mode: &str) -> (Daemon, Exclusive) {
 
 #[test]
 fn numbered_frames_go_on_after_kill_9() {
-    for (mode, listens) in [
-        ("mode=server", Listens::Switch),
-        ("mode=client", Listens::Guest),
-    ] {
+    for (mode, listens, layout) in KINDS {
         let (mut daemon, _alone) = switch(mode);
-        let mut traffic = Numbered::start(&daemon, ["vm1", "vm2"], [1, 2], listens).unwrap();
+        let mut traffic =
+            Numbered::start(&daemon, ["vm1", "vm2"], [1, 2], listens, layout).unwrap();
         traffic.go_on(20_000).unwrap();
         let kills = 10;
         for _ in 0..kills {
             daemon.kill();
             let begin = Instant::now();
             daemon.start_again().unwrap();
-            println!("{mode}: started again in {:?}", begin.elapsed());
+            println!("{mode} {layout:?}: started again in {:?}", begin.elapsed());
             traffic.go_on(20_000).unwrap();
         }
         let outcome = traffic.end().unwrap();
         println!(
-            "{mode}: outage with the start {:?}; {outcome:?}",
+            "{mode} {layout:?}: outage with the start {:?}; {outcome:?}",
             outcome.outage()
         );
         assert_eq!(outcome.reconnects, 2 * kills, "{outcome:?}");

@@ -2,14 +2,19 @@
 //! doubled or torn; what was learned and counted stays; a new daemon that fails
 //! leaves the old one as it was.
 
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use ringway_tests::daemon::{Daemon, DaemonOptions};
 use ringway_tests::machine::{self, Exclusive};
-use ringway_tests::numbered::{Listens, Numbered};
+use ringway_tests::numbered::{KINDS, Layout, Listens, Numbered};
 use ringway_tests::qemu::{Guest, GuestOptions, Listener, Nic};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Frames that are to pass before and after something happens.
 const FRAMES: u64 = 20_000;
@@ -57,14 +62,12 @@ fn stations(daemon: &Daemon) -> Vec<String> {
 
 #[test]
 fn ten_takeovers_in_a_row_lose_and_double_nothing_and_leak_nothing() {
-    for (mode, listens) in [
-        ("mode=server", Listens::Switch),
-        ("mode=client", Listens::Guest),
-    ] {
+    for (mode, listens, layout) in KINDS {
         let (mut daemon, _alone) = switch(mode);
         let flow = "priority=7,dl_type=0x0999,actions=drop";
         daemon.ok(&["add-flow", "br0", flow]).unwrap();
-        let mut traffic = Numbered::start(&daemon, ["vm1", "vm2"], [1, 2], listens).unwrap();
+        let mut traffic =
+            Numbered::start(&daemon, ["vm1", "vm2"], [1, 2], listens, layout).unwrap();
         traffic.go_on(FRAMES).unwrap();
         let before = connections(&daemon, "vm1");
         let mut sizes = Vec::new();
@@ -78,12 +81,12 @@ fn ten_takeovers_in_a_row_lose_and_double_nothing_and_leak_nothing() {
             traffic.go_on(FRAMES).unwrap();
             let process = daemon.process();
             let size = (process.open_fds().unwrap(), process.rss_kib().unwrap());
-            println!("{mode} takeover {round}: {took:?}, descriptors and KiB {size:?}");
+            println!("{mode} {layout:?} takeover {round}: {took:?}, descriptors and KiB {size:?}");
             sizes.push(size);
         }
         assert_eq!(connections(&daemon, "vm1"), before, "somebody reconnected");
         let outcome = traffic.end().unwrap();
-        println!("{mode}: {outcome:?}");
+        println!("{mode} {layout:?}: {outcome:?}");
         outcome.assert_clean();
         assert_eq!((outcome.lost(), outcome.reconnects), (0, 0), "{outcome:?}");
         let balance = daemon.settled_balance().unwrap();
@@ -132,6 +135,22 @@ impl Heir {
         self.0.write_all(&bytes).unwrap();
     }
 
+    /// Says that process `of` takes over.
+    fn begin(&mut self, of: u32) {
+        let message = r#"{"Begin":{"process":0}}"#;
+        let of = Pid::from_raw(of as i32).unwrap();
+        let process = pidfd_open(of, PidfdFlags::empty()).unwrap();
+        for number in [message.len() as u64, 1] {
+            self.0.write_all(&number.to_le_bytes()).unwrap();
+        }
+        let fds = [process.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let byte = [IoSlice::new(&[0])];
+        let socket = self.0.as_raw_fd();
+        sendmsg::<()>(socket, &byte, &rights, MsgFlags::empty(), None).unwrap();
+        self.0.write_all(message.as_bytes()).unwrap();
+    }
+
     fn hear(&mut self) -> String {
         let mut header = [0; 16];
         self.0.read_exact(&mut header).unwrap();
@@ -146,7 +165,14 @@ impl Heir {
 #[test]
 fn a_new_daemon_that_fails_at_any_point_leaves_the_old_one_serving() {
     let (mut daemon, _alone) = switch("mode=server");
-    let mut traffic = Numbered::start(&daemon, ["vm1", "vm2"], [1, 2], Listens::Switch).unwrap();
+    let mut traffic = Numbered::start(
+        &daemon,
+        ["vm1", "vm2"],
+        [1, 2],
+        Listens::Switch,
+        Layout::Split,
+    )
+    .unwrap();
     traffic.go_on(FRAMES).unwrap();
     let pid = daemon.process().pid();
     let fds = daemon.process().open_fds().unwrap();
@@ -166,7 +192,7 @@ fn a_new_daemon_that_fails_at_any_point_leaves_the_old_one_serving() {
 
     // It has all ports' descriptors, and dies.
     let (mut heir, _) = Heir::greet(&daemon, 1);
-    heir.say(r#""Begin""#);
+    heir.begin(std::process::id());
     let begun = heir.hear();
     assert!(begun.contains("vm1"), "{begun}");
     traffic.go_on(FRAMES).unwrap();
@@ -176,7 +202,7 @@ fn a_new_daemon_that_fails_at_any_point_leaves_the_old_one_serving() {
 
     // The old one has stopped forwarding, and it dies.
     let (mut heir, _) = Heir::greet(&daemon, 1);
-    heir.say(r#""Begin""#);
+    heir.begin(std::process::id());
     heir.hear();
     heir.say(r#""Ready""#);
     let halted = heir.hear();
@@ -205,6 +231,27 @@ fn a_new_daemon_that_fails_at_any_point_leaves_the_old_one_serving() {
     // At first some of the commands' connections may not have been closed yet.
     let left = daemon.process().open_fds().unwrap();
     assert!(left <= fds, "descriptors leak: {fds}, now {left}");
+    // One that hangs when nothing is forwarded is ended, two seconds later.
+    let mut hanging = Command::new("sleep").arg("60").spawn().unwrap();
+    let (mut heir, _) = Heir::greet(&daemon, 1);
+    heir.begin(hanging.id());
+    heir.hear();
+    heir.say(r#""Ready""#);
+    heir.hear();
+    let status = hanging.wait().unwrap();
+    assert_eq!(status.signal(), Some(9), "{status}");
+    drop(heir);
+    let mut traffic = Numbered::start(
+        &daemon,
+        ["vm1", "vm2"],
+        [1, 2],
+        Listens::Switch,
+        Layout::Split,
+    )
+    .unwrap();
+    traffic.go_on(FRAMES).unwrap();
+    traffic.end().unwrap().assert_clean();
+    assert_eq!(daemon.process().pid(), pid);
     daemon.ok(&["show"]).unwrap();
 }
 

@@ -441,10 +441,13 @@ impl Shared {
                         }
                         _ => "",
                     };
-                    self.waiting(Some(format!(
-                        "connecting to {} failed: {error}{remedy}",
+                    let why = format!(
+                        "{}; last: connecting to {} failed: {error}{remedy}",
+                        waits_for(&self.config),
                         self.config.path.display()
-                    )));
+                    );
+                    // No disconnect: nothing was connected.
+                    self.status.set(SessionState::WaitingForSocket, why);
                     let began = Instant::now();
                     let go_on = self.wait(watched.as_ref().map(AsFd::as_fd), Some(retry));
                     // What has appeared may listen at any moment.

@@ -60,7 +60,7 @@ pub struct Cli {
     #[arg(long)]
     pub takeover: bool,
 
-    /// Only hold guests' connections and memory, and start ringwayd with the other arguments: if it is killed it is started again and guests stay connected
+    /// Only hold guests' connections and memory, and start ringwayd with the other arguments: if it is killed it is started again, at SIGUSR2 another takes over from it, and guests stay connected
     #[arg(long, conflicts_with = "takeover")]
     pub hold_fds: bool,
 

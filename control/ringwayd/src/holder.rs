@@ -5,6 +5,7 @@
 //! holder ── starts ──▶ ringwayd ── Keep {port, form} + descriptors, at each change ──▶ holder
 //!   killed: its connection here closes without Goodbye ── starts ──▶ ringwayd
 //!                                ◀── Held {port, form} + descriptors, for each port ── Take
+//! SIGUSR2 ── starts ──▶ ringwayd --takeover ── takes over from the one that runs
 //! ```
 //!
 //! Connections, listening sockets, guests' memory and eventfds stay open here, so
@@ -21,15 +22,21 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use ringway_datapath::handover::{Descriptors, GuestPortForm, KeptPorts, SessionKeeper};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::takeover::wire;
 
+/// How often daemons are looked after that never connected.
+const LOOK: Duration = Duration::from_millis(200);
 /// Longest that a daemon that was killed takes to be gone altogether.
 const GONE: Duration = Duration::from_secs(2);
 /// A daemon that dies sooner after its start is not started again at once.
@@ -130,6 +137,16 @@ struct Held {
     served: AtomicBool,
 }
 
+/// What the holder is told.
+enum Event {
+    /// The last connection has ended, or a daemon in good order.
+    Ended { goodbye: bool },
+    /// SIGUSR2: another daemon, of a newer version perhaps, is to take over.
+    TakeOver,
+    /// SIGTERM and its like: the daemon is to end, and so is this.
+    Stop,
+}
+
 /// Holds, and starts daemons, until one says goodbye.
 ///
 /// # Errors
@@ -148,75 +165,139 @@ pub fn hold(control_socket: &Path) -> io::Result<()> {
     let _ = fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-    let (ended, endings) = std::sync::mpsc::channel();
+    let (tell, events) = std::sync::mpsc::channel();
+    watch_signals(tell.clone())?;
     let held = Arc::new(Held::default());
-    let (serving, told) = (Arc::clone(&held), ended.clone());
+    let serving = Arc::clone(&held);
     std::thread::Builder::new()
         .name("holder".into())
-        .spawn(move || {
-            for stream in listener.incoming().flatten() {
-                serving.daemons.fetch_add(1, Ordering::SeqCst);
-                serving.served.store(true, Ordering::SeqCst);
-                let (held, told) = (Arc::clone(&serving), told.clone());
-                std::thread::spawn(move || {
-                    let goodbye = serve(&held, stream);
-                    let left = held.daemons.fetch_sub(1, Ordering::SeqCst) - 1;
-                    // A daemon that was taken over from leaves another behind.
-                    if goodbye || left == 0 {
-                        let _ = told.send(goodbye);
-                    }
-                });
-            }
-        })?;
+        .spawn(move || serve_all(&listener, &serving, &tell))?;
+    let outcome = keep_one_running(&events, &held);
+    let _ = fs::remove_file(&path);
+    outcome
+}
 
-    let mut child = start()?;
+fn serve_all(listener: &UnixListener, held: &Arc<Held>, tell: &Sender<Event>) {
+    for stream in listener.incoming().flatten() {
+        held.daemons.fetch_add(1, Ordering::SeqCst);
+        held.served.store(true, Ordering::SeqCst);
+        let (held, tell) = (Arc::clone(held), tell.clone());
+        std::thread::spawn(move || {
+            let goodbye = serve(&held, stream);
+            let left = held.daemons.fetch_sub(1, Ordering::SeqCst) - 1;
+            // A daemon that was taken over from leaves another behind.
+            if goodbye || left == 0 {
+                let _ = tell.send(Event::Ended { goodbye });
+            }
+        });
+    }
+}
+
+fn keep_one_running(events: &Receiver<Event>, held: &Held) -> io::Result<()> {
+    let mut daemons = vec![start(None)?];
     let mut started = Instant::now();
+    let mut is_to_end = false;
     loop {
-        match endings.recv_timeout(Duration::from_millis(200)) {
-            Ok(true) => break,
-            Ok(false) => tracing::error!("ringwayd has died; it is started again"),
-            // One that never connected says why itself.
-            Err(_) => match child.try_wait()? {
-                // As likely as not it never will.
-                Some(status) if !held.served.load(Ordering::SeqCst) => {
-                    let _ = fs::remove_file(&path);
-                    let why = format!("ringwayd does not start: {status}");
-                    return Err(io::Error::other(why));
+        match events.recv_timeout(LOOK) {
+            Ok(Event::Ended { goodbye }) => {
+                is_to_end = goodbye;
+                // One that was killed is just about to be gone.
+                let deadline = Instant::now() + GONE;
+                while !reap(&mut daemons)? && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_micros(200));
                 }
-                Some(status) if held.daemons.load(Ordering::SeqCst) == 0 => {
-                    tracing::error!("ringwayd does not start: {status}; it is tried again");
+            }
+            Ok(Event::TakeOver) => match start(Some("--takeover")) {
+                Ok(successor) => {
+                    tracing::info!("process {} is to take over", successor.id());
+                    daemons.push(successor);
+                    is_to_end = false;
                 }
-                _ => continue,
+                Err(error) => tracing::error!("no ringwayd can be started: {error}"),
             },
+            Ok(Event::Stop) => {
+                is_to_end = true;
+                for daemon in &daemons {
+                    // It is not reaped yet: the number is still its own.
+                    let _ = kill(Pid::from_raw(daemon.id().cast_signed()), Signal::SIGTERM);
+                }
+            }
+            Err(_) => {}
         }
-        reap(&mut child)?;
+        if !reap(&mut daemons)? {
+            continue;
+        }
+        if is_to_end {
+            return Ok(());
+        }
+        if !held.served.load(Ordering::SeqCst) {
+            // As likely as not it never will; it has said why itself.
+            return Err(io::Error::other("ringwayd does not start"));
+        }
+        if held.daemons.load(Ordering::SeqCst) > 0 {
+            // One that somebody else has started.
+            continue;
+        }
+        tracing::error!("ringwayd has died; it is started again");
         if started.elapsed() < TOO_SOON {
             std::thread::sleep(TOO_SOON);
         }
         started = Instant::now();
-        child = start()?;
+        daemons.push(start(None)?);
     }
-    let _ = child.wait();
-    let _ = fs::remove_file(&path);
-    Ok(())
 }
 
-/// Takes notice of a daemon's end; one that was killed is just about to be gone.
-fn reap(child: &mut Child) -> io::Result<()> {
-    let deadline = Instant::now() + GONE;
-    while child.try_wait()?.is_none() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_micros(200));
+/// Takes notice of daemons that have ended; true: there is none left.
+fn reap(daemons: &mut Vec<Child>) -> io::Result<bool> {
+    let mut left = Vec::new();
+    for mut daemon in daemons.drain(..) {
+        match daemon.try_wait()? {
+            None => left.push(daemon),
+            Some(status) => tracing::info!("process {} has ended: {status}", daemon.id()),
+        }
     }
-    Ok(())
+    *daemons = left;
+    Ok(daemons.is_empty())
 }
 
-/// Starts the daemon with this process's arguments.
-fn start() -> io::Result<Child> {
+/// Starts a daemon with this process's arguments, and one more.
+fn start(more: Option<&str>) -> io::Result<Child> {
     let mut arguments = std::env::args_os();
     let program = arguments.next().unwrap_or_else(|| "ringwayd".into());
     Command::new(program)
         .args(arguments.filter(|argument| argument != "--hold-fds"))
+        .args(more)
         .spawn()
+}
+
+fn watch_signals(tell: Sender<Event>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let within = runtime.enter();
+    let mut take_over = signal(SignalKind::user_defined2())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    drop(within);
+    std::thread::Builder::new()
+        .name("holder-signals".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    let event = tokio::select! {
+                        _ = take_over.recv() => Event::TakeOver,
+                        _ = terminate.recv() => Event::Stop,
+                        _ = interrupt.recv() => Event::Stop,
+                        _ = hangup.recv() => Event::Stop,
+                    };
+                    if tell.send(event).is_err() {
+                        return;
+                    }
+                }
+            });
+        })
+        .map(drop)
 }
 
 /// Serves a daemon until its connection ends. True: in good order.

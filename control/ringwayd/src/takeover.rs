@@ -6,7 +6,7 @@
 //! Hello {versions}            ─────▶
 //!                             ◀─────    Welcome {version, started}, or Refused
 //! starts DPDK and its cores
-//! Begin                       ─────▶    takes no changes, reads no more messages
+//! Begin {process}             ─────▶    takes no changes, reads no more messages
 //!                             ◀─────    Begun {ports, sockets, the state file's lock}
 //! reads the state file, makes
 //! bridges, flows, ports
@@ -47,8 +47,14 @@ pub fn path_beside(control_socket: &Path) -> PathBuf {
 /// What the new daemon says.
 #[derive(Debug, Serialize, Deserialize)]
 enum FromNew {
-    Hello { versions: Vec<u32> },
-    Begin,
+    Hello {
+        versions: Vec<u32>,
+    },
+    /// With a descriptor of the new process, by which the old one can end it if
+    /// it hangs.
+    Begin {
+        process: u32,
+    },
     Ready,
     Done,
 }

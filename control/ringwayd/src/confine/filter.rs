@@ -175,6 +175,21 @@ mod tests {
             );
             let parent = nix::unistd::getppid();
             assert_eq!(nix::sys::signal::kill(parent, None), eperm);
+            // Nor is any process named that has not given its descriptor, and such
+            // a one can be ended, but not told anything.
+            use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+            assert_eq!(
+                pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).map(drop),
+                Err(rustix::io::Errno::PERM)
+            );
+            assert_eq!(
+                pidfd_send_signal(std::io::stdin(), Signal::TERM),
+                Err(rustix::io::Errno::PERM)
+            );
+            assert_eq!(
+                pidfd_send_signal(std::io::stdin(), Signal::KILL),
+                Err(rustix::io::Errno::BADF)
+            );
             // A child process would be without the filter's later threads, and is never needed.
             let exited = std::thread::spawn(|| {
                 // SAFETY: no process is made: the call fails.

@@ -286,10 +286,12 @@ fn conditional() -> Result<Rules, BackendError> {
         ),
         (libc::SYS_prlimit64, vec![own(0)?, own(pid)?]),
         (libc::SYS_tgkill, vec![own(pid)?]),
+        (libc::SYS_kill, vec![own(pid)?]),
         // A daemon that is to take over and hangs must end before this one goes on.
+        // It has given a descriptor of itself; none can be made here.
         (
-            libc::SYS_kill,
-            vec![own(pid)?, when(&[(1, Dword, Eq, libc::SIGKILL as u64)])?],
+            libc::SYS_pidfd_send_signal,
+            vec![when(&[(1, Dword, Eq, number(libc::SIGKILL))])?],
         ),
     ]
     .into())

@@ -11,6 +11,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::Pid;
 use ringway_datapath::Datapath;
 use ringway_datapath::handover::{Descriptors, HandoverError};
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::{FromNew, FromOld, VERSIONS, path_beside, wire};
 
@@ -115,7 +116,11 @@ impl Successor {
     ///
     /// The old daemon has ended or broken off.
     pub fn begin(&mut self, datapath: &Datapath) -> Result<Begun, TakeoverError> {
-        wire::send(&mut self.stream, &FromNew::Begin, Descriptors::default())?;
+        let this = rustix::process::getpid();
+        let this = pidfd_open(this, PidfdFlags::empty()).map_err(io::Error::from)?;
+        let mut descriptors = Descriptors::default();
+        let process = descriptors.give(&this)?;
+        wire::send(&mut self.stream, &FromNew::Begin { process }, descriptors)?;
         let (message, mut descriptors) = wire::receive(&mut self.stream)?;
         let FromOld::Begun(form) = message else {
             return Err(TakeoverError::OutOfTurn(format!("{message:?}")));

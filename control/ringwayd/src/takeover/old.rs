@@ -2,22 +2,21 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Pid, geteuid};
 use ringway_datapath::Datapath;
 use ringway_datapath::handover::{Descriptors, HandoverError};
+use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{BegunForm, FromNew, FromOld, common_version, wire};
 use crate::control::Control;
-use crate::notify::notify;
 use crate::state::StateFile;
 
 /// Longest that the other daemon takes to start DPDK.
@@ -92,6 +91,13 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// The process that takes over.
+struct Heir {
+    pid: Pid,
+    /// Names it for as long as this is open, also when it has ended.
+    process: OwnedFd,
+}
+
 /// Serves one new daemon; returns if this one goes on.
 fn serve(offer: &Offer, mut stream: UnixStream, peer: Pid) -> io::Result<()> {
     let datapath = offer.control.switch();
@@ -114,14 +120,17 @@ fn serve(offer: &Offer, mut stream: UnixStream, peer: Pid) -> io::Result<()> {
         started_tsc: datapath.started_tsc(),
     };
     wire::send(&mut stream, &welcome, Descriptors::default())?;
-    match wire::receive(&mut stream)? {
-        (FromNew::Begin, _) => {}
+    let heir = match wire::receive(&mut stream)? {
+        (FromNew::Begin { process }, mut descriptors) => Heir {
+            pid: peer,
+            process: descriptors.take(process).map_err(io::Error::other)?,
+        },
         (other, _) => return Err(io::Error::other(format!("{other:?} out of turn"))),
-    }
+    };
     tracing::info!("process {peer} takes over");
     let outcome = offer
         .control
-        .frozen(|file| hand_over(offer, file, &mut stream, peer));
+        .frozen(|file| hand_over(offer, file, &mut stream, &heir));
     let Err(why) = outcome else { return Ok(()) };
     tracing::warn!("the takeover by process {peer} was broken off, this one goes on: {why}");
     Ok(())
@@ -132,19 +141,18 @@ fn hand_over(
     offer: &Offer,
     file: &StateFile,
     stream: &mut UnixStream,
-    peer: Pid,
+    heir: &Heir,
 ) -> Result<(), Broken> {
     let datapath = offer.control.switch();
     let outcome = until_done(offer, file, datapath, stream);
     if let Err(why) = outcome {
-        end(stream, peer);
+        end(stream, heir);
         datapath.resume();
         return Err(why);
     }
     // From here on guests are the other's: nothing is touched any more.
     datapath.abandon();
-    notify(&format!("MAINPID={peer}"));
-    tracing::info!("process {peer} has taken over");
+    tracing::info!("process {} has taken over", heir.pid);
     std::process::exit(0);
 }
 
@@ -193,8 +201,9 @@ fn expect(
 
 /// Makes sure that the new daemon is no more, before this one goes on: it might
 /// have heard all and be slow to say so.
-fn end(stream: &mut UnixStream, peer: Pid) {
+fn end(stream: &mut UnixStream, heir: &Heir) {
     use std::io::Read;
+    let peer = heir.pid;
     let deadline = Instant::now() + TAKE;
     let _ = stream.set_read_timeout(Some(Duration::from_millis(100)));
     let mut rest = [0; 4096];
@@ -204,9 +213,8 @@ fn end(stream: &mut UnixStream, peer: Pid) {
             Ok(0) => return,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return,
-            // Its connection is open, so the number is still that process's.
             Err(_) => {
-                if let Err(error) = kill(peer, Signal::SIGKILL) {
+                if let Err(error) = pidfd_send_signal(heir.process.as_fd(), Signal::KILL) {
                     tracing::error!("process {peer} could not be ended: {error}");
                 }
             }

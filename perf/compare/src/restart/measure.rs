@@ -48,7 +48,11 @@ fn outage(plan: &Plan, case: RestartCase, switch: SwitchKind, dir: &Path) -> Res
         Listens::Guest => numbered::Listens::Guest,
         Listens::Switch => numbered::Listens::Switch,
     };
-    let mut traffic = Numbered::start_at(sockets, [1, 2], listens)?;
+    let layout = match case.packed {
+        true => numbered::Layout::Packed,
+        false => numbered::Layout::Split,
+    };
+    let mut traffic = Numbered::start_at(sockets, [1, 2], listens, layout)?;
     traffic.go_on_within(FRAMES, PATIENCE)?;
     if held {
         // Longer than what a holder takes for dying at its start.
