@@ -352,15 +352,6 @@ impl Machine {
                 .collect(),
         )
     }
-
-    /// Both regions as bytes of zero.
-    pub fn clear(&self) {
-        for region in &self.regions {
-            region
-                .write_all_at(&[0; REGION as usize], 0)
-                .expect("guest memory");
-        }
-    }
 }
 
 fn place(gpa: u64) -> (usize, u64) {

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use ringway_frontend::features;
@@ -46,6 +46,20 @@ fn machines() -> &'static Machines {
     &MACHINES
 }
 
+/// Memory before the driver has written to it: now and then a byte that tells
+/// where it is, so that one buffer's bytes are not another's; most are 0, as those
+/// of a header that asks for nothing.
+fn fresh() -> &'static [u8] {
+    static FRESH: OnceLock<Vec<u8>> = OnceLock::new();
+    FRESH.get_or_init(|| {
+        let byte = |at| match at % 16 {
+            5 if at >= BUFFERS => (at / 16) as u8 | 1,
+            _ => 0,
+        };
+        (0..2 * REGION).map(byte).collect()
+    })
+}
+
 /// Bytes of memory and what becomes of them.
 pub fn law(data: &[u8]) {
     let mut input = Unstructured::new(data);
@@ -64,7 +78,7 @@ fn run(input: &mut Unstructured<'_>) -> Result<()> {
     let mut machine = machines
         .remove(&acked)
         .unwrap_or_else(|| Machine::new(acked));
-    machine.clear();
+    machine.write(GPA, fresh());
     let mut queues = [Queue::at(0), Queue::at(1)];
     let mut known = [None; 2];
     for (index, queue) in queues.iter_mut().enumerate() {
