@@ -198,17 +198,14 @@ impl GuestPort {
 
     /// Where the port stands. A fault that a PMD found shows as quarantine.
     pub fn status(&self) -> SessionStatus {
-        if let Some(fault) = self.shared.fault.get() {
+        self.shared.status.with_fault(|| {
+            let fault = self.shared.fault.get()?;
             let until = match fault.outlasts_driver() {
                 true => "its frontend has connected anew",
                 false => "the guest's driver restarts its queues",
             };
-            self.shared.status.set(
-                SessionState::Quarantined,
-                format!("{fault}; the port takes part again when {until}"),
-            );
-        }
-        self.shared.status.lock().clone()
+            Some(format!("{fault}; the port takes part again when {until}"))
+        })
     }
 
     /// What the port was made of.
@@ -363,12 +360,12 @@ impl Shared {
 
     /// Serves one connection until it ends.
     fn session(&self, stream: UnixStream) {
+        self.fault.clear();
         self.status.lock().connections += 1;
         self.status.set(
             SessionState::Negotiating,
             "the frontend is connected and has said nothing yet",
         );
-        self.fault.clear();
         let device = Arc::new(Mutex::new(Device::new(
             self.config.queue_pairs,
             Arc::clone(&self.publisher),

@@ -38,6 +38,10 @@ const USED: u16 = 1 << 15;
 /// Bit 15 of a packed ring's positions.
 const WRAP: u16 = 1 << 15;
 
+/// The address that a packed ring's device gives a chain that it is returning, and
+/// finds there if it died then.
+const MARK: u64 = u64::from_le_bytes(*b"returned");
+
 type Machines = Mutex<BTreeMap<u64, Machine>>;
 
 /// One guest for each set of features, kept from one input to the next.
@@ -281,6 +285,7 @@ fn fill_packed(
             descriptor.flags &= !1;
         }
         descriptor.flags |= of_lap;
+        is_sound &= descriptor.place != MARK;
         if input.ratio(1, 32)? {
             descriptor.flags ^= *input.choose(&[AVAIL, USED, AVAIL | USED, 1])?;
             is_sound = false;
@@ -337,7 +342,10 @@ fn descriptor(
     let mut place = match (odd, input.int_in_range(0..=7_u8)?) {
         (true, 0) => GPA + 2 * REGION - u64::from(u8::arbitrary(input)?),
         (true, 1) => input.arbitrary()?,
-        (true, 2) => u64::MAX - u64::from(u8::arbitrary(input)?),
+        (true, 2) => match u8::arbitrary(input)? {
+            edge @ 0..128 => u64::MAX - u64::from(edge),
+            _ => MARK,
+        },
         (true, _) => GPA + u64::from(u16::arbitrary(input)?),
         // Over the edge between the regions.
         (_, 0) => GPA + REGION - input.int_in_range(0..=200)?,

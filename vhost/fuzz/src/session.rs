@@ -261,6 +261,29 @@ fn guest_memory(input: &mut Unstructured<'_>) -> Result<File> {
     Ok(memory)
 }
 
+/// A region more or less, of four that may be there.
+fn memory_slot(input: &mut Unstructured<'_>) -> Result<Message> {
+    let place = REGION * input.int_in_range(0..=3)?;
+    let mut region = [0, GPA + place, REGION, USER + place, 0];
+    if input.ratio(1, 4)? {
+        region[input.int_in_range(1..=4_usize)?] = number(input)?;
+    }
+    let adds = input.ratio(2, 3)?;
+    let request = match adds {
+        true => FrontendReq::ADD_MEM_REG,
+        false => FrontendReq::REM_MEM_REG,
+    };
+    let mut fds = Vec::new();
+    if adds {
+        fds.push(match input.ratio(1, 8)? {
+            true => some_descriptor(input.arbitrary()?),
+            false => machine::memory(REGION).into(),
+        });
+    }
+    let message = RawMessage::new(request, region.map(u64::to_le_bytes).concat());
+    Ok(Message { message, fds })
+}
+
 /// A dirty log: mostly one for all of the guest's memory, which cannot shrink.
 fn set_log_base(input: &mut Unstructured<'_>) -> Result<Message> {
     let needed = (GPA + REGION) / LOG_PAGE / 8;
@@ -341,6 +364,12 @@ fn message(input: &mut Unstructured<'_>) -> Result<Message> {
                 body.extend(number(input)?.to_le_bytes());
             }
             RawMessage::numbered(request, body)
+        }
+        6 if index >= 4 => return memory_slot(input),
+        6 if index == 3 => {
+            let message = RawMessage::with_u64(FrontendReq::SET_VRING_CALL, request.into());
+            let fds = vec![some_descriptor(input.ratio(1, 8)?.into())];
+            return Ok(Message { message, fds });
         }
         6 => RawMessage::with_u64(FrontendReq::SET_VRING_KICK, number(input)?),
         _ => {
