@@ -17,12 +17,12 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
 
 .NOTPARALLEL:
-.PHONY: help setup build demo test fmt-check clippy lint unit e2e soak fuzz bench-flows bench-host bench install
+.PHONY: help setup build demo test fmt-check clippy lint unit e2e soak fuzz fuzz-coverage bench-flows bench-host bench install
 
 help: ## this list
 	@echo "ringway: a virtual switch for virtual machines"
 	@echo
-	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 ifeq ($(SETUP),done)
 setup:
@@ -84,7 +84,13 @@ soak: build ## the long part of the property, differential, hostile and churn te
 fuzz: ## all fuzz targets, a minute each; takes FUZZ_SECONDS=3600 and CRATE=datapath/flow TARGET=text
 	$(call heading,fuzz)
 	for crate in $(or $(CRATE),datapath/flow vhost control); do \
-	    $$crate/fuzz/run.sh "$(or $(FUZZ_SECONDS),60)" $(TARGET); \
+	    tests/fuzz.sh run "$(or $(FUZZ_SECONDS),60)" $$crate $(TARGET); \
+	done
+
+fuzz-coverage: ## what seeds and corpora of the fuzz targets reach of the code that they are about; CRATE, TARGET as above
+	$(call heading,coverage of the fuzz targets)
+	for crate in $(or $(CRATE),datapath/flow vhost control); do \
+	    tests/fuzz.sh coverage $$crate $(TARGET); \
 	done
 
 bench-flows: build ## rates against flows and masks, set-up, attack, beside Open vSwitch

@@ -132,9 +132,12 @@ impl Ring {
             };
         }
         if outcome.delivered > 0 {
+            // It was noted when it was completed; a frontend may have looked since.
+            let held = layout.held_written(&progress).filter(|_| LOG);
             layout.publish(&mut progress);
-            if LOG && let Some(written) = layout.publish_written(&progress) {
-                self.note_ring(written);
+            if LOG {
+                let written = held.into_iter().chain(layout.publish_written(&progress));
+                written.for_each(|written| self.note_ring(written));
             }
             outcome.notified = self.notify_if_wanted(layout, &mut progress);
         }

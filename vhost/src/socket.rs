@@ -294,17 +294,14 @@ impl GuestPort {
 
     /// Where the port stands. A fault that a PMD found shows as quarantine.
     pub fn status(&self) -> SessionStatus {
-        if let Some(fault) = self.shared.fault.get() {
+        self.shared.status.with_fault(|| {
+            let fault = self.shared.fault.get()?;
             let until = match fault.outlasts_driver() {
                 true => "its frontend has connected anew",
                 false => "the guest's driver restarts its queues",
             };
-            self.shared.status.set(
-                SessionState::Quarantined,
-                format!("{fault}; the port takes part again when {until}"),
-            );
-        }
-        self.shared.status.lock().clone()
+            Some(format!("{fault}; the port takes part again when {until}"))
+        })
     }
 
     /// What the port was made of.
@@ -500,12 +497,12 @@ impl Shared {
     /// A frontend has connected. Serves it until the connection ends; what is
     /// returned is parked.
     fn connected(&self, stream: UnixStream, listener: Option<&UnixListener>) -> Option<Live> {
+        self.fault.clear();
         self.status.lock().connections += 1;
         self.status.set(
             SessionState::Negotiating,
             "the frontend is connected and has said nothing yet",
         );
-        self.fault.clear();
         let connection = match stream.try_clone() {
             Ok(connection) => connection,
             Err(error) => {

@@ -83,11 +83,46 @@ impl StatusCell {
     }
 
     pub(crate) fn set(&self, state: SessionState, why: impl Into<String>) {
+        self.lock().step(state, why.into());
+    }
+
+    /// The status; quarantine, if `fault` tells of one. It is asked while nobody
+    /// else can say where the session stands: whoever clears the fault says so
+    /// afterwards, and has the last word.
+    pub(crate) fn with_fault(&self, fault: impl FnOnce() -> Option<String>) -> SessionStatus {
         let mut status = self.lock();
-        if status.state != state {
-            status.state = state;
-            status.since = SystemTime::now();
+        if let Some(why) = fault() {
+            status.step(SessionState::Quarantined, why);
         }
-        status.why = why.into();
+        status.clone()
+    }
+}
+
+impl SessionStatus {
+    fn step(&mut self, state: SessionState, why: String) {
+        if self.state != state {
+            self.state = state;
+            self.since = SystemTime::now();
+        }
+        self.why = why;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_asked_for_while_nobody_else_can_tell_the_state() {
+        let cell = StatusCell::new(String::new());
+        let status = cell.with_fault(|| {
+            assert!(cell.0.try_lock().is_err(), "it could be cleared meanwhile");
+            Some("broken".to_owned())
+        });
+        assert_eq!(status.state, SessionState::Quarantined);
+        assert_eq!(status.why, "broken");
+        cell.set(SessionState::WaitingForSocket, "");
+        let status = cell.with_fault(|| None);
+        assert_eq!(status.state, SessionState::WaitingForSocket);
     }
 }

@@ -1,108 +1,31 @@
 //! What the fuzzers check (see `fuzz/README.md`), for their seeds, for whatever
-//! they once found, and for some changes of each, the same in every run.
+//! they once found, and for some changes of each.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
+use ringway_replay::replay;
 
 #[path = "../fuzz/src/lib.rs"]
 mod laws;
 
+const FUZZ: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz");
 /// Changed inputs for each file.
-const CHANGED: usize = 500;
-
-/// Puts every file of a target's folders through its law.
-fn replay(target: &'static str, law: fn(&[u8])) {
-    let run = move || {
-        let mut inputs = Vec::new();
-        for kind in ["seeds", "regressions"] {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
-            let Ok(files) = folder.join(kind).join(target).read_dir() else {
-                continue;
-            };
-            let files = files.map(|file| file.expect("a file").path());
-            inputs.extend(files.map(|file| (std::fs::read(&file).expect("readable"), file)));
-        }
-        assert!(inputs.len() > 20, "{}: where are the seeds?", inputs.len());
-        inputs.sort();
-        let mut random = Random(1);
-        for (input, file) in &inputs {
-            named(law, input, &file.display().to_string());
-            for _ in 0..CHANGED {
-                let other = &inputs[random.below(inputs.len())].0;
-                let changed = changed(input, other, &mut random);
-                let name = format!("made of {}: {}", file.display(), changed.escape_ascii());
-                named(law, &changed, &name);
-            }
-        }
-    };
-    // The model calls itself once for each resubmit.
-    let thread = std::thread::Builder::new().stack_size(64 << 20);
-    let result = thread.spawn(run).expect("a thread").join();
-    result.unwrap_or_else(|panic| resume_unwind(panic));
-}
-
-/// Says which input it was if the law is broken.
-fn named(law: fn(&[u8]), input: &[u8], name: &str) {
-    let result = catch_unwind(AssertUnwindSafe(|| law(input)));
-    result.unwrap_or_else(|panic| {
-        eprintln!("the input is {name}");
-        resume_unwind(panic)
-    });
-}
-
-/// Some bytes changed, left out, or put in from another input.
-fn changed(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
-    let mut changed = input.to_vec();
-    for _ in 0..=random.below(4) {
-        let at = random.below(changed.len());
-        let end = (at + random.below(12)).min(changed.len());
-        match random.below(4) {
-            0 => drop(changed.drain(at..end)),
-            1 => {
-                let from = random.below(other.len());
-                let to = (from + random.below(40)).min(other.len());
-                changed.splice(at..end, other[from..to].iter().copied());
-            }
-            2 => changed.insert(at, random.below(256) as u8),
-            _ => {
-                if let Some(byte) = changed.get_mut(at) {
-                    *byte ^= 1 << random.below(8);
-                }
-            }
-        }
-    }
-    changed
-}
-
-/// Xorshift.
-struct Random(u64);
-
-impl Random {
-    /// A number below `end`; 0 if there is none.
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % end.max(1)
-    }
-}
+const CHANGES: usize = 500;
 
 #[test]
 fn packets() {
-    replay("packet", laws::packet::law);
+    replay(FUZZ, "packet", CHANGES, laws::packet::law);
 }
 
 #[test]
 fn texts() {
-    replay("text", laws::text::law);
+    replay(FUZZ, "text", CHANGES, laws::text::law);
 }
 
 #[test]
 fn rewrites() {
-    replay("rewrite", laws::rewrite::law);
+    replay(FUZZ, "rewrite", CHANGES, laws::rewrite::law);
 }
 
 #[test]
 fn tables() {
-    replay("tables", laws::tables::law);
+    replay(FUZZ, "tables", CHANGES, laws::tables::law);
 }

@@ -6,5 +6,6 @@
 
 pub mod header;
 pub mod machine;
+mod naive;
 pub mod rings;
 pub mod session;

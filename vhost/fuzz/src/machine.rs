@@ -10,12 +10,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use ringway_frontend::features;
 use ringway_frontend::raw::{NEED_REPLY, RawMessage, VERSION};
-use ringway_vhost::{DeviceRings, GuestPort, GuestPortConfig, Mode, RingPublisher, SessionState};
+use ringway_vhost::{
+    DeviceRings, GuestPort, GuestPortConfig, LOG_PAGE, Mode, RingPublisher, SessionState,
+    SessionStatus,
+};
+use vhost::vhost_user::VhostUserProtocolFeatures;
 use vhost::vhost_user::message::FrontendReq;
 
 /// Bytes of each of a guest's two regions, which lie one behind the other.
@@ -144,6 +149,15 @@ pub fn memory(bytes: u64) -> File {
     file
 }
 
+/// The file of a dirty log, as QEMU's: it cannot be made shorter.
+pub fn log(bytes: u64) -> File {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let file = File::from(memfd_create(c"log", flags).expect("a memory file"));
+    file.set_len(bytes).expect("its size");
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK)).expect("sealed");
+    file
+}
+
 /// What a queue is to be set up with.
 #[derive(Clone, Copy, Debug)]
 pub struct Queue {
@@ -151,7 +165,8 @@ pub struct Queue {
     pub descriptors: u64,
     pub available: u64,
     pub used: u64,
-    pub base: u16,
+    /// What `SET_VRING_BASE` says.
+    pub base: u32,
 }
 
 /// A guest with two regions and one queue pair, whose driver is the test.
@@ -162,10 +177,16 @@ pub struct Machine {
     kick: EventFd,
     call: EventFd,
     pub regions: [File; 2],
+    /// The dirty log, if `LOG_ALL` was acknowledged.
+    log: Option<File>,
 }
 
+/// Bytes of a log for all of a machine's memory.
+const LOG_BYTES: u64 = (GPA + 2 * REGION) / LOG_PAGE / 8;
+
 impl Machine {
-    /// A frontend that acknowledged `acked` and shares its memory.
+    /// A frontend that acknowledged `acked` and shares its memory, and with
+    /// `LOG_ALL` a log of what is written to it.
     pub fn new(acked: u64) -> Self {
         let published = Arc::new(Published::default());
         let port = Port::new(Arc::clone(&published) as Arc<dyn RingPublisher>);
@@ -177,6 +198,7 @@ impl Machine {
             kick: EventFd::new().expect("an eventfd"),
             call: EventFd::new().expect("an eventfd"),
             regions: [memory(REGION), memory(REGION)],
+            log: (acked & features::LOG_ALL != 0).then(|| log(LOG_BYTES)),
         };
         machine.greet(acked);
         machine
@@ -194,8 +216,9 @@ impl Machine {
         );
         answer(&mut self.stream).expect("protocol features");
         // REPLY_ACK: a message can ask to be answered.
+        let protocol = VhostUserProtocolFeatures::REPLY_ACK | VhostUserProtocolFeatures::LOG_SHMFD;
         self.say(
-            RawMessage::with_u64(FrontendReq::SET_PROTOCOL_FEATURES, 1 << 3),
+            RawMessage::with_u64(FrontendReq::SET_PROTOCOL_FEATURES, protocol.bits()),
             &[],
         );
         let table = [
@@ -204,6 +227,12 @@ impl Machine {
         ];
         let files = [self.regions[0].as_raw_fd(), self.regions[1].as_raw_fd()];
         self.say(RawMessage::mem_table(2, &table), &files);
+        if let Some(log) = &self.log {
+            let body = [LOG_BYTES, 0].map(u64::to_le_bytes).concat();
+            let message = RawMessage::new(FrontendReq::SET_LOG_BASE, body);
+            self.say(message, &[log.as_raw_fd()]);
+            answer(&mut self.stream).expect("the log is there");
+        }
     }
 
     fn say(&self, message: RawMessage, fds: &[RawFd]) {
@@ -214,15 +243,16 @@ impl Machine {
         );
     }
 
-    /// Stops both queues, as a driver that resets its device.
-    pub fn stop(&mut self) {
-        for index in 0..2 {
+    /// Stops both queues, as a driver that resets its device; where they stood.
+    pub fn stop(&mut self) -> [u32; 2] {
+        [0, 1].map(|index| {
             self.say(
                 RawMessage::vring_state(FrontendReq::GET_VRING_BASE, index, 0),
                 &[],
             );
-            answer(&mut self.stream).expect("a base");
-        }
+            let body = answer(&mut self.stream).expect("a base");
+            u32::from_le_bytes(body[4..].try_into().expect("four bytes"))
+        })
     }
 
     /// Starts queue 0 (receive) and 1 (transmit). False: the port refused and
@@ -231,12 +261,19 @@ impl Machine {
         for (index, queue) in (0..).zip(queues) {
             let state = |request, number| RawMessage::vring_state(request, index, number);
             let fd = |request| RawMessage::with_u64(request, index.into());
-            let address =
-                RawMessage::vring_addr(index, 0, queue.descriptors, queue.used, queue.available, 0);
+            // Writes to the ring itself are noted at its guest address.
+            let address = RawMessage::vring_addr(
+                index,
+                self.log.is_some().into(),
+                queue.descriptors,
+                queue.used,
+                queue.available,
+                queue.used - USER + GPA,
+            );
             let bytes = [
                 (state(FrontendReq::SET_VRING_NUM, queue.size), None),
                 (address, None),
-                (state(FrontendReq::SET_VRING_BASE, queue.base.into()), None),
+                (state(FrontendReq::SET_VRING_BASE, queue.base), None),
                 (
                     fd(FrontendReq::SET_VRING_CALL),
                     Some(self.call.as_fd().as_raw_fd()),
@@ -264,6 +301,11 @@ impl Machine {
         true
     }
 
+    /// Where the port stands.
+    pub fn status(&self) -> SessionStatus {
+        self.port.port.status()
+    }
+
     /// The rings as a core sees them.
     pub fn rings(&self) -> Arc<DeviceRings> {
         Arc::clone(&self.published.0.lock().expect("no panic"))
@@ -282,13 +324,36 @@ impl Machine {
             .expect("guest memory");
     }
 
-    /// Both regions as bytes of zero.
-    pub fn clear(&self) {
-        for region in &self.regions {
-            region
-                .write_all_at(&[0; REGION as usize], 0)
-                .expect("guest memory");
+    /// All of the guest's memory.
+    pub fn all(&self) -> Vec<u8> {
+        let mut bytes = vec![0; 2 * REGION as usize];
+        self.read_all(&mut bytes);
+        bytes
+    }
+
+    /// The same, into room for it.
+    pub fn read_all(&self, bytes: &mut [u8]) {
+        for (region, bytes) in self.regions.iter().zip(bytes.chunks_mut(REGION as usize)) {
+            region.read_exact_at(bytes, 0).expect("guest memory");
         }
+    }
+
+    /// The guest's pages that are noted in its log, which is cleared; `None`:
+    /// there is no log.
+    pub fn take_marked(&self) -> Option<Vec<bool>> {
+        let log = self.log.as_ref()?;
+        let mut bits = vec![0; LOG_BYTES as usize];
+        log.read_exact_at(&mut bits, 0).expect("the log");
+        let none = vec![0; LOG_BYTES as usize];
+        log.write_all_at(&none, 0).expect("the log");
+        let (below, of_guest) = bits.split_at((GPA / LOG_PAGE / 8) as usize);
+        assert!(*below == none[..below.len()], "pages that are none");
+        let pages = 0..2 * REGION / LOG_PAGE;
+        Some(
+            pages
+                .map(|page| of_guest[page as usize / 8] >> (page % 8) & 1 == 1)
+                .collect(),
+        )
     }
 }
 
@@ -328,11 +393,12 @@ pub fn open_descriptors() -> usize {
 
 /// A descriptor of some kind, for messages that need one or do not.
 pub fn some_descriptor(kind: u8) -> OwnedFd {
-    match kind % 5 {
+    match kind % 6 {
         0 => EventFd::new().expect("an eventfd").into(),
         1 => memory(REGION).into(),
         2 => memory(0).into(),
         3 => File::open("/dev/null").expect("/dev/null").into(),
+        4 => log(LOG_BYTES).into(),
         _ => UnixStream::pair().expect("sockets").0.into(),
     }
 }

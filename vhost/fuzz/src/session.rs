@@ -1,15 +1,18 @@
 //! A whole session: messages in any order, of any size, with any descriptors,
-//! sent again, cut off at any byte. The port ends the session at worst; no
-//! descriptor, mapping or thread stays, and the next frontend is served.
+//! sent again, cut off at any byte; with a dirty log, or what is none. The port
+//! ends the session at worst; no descriptor, mapping or thread stays, and the next
+//! frontend is served.
 
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use ringway_frontend::features;
 use ringway_frontend::raw::{NEED_REPLY, RawMessage, VERSION};
-use ringway_vhost::{Burst, DeviceRings, RingPublisher};
+use ringway_vhost::{Burst, DeviceRings, LOG_PAGE, RingPublisher};
 use vhost::vhost_user::message::FrontendReq;
 
 use super::machine::{
@@ -177,8 +180,14 @@ fn beginning(input: &mut Unstructured<'_>) -> Result<Vec<Message>> {
             acked |= feature;
         }
     }
-    // Whatever the port may offer: REPLY_ACK, and now and then all.
-    let protocol = if input.ratio(1, 4)? { u64::MAX } else { 1 << 3 };
+    // What the port offers, with the log; REPLY_ACK only; more than there is.
+    let offered = ringway_vhost::features::offered_protocol().bits();
+    let protocol = match input.int_in_range(0..=15_u8)? {
+        0 => input.arbitrary()?,
+        1..=3 => 1 << 3,
+        _ => offered,
+    };
+    let logs = acked & features::LOG_ALL != 0 && protocol == offered;
     let regions = [(GPA, REGION, USER, 0)];
     let mut messages = vec![
         plain(RawMessage::new(FrontendReq::GET_FEATURES, Vec::new())),
@@ -193,9 +202,12 @@ fn beginning(input: &mut Unstructured<'_>) -> Result<Vec<Message>> {
         )),
         Message {
             message: RawMessage::mem_table(1, &regions),
-            fds: vec![machine::memory(REGION).into()],
+            fds: vec![guest_memory(input)?.into()],
         },
     ];
+    if logs {
+        messages.push(set_log_base(input)?);
+    }
     for index in 0..2 {
         let at = USER + 0x1000 * u64::from(index);
         messages.push(plain(RawMessage::vring_state(
@@ -205,11 +217,11 @@ fn beginning(input: &mut Unstructured<'_>) -> Result<Vec<Message>> {
         )));
         messages.push(plain(RawMessage::vring_addr(
             index,
-            0,
+            logs.into(),
             at,
             at + 0x400,
             at + 0x800,
-            0,
+            at + 0x400 - USER + GPA,
         )));
         messages.push(Message {
             message: RawMessage::with_u64(FrontendReq::SET_VRING_KICK, index.into()),
@@ -224,6 +236,73 @@ fn beginning(input: &mut Unstructured<'_>) -> Result<Vec<Message>> {
     let upto = input.int_in_range(0..=messages.len())?;
     messages.truncate(upto);
     Ok(messages)
+}
+
+/// Memory in which both of the beginning's rings have something to do, whichever
+/// layout they get: a split ring takes a packed one's flags for the next
+/// descriptor, which is not asked for.
+fn guest_memory(input: &mut Unstructured<'_>) -> Result<File> {
+    let memory = machine::memory(REGION);
+    for (ring, write) in [(0, 2_u16), (0x1000, 0)] {
+        let mut descriptors = Vec::new();
+        for at in 0..input.int_in_range(0..=16_u64)? {
+            descriptors.extend((GPA + 0x4000 + 0x400 * at + 0x4000 * (ring >> 12)).to_le_bytes());
+            descriptors.extend(u32::from(input.arbitrary::<u16>()? % 0x600).to_le_bytes());
+            descriptors.extend(write.to_le_bytes());
+            descriptors.extend((1 << 7 | write).to_le_bytes());
+        }
+        let available = [0, descriptors.len() as u16 / 16].into_iter().chain(0..16);
+        let available: Vec<u8> = available.flat_map(u16::to_le_bytes).collect();
+        memory.write_all_at(&descriptors, ring).expect("memory");
+        memory
+            .write_all_at(&available, ring + 0x800)
+            .expect("memory");
+    }
+    Ok(memory)
+}
+
+/// A region more or less, of four that may be there.
+fn memory_slot(input: &mut Unstructured<'_>) -> Result<Message> {
+    let place = REGION * input.int_in_range(0..=3)?;
+    let mut region = [0, GPA + place, REGION, USER + place, 0];
+    if input.ratio(1, 4)? {
+        region[input.int_in_range(1..=4_usize)?] = number(input)?;
+    }
+    let adds = input.ratio(2, 3)?;
+    let request = match adds {
+        true => FrontendReq::ADD_MEM_REG,
+        false => FrontendReq::REM_MEM_REG,
+    };
+    let mut fds = Vec::new();
+    if adds {
+        fds.push(match input.ratio(1, 8)? {
+            true => some_descriptor(input.arbitrary()?),
+            false => machine::memory(REGION).into(),
+        });
+    }
+    let message = RawMessage::new(request, region.map(u64::to_le_bytes).concat());
+    Ok(Message { message, fds })
+}
+
+/// A dirty log: mostly one for all of the guest's memory, which cannot shrink.
+fn set_log_base(input: &mut Unstructured<'_>) -> Result<Message> {
+    let needed = (GPA + REGION) / LOG_PAGE / 8;
+    let (bytes, offset, file) = match input.int_in_range(0..=7_u8)? {
+        0 => (number(input)?, number(input)?, needed),
+        1 => (needed, number(input)?, 2 * needed),
+        2 => (needed - 1, 0, needed),
+        3 => (needed, 0, needed - 1),
+        _ => (needed, 0, needed),
+    };
+    let body = [bytes, offset].map(u64::to_le_bytes).concat();
+    let log = match input.ratio(1, 8)? {
+        true => some_descriptor(input.arbitrary()?),
+        false => machine::log(file).into(),
+    };
+    Ok(Message {
+        message: RawMessage::new(FrontendReq::SET_LOG_BASE, body),
+        fds: vec![log],
+    })
 }
 
 /// A number at an edge, or any.
@@ -243,6 +322,9 @@ fn number(input: &mut Unstructured<'_>) -> Result<u64> {
 }
 
 fn message(input: &mut Unstructured<'_>) -> Result<Message> {
+    if input.ratio(1, 16)? {
+        return set_log_base(input);
+    }
     let index = u32::from(u8::arbitrary(input)?) % 6;
     let request = input.int_in_range(0..=45_u32)?;
     let mut message = match input.int_in_range(0..=7_u8)? {
@@ -282,6 +364,12 @@ fn message(input: &mut Unstructured<'_>) -> Result<Message> {
                 body.extend(number(input)?.to_le_bytes());
             }
             RawMessage::numbered(request, body)
+        }
+        6 if index >= 4 => return memory_slot(input),
+        6 if index == 3 => {
+            let message = RawMessage::with_u64(FrontendReq::SET_VRING_CALL, request.into());
+            let fds = vec![some_descriptor(input.ratio(1, 8)?.into())];
+            return Ok(Message { message, fds });
         }
         6 => RawMessage::with_u64(FrontendReq::SET_VRING_KICK, number(input)?),
         _ => {

@@ -277,6 +277,10 @@ pub(crate) trait Layout: Sized {
     /// What [`give_back`](Self::give_back) will write for the `nth` chain.
     fn nth_written(&self, progress: &Progress, nth: usize) -> Written;
 
+    /// A used descriptor that was completed and that [`publish`](Self::publish)
+    /// will write once more.
+    fn held_written(&self, progress: &Progress) -> Option<Written>;
+
     /// What [`publish`](Self::publish) has written beside a used descriptor.
     fn publish_written(&self, progress: &Progress) -> Option<Written>;
 

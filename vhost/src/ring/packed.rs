@@ -565,6 +565,12 @@ impl Layout for PackedLayout {
     }
 
     #[inline(always)]
+    fn held_written(&self, progress: &Progress) -> Option<Written> {
+        let held = progress.held.as_ref()?;
+        Some(self.slot(held.slot))
+    }
+
+    #[inline(always)]
     fn publish_written(&self, progress: &Progress) -> Option<Written> {
         let event = (self.device_event.cast_const(), 2);
         progress.has_long_chains.then_some(event)

@@ -402,6 +402,11 @@ impl Layout for SplitLayout {
     }
 
     #[inline(always)]
+    fn held_written(&self, _: &Progress) -> Option<Written> {
+        None
+    }
+
+    #[inline(always)]
     fn publish_written(&self, _: &Progress) -> Option<Written> {
         Some((self.used.wrapping_add(2), 2))
     }

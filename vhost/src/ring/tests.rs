@@ -506,6 +506,54 @@ proptest! {
     }
 }
 
+/// What publishing writes is told, so that it can be noted behind it: a frontend
+/// may have cleared the bit and copied the page since the chain was completed.
+#[test]
+fn publishing_writes_what_it_says_it_does() {
+    fn check(ends: &Ends, layout: &impl Layout, long: bool) {
+        let mut progress = ends.ring.state.progress.try_claim().expect("nobody has it");
+        for _ in 0..3 {
+            let at = progress.next;
+            let found = layout.chain(&mut progress, at).expect("sound");
+            let (chain, _) = found.expect("a chain");
+            layout.complete(&mut progress, chain, 20);
+        }
+        let held = layout.held_written(&progress);
+        let before = ends.memory.read_bytes(0, MEMORY as usize);
+        layout.publish(&mut progress);
+        let after = ends.memory.read_bytes(0, MEMORY as usize);
+        let told: Vec<_> = held
+            .into_iter()
+            .chain(layout.publish_written(&progress))
+            .map(|(at, len)| {
+                let gpa = ends.ring.memory.guest_address(at).expect("in guest memory");
+                gpa as usize..gpa as usize + len
+            })
+            .collect();
+        let written: Vec<_> = (0..before.len())
+            .filter(|at| before[*at] != after[*at])
+            .collect();
+        assert!(!written.is_empty(), "long: {long}");
+        for at in written {
+            assert!(
+                told.iter().any(|place| place.contains(&at)),
+                "{at:#x} of {told:x?}"
+            );
+        }
+    }
+    for (packed, long) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut ends = Ends::new(8, 0, features(packed, false));
+        for _ in 0..3 {
+            let buffers = [(ends.room(30), 30, true), (ends.room(30), 30, true)];
+            assert!(ends.add(&buffers[..1 + usize::from(long)], false));
+        }
+        match &ends.ring.layout {
+            AnyLayout::Split(split) => check(&ends, split, long),
+            AnyLayout::Packed(packed) => check(&ends, packed, long),
+        }
+    }
+}
+
 /// The frontend names another address for the used ring's pages, or none.
 #[test]
 fn the_used_ring_is_noted_where_the_frontend_wants_it() {
