@@ -17,7 +17,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
 
 .NOTPARALLEL:
-.PHONY: help setup build demo test fmt-check clippy lint unit e2e soak fuzz fuzz-coverage bench-flows bench-host bench install
+.PHONY: help setup build demo test fmt-check clippy lint unit e2e soak fuzz fuzz-coverage bench-flows bench-host bench-restart bench install
 
 help: ## this list
 	@echo "ringway: a virtual switch for virtual machines"
@@ -100,6 +100,10 @@ bench-flows: build ## rates against flows and masks, set-up, attack, beside Open
 bench-host: build ## system and internal ports, TCP, adding ports, beside Open vSwitch and the Linux bridge
 	$(call heading,bench of the host's side)
 	$(SUDO) "$(RELEASE)/compare" host $(BENCH)
+
+bench-restart: build ## what guests notice of restarts, reconnecting and moving, beside Open vSwitch
+	$(call heading,bench of restarts)
+	$(SUDO) "$(RELEASE)/compare" restart $(BENCH)
 
 bench: build ## ringway, Open vSwitch-DPDK and testpmd side by side, as a table
 	$(call heading,bench)

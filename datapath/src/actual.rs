@@ -27,6 +27,7 @@ use crate::spec::{BridgeSpec, DatapathConfig, MacMove, PortKind, PortSpec};
 use crate::status::MemoryKind;
 use crate::table_memory::TableMemory;
 use crate::vlan::PortVlans;
+use crate::warm::WarmUp;
 use crate::watch::Watch;
 
 pub struct Bridge {
@@ -58,6 +59,8 @@ pub struct Actual {
     pub halted: bool,
     /// What another process has handed over, until this one goes on.
     pub adopting: Option<Adopting>,
+    /// What the next plan of a poll-mode core has it make megaflows of.
+    pub warm: Option<(usize, WarmUp)>,
 }
 
 pub struct Inner {
@@ -395,6 +398,7 @@ impl Inner {
                 .for_each(|bridge| bridge.members.clear());
         }
         let snapshot = Arc::new(snapshot);
+        let mut warm = actual.warm.take();
         let mut plans = Vec::with_capacity(self.pmds.len());
         for (index, pmd) in self.pmds.iter().enumerate() {
             let polls = match actual.halted {
@@ -418,6 +422,9 @@ impl Inner {
                 only_kernel: (polls.iter()).all(|poll| actual.leads_to_kernel(poll.port)),
                 polls,
                 wakeups,
+                warm: warm
+                    .take_if(|(core, _)| *core == index)
+                    .map(|(_, warm)| warm),
                 watch: actual.watch.clone(),
                 stop,
             });

@@ -106,6 +106,7 @@ impl Datapath {
                     wakeups: wakeups(&wake, &[]).ok(),
                     polls_nic: false,
                     only_kernel: false,
+                    warm: None,
                     watch: None,
                     stop: false,
                 };

@@ -10,7 +10,7 @@
 //!
 //! Until it has said that it goes on the new one has touched nothing of a guest,
 //! and [`Datapath::resume`] lets the old one go on as if nothing had happened.
-//! Megaflows are not handed over: the first packet of each is translated anew.
+//! Megaflows are translated anew from their keys, before the old one halts ([`warm`](crate::warm)).
 //! DPDK's devices cannot be: they are closed here and opened there.
 
 use std::collections::{BTreeMap, HashMap};
@@ -37,6 +37,7 @@ use crate::parse::Station;
 use crate::port::{Backing, Port};
 use crate::spec::{PortKind, PortSpec};
 use crate::status::PortCounters;
+use crate::warm::MegaflowForm;
 
 /// How long a session may take to park before this process goes on without it.
 const RESUME: Duration = Duration::from_secs(1);
@@ -49,6 +50,7 @@ pub struct Forms {
     hosts: BTreeMap<String, HostPortForm>,
     /// Each bridge's rules in the order in which [`Moment`] has their counts.
     rules: BTreeMap<String, Vec<String>>,
+    pub(crate) megaflows: Option<MegaflowForm>,
 }
 
 /// Where everything stood when the poll-mode cores had let go. Fields may be
@@ -107,8 +109,8 @@ pub type KeptPorts = BTreeMap<String, (GuestPortForm, Descriptors)>;
 /// What another process has handed over and nobody has taken yet.
 pub struct Adopting {
     kept: KeptPorts,
-    forms: Forms,
-    descriptors: Descriptors,
+    pub(crate) forms: Forms,
+    pub(crate) descriptors: Descriptors,
     /// By bridge: the cells in the order of [`Forms::rules`].
     cells: BTreeMap<String, Vec<Option<StatsId>>>,
 }
@@ -151,6 +153,9 @@ impl Datapath {
             let names = rules.iter().map(|rule| rule_name(rule)).collect();
             forms.rules.insert(name.clone(), names);
         }
+        forms.megaflows = (self.inner.export_megaflows(&actual, &mut descriptors))
+            .inspect_err(|error| tracing::warn!(%error, "megaflows are not handed over"))
+            .ok();
         Ok((forms, descriptors))
     }
 

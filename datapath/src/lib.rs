@@ -58,6 +58,7 @@ mod table_memory;
 mod trace;
 mod tx;
 pub mod vlan;
+mod warm;
 mod watch;
 
 pub use drop_reason::DropReason;

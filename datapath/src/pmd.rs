@@ -16,6 +16,7 @@ use crate::cpu::tsc;
 use crate::publish::PmdShared;
 use crate::rx::{self, Workspace};
 use crate::snapshot::{Plan, Source};
+use crate::warm;
 
 /// How long a PMD naps at a time when one of its queues is a NIC's, which
 /// cannot wake it.
@@ -83,8 +84,16 @@ pub fn run(
     let mut plan = shared.begin();
     let mut now = tsc();
     let mut last_packet = now;
+    let mut warmed = 0;
     while !plan.stop {
         shared.quiesce(&mut plan);
+        if let Some(keys) = &plan.warm
+            && warmed != plan.version
+        {
+            warmed = plan.version;
+            warm::translate(workspace.cache(), &plan, keys, shared.core);
+            now = tsc();
+        }
         let started = now;
         counters.iterations.add(1);
         for poll in &plan.polls {

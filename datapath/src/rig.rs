@@ -102,6 +102,7 @@ impl Rig {
                 wakeups: None,
                 polls_nic: false,
                 only_kernel: false,
+                warm: None,
                 watch: None,
                 stop: false,
             },

@@ -18,6 +18,7 @@ use crate::guard::Guard;
 use crate::meter::{Meter, TokenBucket};
 use crate::nic::Nic;
 use crate::vlan::PortVlans;
+use crate::warm::WarmUp;
 use crate::watch::Watch;
 
 /// Port numbers are below this; 0 is never used.
@@ -155,6 +156,8 @@ pub struct Plan {
     /// No queue is a guest's or a NIC's: whoever fills them is a thread of ours,
     /// which may need this very CPU.
     pub only_kernel: bool,
+    /// Megaflows to be made before the first packet: once, when the plan is new.
+    pub warm: Option<WarmUp>,
     /// Somebody wants to know what is done with a packet.
     pub watch: Option<Arc<Watch>>,
     /// The PMD is to end.

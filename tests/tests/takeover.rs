@@ -10,10 +10,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use ringway_frontend::SessionConfig;
 use ringway_tests::daemon::{Daemon, DaemonOptions};
+use ringway_tests::frames::{self, Payload};
 use ringway_tests::machine::{self, Exclusive};
 use ringway_tests::numbered::{KINDS, Layout, Listens, Numbered};
 use ringway_tests::qemu::{Guest, GuestOptions, Listener, Nic};
+use ringway_tests::scripted;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Frames that are to pass before and after something happens.
@@ -105,6 +108,59 @@ fn ten_takeovers_in_a_row_lose_and_double_nothing_and_leak_nothing() {
         assert!(last.1 < first.1 + 4096, "memory leaks: {sizes:?}");
         println!("{}", grep(&mut daemon, "nothing was forwarded"));
     }
+}
+
+/// A count of the flow cache's.
+fn cached(daemon: &Daemon, what: &str) -> u64 {
+    let shown = daemon.json(&["dpctl", "show"]).unwrap();
+    let count = shown["cache"][what].as_u64();
+    count.unwrap_or_else(|| panic!("no {what} in {shown}"))
+}
+
+#[test]
+fn what_was_translated_is_not_translated_again() {
+    const FLOWS: u16 = 300;
+    let (mut daemon, _alone) = switch("mode=server");
+    let rule = |port: u16| format!("udp,tp_dst={port},actions=vm2\n");
+    let file = daemon.path("rules.txt");
+    std::fs::write(&file, (1..=FLOWS).map(rule).collect::<String>()).unwrap();
+    daemon
+        .ok(&["add-flows", "br0", &file.to_string_lossy()])
+        .unwrap();
+    let config = SessionConfig::default();
+    let [mut one, mut two] =
+        ["vm1", "vm2"].map(|port| scripted::driver(&daemon, port, &config).unwrap());
+    let frames = (1..=FLOWS).map(|port| {
+        let payload = Payload::Udp(1000, port, vec![7; 20]);
+        frames::v4(payload).bytes()
+    });
+    let frames: Vec<Vec<u8>> = frames.collect();
+    let mut pass_all = || {
+        for frame in &frames {
+            scripted::pass(&mut one, &mut two, frame).unwrap();
+        }
+    };
+    pass_all();
+    let missed = cached(&daemon, "missed");
+    assert!(missed >= FLOWS.into(), "{missed}");
+    for passes in 2..4 {
+        daemon.take_over().unwrap();
+        let flows = cached(&daemon, "flows");
+        assert!(flows >= FLOWS.into(), "{flows} megaflows");
+        pass_all();
+        assert_eq!(cached(&daemon, "missed"), missed, "something was forgotten");
+        let counted = daemon.ok(&["dump-flows", "br0"]).unwrap();
+        let counted = counted.matches(&format!("n_packets={passes},")).count();
+        assert_eq!(counted, usize::from(FLOWS));
+    }
+    // What was made by rules that are no more is not believed.
+    daemon.ok(&["del-flows", "br0"]).unwrap();
+    daemon.ok(&["add-flow", "br0", "actions=drop"]).unwrap();
+    daemon.take_over().unwrap();
+    assert!(one.send(0, &frames[0]));
+    assert!(one.flush(0, scripted::LIMIT));
+    let got = two.recv_within(0, Duration::from_millis(300));
+    assert_eq!(got, None);
 }
 
 fn grep(daemon: &mut Daemon, words: &str) -> String {

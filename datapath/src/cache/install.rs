@@ -85,6 +85,27 @@ impl Core {
         }
     }
 
+    /// See [`super::FlowCache::prepare`].
+    pub(super) fn prepare(
+        &mut self,
+        table: &CacheTable,
+        view: &BridgeView,
+        key: &PacketKey,
+        place: usize,
+        now: u64,
+    ) {
+        let translation = &mut *self.translation;
+        translate(
+            &view.pipeline,
+            key,
+            Start::Tables,
+            translation,
+            &mut Untraced,
+        );
+        // Without room it comes as a miss.
+        let _ = self.install(table, &table.parts(), key, place, now);
+    }
+
     /// Whether packet `i` belongs to one of the megaflows that its burst has
     /// just installed.
     fn find_installed(

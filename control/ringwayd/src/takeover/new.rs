@@ -141,6 +141,7 @@ impl Successor {
     /// The old daemon has ended or broken off. Nothing was taken over.
     pub fn take_over(mut self, datapath: &Datapath) -> Result<(), TakeoverError> {
         datapath.match_rules();
+        datapath.warm_up();
         wire::send(&mut self.stream, &FromNew::Ready, Descriptors::default())?;
         let (message, _) = wire::receive(&mut self.stream)?;
         let FromOld::Halted(moment) = message else {
