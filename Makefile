@@ -12,6 +12,8 @@ SECONDS_OF_SOAK ?= 600
 CHURN ?= 10000
 RELEASE := $(CURDIR)/target/release
 # Hugepages, pinned cores and namespaces are root's; building is not.
+# What tests are told by the environment.
+PRESERVED := RINGWAY_BIN_DIR,RINGWAY_CHURN,RINGWAY_SOAK_MESSAGES
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
@@ -72,7 +74,7 @@ unit: ## unit and property tests
 e2e: ## end-to-end tests alone; needs `make build`, takes TEST=name and FILE=guests
 	$(call heading,end-to-end tests)
 	RINGWAY_BIN_DIR="$${RINGWAY_BIN_DIR:-$(RELEASE)}" \
-	$(if $(SUDO),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo --preserve-env=RINGWAY_BIN_DIR,RINGWAY_CHURN") \
+	$(if $(SUDO),CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo --preserve-env=$(PRESERVED)") \
 	cargo test -p ringway-tests $(if $(FILE),--test $(FILE),--lib --tests) --no-fail-fast -- --test-threads=1 $(TEST)
 
 soak: build ## the long part of the property, differential, hostile and churn tests (SECONDS_OF_SOAK=600, CHURN=10000)
