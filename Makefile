@@ -11,9 +11,9 @@ INSTALL_OVS_NAMES ?= yes
 SECONDS_OF_SOAK ?= 600
 CHURN ?= 10000
 RELEASE := $(CURDIR)/target/release
-# Hugepages, pinned cores and namespaces are root's; building is not.
 # What tests are told by the environment.
 PRESERVED := RINGWAY_BIN_DIR,RINGWAY_CHURN,RINGWAY_SOAK_MESSAGES
+# Hugepages, pinned cores and namespaces are root's; building is not.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"

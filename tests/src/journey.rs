@@ -15,6 +15,8 @@ use crate::qemu::{Guest, GuestOptions, Listener, Nic};
 pub const GUEST: &str = "10.0.0.1";
 /// The neighbour's.
 pub const NEIGHBOUR: &str = "10.0.0.9";
+/// Said of a guest that arrived with damaged memory.
+pub const KERNEL_DIED: &str = "the guest's kernel died where it arrived";
 /// Longest that the last TCP transfer takes.
 const LAST_TRANSFER: Duration = Duration::from_secs(60);
 
@@ -106,9 +108,23 @@ impl TwoHosts {
         let transfers = said
             .lines()
             .find_map(|line| line.strip_prefix("transfers "));
-        let transfers = transfers.and_then(|count| count.parse().ok());
-        let transfers = transfers.ok_or(Error::Unexpected(format!("TCP broke: {said}")))?;
         let (longest_ms, answers, lost) = gaps(&ping.log());
+        let Some(transfers) = transfers.and_then(|count| count.parse().ok()) else {
+            let console = std::fs::read(to.dir.join("vm1.log")).unwrap_or_default();
+            let console = String::from_utf8_lossy(&console);
+            let mut lines = console.lines();
+            let died = match lines.any(|line| line.contains("Kernel panic")) {
+                true => format!(
+                    "{KERNEL_DIED}: {}",
+                    console.lines().next().unwrap_or_default()
+                ),
+                false => "the guest's kernel lives".to_owned(),
+            };
+            return Err(Error::Unexpected(format!(
+                "TCP broke; {died}; pings: {answers} answers, {lost} lost, {longest_ms:.0} ms the \
+                 longest time without; {said}"
+            )));
+        };
         Ok(Journey {
             here,
             there,

@@ -11,9 +11,11 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use ringway_frontend::net::{receiveq, transmitq};
 use ringway_frontend::raw::RawMessage;
 use ringway_frontend::{NetDriver, SessionConfig, features};
+use ringway_tests::Result;
 use ringway_tests::daemon::Daemon;
-use ringway_tests::journey::{NEIGHBOUR, Side, TwoHosts};
+use ringway_tests::journey::{KERNEL_DIED, NEIGHBOUR, Side, TwoHosts};
 use ringway_tests::machine::{self, Exclusive};
+use ringway_tests::qemu::{self, Accelerator};
 use ringway_tests::scripted::{self, LIMIT, frame};
 use ringway_tests::wait;
 
@@ -169,8 +171,27 @@ fn an_announced_guest_is_known_at_its_port() {
     assert_eq!(a.recv_within(0, LIMIT), Some(back));
 }
 
+/// QEMU 7.2 under TCG now and then loses pages that the guest itself wrote to while
+/// it was moved: lists in struct pages, which no device writes to, arrive broken, and
+/// the kernel panics. Seen with split and with packed rings. Such a guest is moved
+/// once more; under KVM it would be a failure.
 fn a_guest_moves(packed: bool) {
     let _alone = machine::exclusive().unwrap();
+    for _ in 0..3 {
+        match try_to_move_a_guest(packed) {
+            Err(error)
+                if error.to_string().contains(KERNEL_DIED)
+                    && qemu::accelerator().unwrap() == Accelerator::Tcg =>
+            {
+                println!("once more: {error}");
+            }
+            outcome => return outcome.unwrap(),
+        }
+    }
+    panic!("three guests in a row arrived with damaged memory: that is not QEMU's doing");
+}
+
+fn try_to_move_a_guest(packed: bool) -> Result<()> {
     let lan = TwoHosts::new().unwrap();
     let switches = ["wire0", "wire1"].map(|wire| {
         let daemon = Daemon::start().unwrap();
@@ -195,7 +216,7 @@ fn a_guest_moves(packed: bool) {
         assert_eq!(shown.contains("RING_PACKED"), packed, "{shown}");
         switch.wait_state("vm1", "forwarding")
     });
-    let mut journey = journey.unwrap();
+    let mut journey = journey?;
     println!(
         "packed {packed}: down for {} ms of {} ms, as QEMU says; longest time between answers \
          {:.0} ms (of {}, {} lost); {} transfers",
@@ -218,6 +239,7 @@ fn a_guest_moves(packed: bool) {
         let balance = switch.settled_balance().unwrap();
         assert!(balance.holds(), "{balance:?}");
     }
+    Ok(())
 }
 
 #[test]
