@@ -15,8 +15,8 @@ use crate::qemu::{Guest, GuestOptions, Listener, Nic};
 pub const GUEST: &str = "10.0.0.1";
 /// The neighbour's.
 pub const NEIGHBOUR: &str = "10.0.0.9";
-/// Said of a guest that arrived with damaged memory.
-pub const KERNEL_DIED: &str = "the guest's kernel died where it arrived";
+/// Said of a guest that does not talk any more.
+pub const BROKE: &str = "TCP broke";
 /// Longest that the last TCP transfer takes.
 const LAST_TRANSFER: Duration = Duration::from_secs(60);
 
@@ -25,11 +25,20 @@ pub struct TwoHosts {
     neighbour: Namespace,
 }
 
-/// A switch's port for the guest.
+/// What the guest is connected to.
+#[derive(Clone, Debug)]
+pub enum Plug {
+    /// A switch that listens on this socket.
+    Switch(PathBuf),
+    /// A tap on the LAN itself: QEMU does what a switch does elsewhere.
+    Tap(&'static str),
+}
+
+/// One of the hosts.
 #[derive(Clone, Debug)]
 pub struct Side {
-    /// Where the switch listens for the guest.
-    pub socket: PathBuf,
+    /// The guest's end.
+    pub plug: Plug,
     /// Folder for whatever is written here.
     pub dir: PathBuf,
 }
@@ -70,6 +79,13 @@ impl TwoHosts {
         self.neighbour.ip(&enslave).map(drop)
     }
 
+    /// A tap on the LAN, for [`Plug::Tap`].
+    pub fn tap(&self, tap: &str) -> Result<()> {
+        let ip = |words: &[&str]| self.neighbour.ip(words).map(drop);
+        ip(&["tuntap", "add", tap, "mode", "tap"])?;
+        ip(&["link", "set", tap, "master", "lan0", "up"])
+    }
+
     /// Checksums of the neighbour's frames are whole: for switches that do not
     /// take others from a system port.
     pub fn with_whole_checksums(&self) -> Result<()> {
@@ -86,7 +102,7 @@ impl TwoHosts {
         packed: bool,
         ready: impl Fn() -> Result<()>,
     ) -> Result<Journey> {
-        let mut here = guest(from, packed, None)?;
+        let mut here = self.guest(from, packed, None)?;
         here.wait_ready()?;
         here.configure(&format!("{GUEST}/24"))?;
         here.reach(NEIGHBOUR)?;
@@ -94,7 +110,7 @@ impl TwoHosts {
         here.ok("echo kept > /tmp/kept")?;
         ready()?;
         let incoming = to.dir.join("incoming.sock");
-        let there = guest(to, packed, Some(incoming.clone()))?;
+        let there = self.guest(to, packed, Some(incoming.clone()))?;
         let stop = from.dir.join("stop");
         let (mut ping, mut tcp) = self.ping_and_tcp(&from.dir, &stop)?;
         std::thread::sleep(Duration::from_secs(1));
@@ -114,14 +130,11 @@ impl TwoHosts {
             let console = String::from_utf8_lossy(&console);
             let mut lines = console.lines();
             let died = match lines.any(|line| line.contains("Kernel panic")) {
-                true => format!(
-                    "{KERNEL_DIED}: {}",
-                    console.lines().next().unwrap_or_default()
-                ),
-                false => "the guest's kernel lives".to_owned(),
+                true => console.lines().next().unwrap_or_default(),
+                false => "its kernel lives",
             };
             return Err(Error::Unexpected(format!(
-                "TCP broke; {died}; pings: {answers} answers, {lost} lost, {longest_ms:.0} ms the \
+                "{BROKE}; the guest: {died}; pings: {answers} answers, {lost} lost, {longest_ms:.0} ms the \
                  longest time without; {said}"
             )));
         };
@@ -134,6 +147,17 @@ impl TwoHosts {
             lost,
             transfers,
         })
+    }
+
+    fn guest(&self, side: &Side, packed: bool, comes_over: Option<PathBuf>) -> Result<Guest> {
+        let mut nic = match &side.plug {
+            Plug::Switch(socket) => Nic::new(socket, Listener::Switch, 1),
+            Plug::Tap(tap) => Nic::on_tap(tap, &self.neighbour, 1),
+        };
+        nic.packed = packed;
+        let mut options = GuestOptions::new("vm1", nic);
+        options.comes_over = comes_over;
+        Guest::start(&options, &side.dir)
     }
 
     fn ping_and_tcp(&self, dir: &Path, stop: &Path) -> Result<(Process, Process)> {
@@ -150,14 +174,6 @@ impl TwoHosts {
         let tcp = self.neighbour.spawn("tcp", &tcp, &dir.join("tcp.log"))?;
         Ok((ping, tcp))
     }
-}
-
-fn guest(side: &Side, packed: bool, comes_over: Option<PathBuf>) -> Result<Guest> {
-    let mut nic = Nic::new(&side.socket, Listener::Switch, 1);
-    nic.packed = packed;
-    let mut options = GuestOptions::new("vm1", nic);
-    options.comes_over = comes_over;
-    Guest::start(&options, &side.dir)
 }
 
 /// Longest time between two answers, in ms; how many came, and how many of the

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use ringway_tests::journey::{Side, TwoHosts};
+use ringway_tests::journey::{Plug, Side, TwoHosts};
 use ringway_tests::netns::Namespace;
 use ringway_tests::numbered::{self, Numbered};
 
@@ -117,7 +117,8 @@ fn moved(plan: &Plan, kind: SwitchKind, dir: &Path, packed: bool) -> Result<Move
         let switch = Restartable::start(plan, kind, &dir, Some(namespace.name()), false)?;
         switch.add_system(wire)?;
         let socket = switch.add_guest("vm1", Listens::Switch)?;
-        sides.push(Side { socket, dir });
+        let plug = Plug::Switch(socket);
+        sides.push(Side { plug, dir });
         // Ended before its namespace.
         switches.push((switch, namespace));
     }
