@@ -171,10 +171,10 @@ fn an_announced_guest_is_known_at_its_port() {
     assert_eq!(a.recv_within(0, LIMIT), Some(back));
 }
 
-/// QEMU 7.2 under TCG loses pages that the guest itself wrote to while it was
-/// moved, now and then: the guest's kernel panics, or its network is dead. It does
-/// so without any vhost, too (`guests_move_without_any_switch`: 3 of 10). Such a
-/// guest is moved once more; under KVM it would be a failure.
+/// QEMU 7.2 under TCG loses a guest that is moved while it works hard, now and then:
+/// its kernel panics, on lists that no device writes to, or its network is dead. It
+/// does so without any vhost, too (`guests_move_without_any_switch`: 3 of 10). Such
+/// a guest is moved once more; under KVM it would be a failure.
 fn a_guest_moves(packed: bool) {
     let _alone = machine::exclusive().unwrap();
     for _ in 0..4 {

@@ -72,7 +72,10 @@ pub enum Error {
     #[error(transparent)]
     Harness(#[from] ringway_tests::Error),
     /// A holder has not one daemon.
-    #[error("ringwayd --hold-fds has not started one daemon")]
+    #[error(
+        "ringwayd --hold-fds has no daemon, or several, when its one is to be killed; \
+         start it by hand to see why"
+    )]
     NoChild,
     /// testpmd's frames did not come back.
     #[error("testpmd's frames do not come back through the switch")]
@@ -91,6 +94,11 @@ pub enum Error {
     /// A switch without rules was asked for some.
     #[error("testpmd has no rules; `compare flows --switch` takes ringway and ovs")]
     NoRules,
+    /// testpmd was asked to restart.
+    #[error(
+        "testpmd keeps no ports over a restart; `compare restart --switch` takes ringway and ovs"
+    )]
+    NoRestart,
     /// ringway was asked to add rules one after the other.
     #[error("ringway adds a file of rules all at once")]
     NoSingle,

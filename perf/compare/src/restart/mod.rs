@@ -63,10 +63,10 @@ pub struct RestartCase {
 }
 
 impl RestartCase {
-    /// Why a switch is not measured, if it is not.
+    /// Whether the switch has nothing of the kind.
     fn skipped(self, switch: SwitchKind) -> bool {
         let ours = matches!(self.event, Event::Takeover | Event::KillHeld);
-        switch == SwitchKind::Testpmd || (ours && switch != SwitchKind::Ringway)
+        ours && switch != SwitchKind::Ringway
     }
 }
 
@@ -190,6 +190,9 @@ impl Plan {
 
 /// Runs the plan and writes the file after every run; returns its path too.
 pub fn run(plan: &Plan) -> Result<(Results, PathBuf), Error> {
+    if plan.switch.contains(&SwitchKind::Testpmd) {
+        return Err(Error::NoRestart);
+    }
     let (mut results, path) = plan.method.results("-restart");
     scripted::keep_off_the_switch()?;
     for round in 1..=plan.method.rounds {

@@ -26,41 +26,28 @@ pub fn markdown(results: &Results) -> String {
     let mut cases: Vec<RestartCase> = results.restart.iter().map(|run| run.case).collect();
     cases.sort();
     cases.dedup();
-    let section = |heads: [&str; 3], which: fn(Event) -> bool, cell: Cell| {
+    let section = |title, which: fn(Event) -> bool, cell: Cell| {
         let cases = cases.iter().filter(|case| which(case.event));
         let rows: String = cases.map(|case| row(results, *case, cell)).collect();
-        let [title, ringway, ovs] = heads;
         match rows.is_empty() {
             true => String::new(),
             false => format!(
-                "\n**{title}**\n\n| what happens | {ringway} | {ovs} |\n|---|---|---|\n{rows}"
+                "\n**{title}**\n\n| what happens | ringway | Open vSwitch |\n|---|---|---|\n{rows}"
             ),
         }
     };
     text += &section(
-        [
-            "Longest time without a frame / lost / doubled or late / connections made anew",
-            "ringway",
-            "Open vSwitch",
-        ],
+        "Longest time without a frame / lost / doubled or late / connections made anew",
         |event| !matches!(event, Event::Listen | Event::Move),
         outage,
     );
     text += &section(
-        [
-            "From the frontend's bind to the connection",
-            "ringway",
-            "Open vSwitch",
-        ],
+        "From the frontend's bind to the connection",
         |event| event == Event::Listen,
         connected,
     );
     text += &section(
-        [
-            "QEMU's downtime / longest time between two answers to pings every 20 ms / pings lost",
-            "ringway",
-            "Open vSwitch",
-        ],
+        "QEMU's downtime / longest time between two answers to pings every 20 ms / pings lost",
         |event| event == Event::Move,
         moved,
     );
